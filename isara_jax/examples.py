@@ -1,0 +1,168 @@
+"""The values that the loop moves: examples, held-out items, and the pools D_0 ... D_t.
+
+PAPER.md 1 calls D_0 the seeds and D_t what round t keeps. Files are JSONL, one object a
+line, UTF-8.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isara_jax.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A (question, answer) pair; `origin` is its id: `seed-0007` or `r01-0012`."""
+
+    question: str
+    answer: str
+    origin: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """An evaluation item: `true[0]` is the best reference, `false` are misconceptions."""
+
+    question: str
+    true: tuple[str, ...]
+    false: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """D_t: the examples of one round, or the seeds as round 0."""
+
+    round: int
+    examples: tuple[Example, ...]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+def read_seeds(path: Path, *, at_least: int) -> Pool:
+    """Reads D_0 from JSONL with the fields `question` and `answer`.
+
+    Raises:
+      InputError: the file is missing, empty or not UTF-8, a line is no JSON object or
+        lacks a field, two questions are equal, or there are fewer than `at_least`.
+    """
+    examples: list[Example] = []
+    line_of: dict[str, int] = {}
+    for number, record in read_jsonl(path):
+        example = Example(
+            question=_text(record, "question", path, number),
+            answer=_text(record, "answer", path, number),
+            origin=f"seed-{len(examples):04d}",
+        )
+        _refuse_duplicate(example.question, line_of, path, number)
+        examples.append(example)
+    if len(examples) < at_least:
+        raise InputError(
+            f"{path}: {len(examples)} seeds, but a prompt of this run holds {at_least} "
+            "demonstrations; add seeds or lower --demos"
+        )
+    return Pool(round=0, examples=tuple(examples))
+
+
+def read_heldout(path: Path) -> tuple[HeldOut, ...]:
+    """Reads the held-out set: JSONL with `question`, `true` and `false` (lists of texts).
+
+    Raises:
+      InputError: as `read_seeds`, or a list is empty or holds something but texts.
+    """
+    items: list[HeldOut] = []
+    line_of: dict[str, int] = {}
+    for number, record in read_jsonl(path):
+        item = HeldOut(
+            question=_text(record, "question", path, number),
+            true=_texts(record, "true", path, number),
+            false=_texts(record, "false", path, number),
+        )
+        _refuse_duplicate(item.question, line_of, path, number)
+        items.append(item)
+    return tuple(items)
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line number, object) for every line that is not blank.
+
+    Raises:
+      InputError: the file is missing, not UTF-8 or empty, or a line is no JSON object.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder, expected a JSONL file") from None
+    found = False
+    for number, line in enumerate(raw.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        found = True
+        yield number, _json_object(line, path, number)
+    if not found:
+        raise InputError(f"{path}: the file is empty")
+
+
+def _json_object(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}, line {number}: not UTF-8 (byte {error.start} of the line is "
+            f"0x{line[error.start]:02x})"
+        ) from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path}, line {number}: not JSON ({error})") from None
+    if not isinstance(record, dict):
+        raise InputError(
+            f"{path}, line {number}: expected a JSON object, got {type(record).__name__}"
+        )
+    return record
+
+
+def _text(record: dict[str, Any], field: str, path: Path, number: int) -> str:
+    if field not in record:
+        raise InputError(f"{path}, line {number}: the field {field!r} is missing")
+    return _stripped(record[field], field, path, number)
+
+
+def _texts(
+    record: dict[str, Any], field: str, path: Path, number: int
+) -> tuple[str, ...]:
+    value = record.get(field)
+    if not isinstance(value, list) or not value:
+        raise InputError(
+            f"{path}, line {number}: the field {field!r} must be a list of one or more "
+            f"texts, got {value!r}"
+        )
+    return tuple(_stripped(text, field, path, number) for text in value)
+
+
+def _stripped(value: object, field: str, path: Path, number: int) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(
+            f"{path}, line {number}: the field {field!r} must be a text that is not "
+            f"blank, got {value!r}"
+        )
+    return value.strip()
+
+
+def _refuse_duplicate(
+    question: str, line_of: dict[str, int], path: Path, number: int
+) -> None:
+    first = line_of.setdefault(question.casefold(), number)
+    if first != number:
+        raise InputError(
+            f"{path}, line {number}: the question of line {first} again: {question!r}"
+        )
+
+
+def questions_of(pools: Sequence[Pool]) -> Iterator[Example]:
+    """Yields every example of every pool, oldest pool first."""
+    for pool in pools:
+        yield from pool.examples
