@@ -106,15 +106,22 @@ def _from_hub(identifier: str) -> Path:
         )
     except errors.HFValidationError as error:
         raise InputError(f"{identifier!r}: no hub id ({_first_line(error)})") from None
-    except (OSError, *errors.HfHubHTTPError.__bases__) as error:
-        # The bases hold the HTTP library's own error, which a connection that breaks
-        # inside a file raises; which library that is depends on the hub's version.
+    except (OSError, *_bases(errors.HfHubHTTPError)) as error:
         raise EnvironmentFailure(
             f"{identifier!r}: no such local folder, and the hub did not deliver it "
             f"({_first_line(error)}); check the name and the connection, or give a "
             "local folder"
         ) from None
     return _with_weights(Path(folder), identifier)
+
+
+def _bases(hub_error: type[Exception]) -> tuple[type[Exception], ...]:
+    """Returns, among others, the error of the HTTP library that the hub's client uses.
+
+    A connection that breaks inside a file raises it bare, and which library it is
+    depends on the client's version.
+    """
+    return tuple(base for base in hub_error.__bases__ if issubclass(base, Exception))
 
 
 def _with_weights(folder: Path, identifier: str) -> Path:
