@@ -106,7 +106,7 @@ def _from_hub(identifier: str) -> Path:
         )
     except errors.HFValidationError as error:
         raise InputError(f"{identifier!r}: no hub id ({_first_line(error)})") from None
-    except (OSError, *_bases(errors.HfHubHTTPError)) as error:
+    except _failures_of_delivery(errors.HfHubHTTPError) as error:
         raise EnvironmentFailure(
             f"{identifier!r}: no such local folder, and the hub did not deliver it "
             f"({_first_line(error)}); check the name and the connection, or give a "
@@ -115,13 +115,14 @@ def _from_hub(identifier: str) -> Path:
     return _with_weights(Path(folder), identifier)
 
 
-def _bases(hub_error: type[Exception]) -> tuple[type[Exception], ...]:
-    """Returns, among others, the error of the HTTP library that the hub's client uses.
+def _failures_of_delivery(hub_error: type[Exception]) -> tuple[type[Exception], ...]:
+    """Returns OSError and the error of the HTTP library that the hub's client uses.
 
-    A connection that breaks inside a file raises it bare, and which library it is
-    depends on the client's version.
+    A connection that breaks inside a file raises the latter bare, and which library it
+    is depends on the client's version.
     """
-    return tuple(base for base in hub_error.__bases__ if issubclass(base, Exception))
+    bases = (base for base in hub_error.__bases__ if issubclass(base, Exception))
+    return (OSError, *bases)
 
 
 def _with_weights(folder: Path, identifier: str) -> Path:
