@@ -1,0 +1,1 @@
+"""The evidence: what a model says about questions that it was not trained on."""
