@@ -1,0 +1,1 @@
+"""The models as immutable NNX values, and their ways in and out of files."""

@@ -1,0 +1,168 @@
+"""The three passes over a decoder's layers: whole rows, prefill, and one step more.
+
+A decoder of any family is a value with an embedding, stacked layers and a head; what
+differs between the passes is only where a layer's keys and values come from. The layers
+are scanned, so compile time does not grow with depth.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from isara_jax.models.layers import attention, causal_attention
+
+Remat = Literal["none", "full", "dots"]
+
+# q, k, v of a layer -> (attended, what the pass carries from layer to layer).
+Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
+
+
+class Decoder(Protocol):
+    """What the passes, the engine and the trainer need of a model."""
+
+    config: Any
+    layers: Any
+
+    def embed(
+        self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
+    ) -> Float[Array, "B T D"]:
+        """Turns token ids into the residual stream."""
+        ...
+
+    def run_layer(
+        self, layer: Any, x: Float[Array, "B T D"], positions: Any, attend: Attend
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        """Applies one layer, whose arrays have lost their leading L axis."""
+        ...
+
+    def finish(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """Applies the final norm."""
+        ...
+
+    def logits(self, hidden: Float[Array, "rows D"]) -> Float[Array, "rows V"]:
+        """Applies the output head to chosen positions, in fp32."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values of every layer, left-padded rows, all rows at one length.
+
+        slot      0 1 2 3 4 5 6 7
+        segments  0 0 1 1 1 1 - -     0: padding, or not yet written
+                          length=6
+
+    `keys` and `values` are [L, B, K, S, H].
+    """
+
+    keys: Float[Array, "L B K S H"]
+    values: Float[Array, "L B K S H"]
+    segments: Int[Array, "B S"]
+    length: Int[Array, ""]
+
+
+def hidden_states(
+    model: Decoder,
+    tokens: Int[Array, "B T"],
+    *,
+    segments: Int[Array, "B T"],
+    positions: Int[Array, "B T"],
+    remat: Remat,
+) -> Float[Array, "B T D"]:
+    """Runs whole rows without a cache; a position sees its segment up to itself."""
+
+    def layer_pass(x: Array, layer: Any) -> tuple[Array, None]:
+        def attend(q: Array, k: Array, v: Array) -> tuple[Array, None]:
+            k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+            return causal_attention(q, k, v, segments=segments), None
+
+        return model.run_layer(layer, x, positions, attend)
+
+    if remat == "full":
+        layer_pass = jax.checkpoint(layer_pass)
+    elif remat == "dots":
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        layer_pass = jax.checkpoint(layer_pass, policy=policy)
+    x, _ = jax.lax.scan(layer_pass, model.embed(tokens, positions), model.layers)
+    return model.finish(x)
+
+
+def prefill(
+    model: Decoder,
+    tokens: Int[Array, "B T"],
+    *,
+    segments: Int[Array, "B T"],
+    capacity: int,
+) -> tuple[Float[Array, "B D"], Cache]:
+    """Runs left-padded prompts into a new cache with room for `capacity` positions.
+
+    Returns the hidden state at the last position of every row, and the cache.
+    """
+    positions = left_padded_positions(segments)
+    room = capacity - tokens.shape[1]
+
+    def layer_pass(x: Array, layer: Any) -> tuple[Array, tuple[Array, Array]]:
+        def attend(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
+            k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+            return causal_attention(q, k, v, segments=segments), (k, v)
+
+        return model.run_layer(layer, x, positions, attend)
+
+    x, (keys, values) = jax.lax.scan(
+        layer_pass, model.embed(tokens, positions), model.layers
+    )
+    tail = ((0, 0), (0, 0), (0, 0), (0, room), (0, 0))
+    cache = Cache(
+        keys=jnp.pad(keys, tail),
+        values=jnp.pad(values, tail),
+        segments=jnp.pad(segments, ((0, 0), (0, room))),
+        length=jnp.asarray(tokens.shape[1], jnp.int32),
+    )
+    return model.finish(x[:, -1:])[:, 0], cache
+
+
+def extend(
+    model: Decoder, tokens: Int[Array, "B T"], cache: Cache
+) -> tuple[Float[Array, "B T D"], Cache]:
+    """Runs T more tokens a row against the cache and writes them into it."""
+    start, length = cache.length, tokens.shape[1]
+    written = jnp.ones(tokens.shape, cache.segments.dtype)
+    segments = jax.lax.dynamic_update_slice(cache.segments, written, (0, start))
+    before = jnp.sum(cache.segments != 0, axis=1, keepdims=True)
+    positions = before + jnp.arange(length)
+    slots = jnp.arange(segments.shape[1])
+    up_to_own = slots[None, :] <= (start + jnp.arange(length))[:, None]
+    visible = (segments != 0)[:, None, :] & up_to_own[None]
+
+    def layer_pass(carry: tuple, numbered: tuple) -> tuple[tuple, None]:
+        x, keys, values = carry
+        number, layer = numbered
+
+        def attend(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
+            # The cache travels in the loop's carry and is written in place.
+            at = (number, 0, 0, start, 0)
+            all_k = jax.lax.dynamic_update_slice(keys, k.swapaxes(1, 2)[None], at)
+            all_v = jax.lax.dynamic_update_slice(values, v.swapaxes(1, 2)[None], at)
+            mixed = attention(q, all_k[number], all_v[number], visible=visible)
+            return mixed, (all_k, all_v)
+
+        x, (keys, values) = model.run_layer(layer, x, positions, attend)
+        return (x, keys, values), None
+
+    x = model.embed(tokens, positions)
+    count = cache.keys.shape[0]
+    (x, keys, values), _ = jax.lax.scan(
+        layer_pass, (x, cache.keys, cache.values), (jnp.arange(count), model.layers)
+    )
+    longer = Cache(keys=keys, values=values, segments=segments, length=start + length)
+    return model.finish(x), longer
+
+
+def left_padded_positions(segments: Int[Array, "B T"]) -> Int[Array, "B T"]:
+    """Counts positions from each row's first token; padding gets 0."""
+    return jnp.maximum(jnp.cumsum(segments != 0, axis=1) - 1, 0)

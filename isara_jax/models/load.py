@@ -1,0 +1,159 @@
+"""Builds a model from files, one parameter at a time, straight into its shardings."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from isara_jax.errors import InputError
+from isara_jax.models import llama_format
+from isara_jax.models.llama import Llama, LlamaConfig
+from isara_jax.models.llama_format import TensorFormat
+from isara_jax.models.weights import Weights, gguf_value, open_weights, read_gguf
+from isara_jax.runtime.mesh import Mesh, model_shardings
+from isara_jax.workdir import read_json
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def load_config(source: Path) -> LlamaConfig:
+    """Reads the shape of the model in a Hugging Face folder or a GGUF file.
+
+    Raises:
+      InputError: the architecture or an attribute is unknown, or the file is damaged.
+    """
+    if source.suffix == ".gguf":
+        reader = read_gguf(source)
+        architecture = gguf_value(reader, "general.architecture")
+        _refuse_other_than_llama(source, "general.architecture", architecture)
+        return llama_format.config_from_gguf(reader)
+    path = source / "config.json"
+    if not path.exists():
+        raise InputError(f"{source}: no config.json in the folder")
+    attributes = read_json(path)
+    _refuse_other_than_llama(path, "model_type", attributes.get("model_type"))
+    try:
+        return llama_format.config_from_hugging_face(attributes)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def load_model(source: Path, *, dtype: str, mesh: Mesh) -> Llama:
+    """Reads the model in a Hugging Face folder or a GGUF file.
+
+    Host memory holds the largest stacked parameter besides what the devices hold.
+
+    Raises:
+      InputError: as `load_config`, or a tensor is missing, unknown or mis-shaped.
+    """
+    config = load_config(source)
+    weights = open_weights(source, heads=config.heads, kv_heads=config.kv_heads)
+    abstract = abstract_model(config, dtype=dtype)
+    formats = llama_format.tensor_formats(config)
+    _refuse_unknown(weights, formats, config)
+    shardings = model_shardings(abstract, mesh)
+    values = {
+        tensor.path: jax.device_put(
+            _stacked(weights, tensor, _at(abstract, tensor.path)),
+            _at(shardings, tensor.path).get_value(),
+        )
+        for tensor in formats
+    }
+    return _filled(abstract, values)
+
+
+def abstract_model(config: LlamaConfig, *, dtype: str) -> Llama:
+    """Returns the model with shapes in the place of arrays."""
+    return jax.eval_shape(
+        lambda: Llama(config, key=jax.random.key(0), dtype=DTYPES[dtype])
+    )
+
+
+def named_tensors(model: Llama) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields every tensor under its Hugging Face name, in that format's orientation."""
+    for tensor in llama_format.tensor_formats(model.config):
+        value = _at(model, tensor.path).get_value()
+        if "{}" not in tensor.name:
+            yield tensor.name, np.asarray(value)
+            continue
+        for number in range(model.config.layers):
+            yield tensor.name.format(number), _theirs(np.asarray(value[number]), tensor)
+
+
+def _stacked(weights: Weights, tensor: TensorFormat, variable: Any) -> np.ndarray:
+    """Reads a parameter, all its layers under each other."""
+    target = variable.get_value()
+    if "{}" not in tensor.name:
+        return _ours(weights, tensor.name, target.shape, False).astype(target.dtype)
+    stacked = np.empty(target.shape, target.dtype)
+    for number in range(target.shape[0]):
+        name = tensor.name.format(number)
+        stacked[number] = _ours(weights, name, target.shape[1:], tensor.transposed)
+    return stacked
+
+
+def _ours(
+    weights: Weights, name: str, shape: tuple[int, ...], transposed: bool
+) -> np.ndarray:
+    if name not in weights.readers:
+        raise InputError(f"{weights.source}: the tensor {name!r} is missing")
+    read = weights.read(name)
+    expected = _their_shape(name, shape) if transposed else shape
+    if read.shape != expected:
+        raise InputError(
+            f"{weights.source}: the tensor {name!r} has the shape {list(read.shape)}, "
+            f"expected {list(expected)}"
+        )
+    return read.T.reshape(shape) if transposed else read
+
+
+def _theirs(value: np.ndarray, tensor: TensorFormat) -> np.ndarray:
+    if not tensor.transposed:
+        return value
+    rows, columns = _their_shape(tensor.name, value.shape)
+    return np.ascontiguousarray(value.reshape(columns, rows).T)
+
+
+def _their_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Returns [out, in] of a projection that is [in..., out...] here."""
+    # The output projection merges its inputs' heads, the others split their outputs'.
+    inputs = 2 if "o_proj" in name else 1
+    return int(np.prod(shape[inputs:])), int(np.prod(shape[:inputs]))
+
+
+def _refuse_other_than_llama(path: Path, field: str, value: object) -> None:
+    if value != "llama":
+        raise InputError(f"{path}: {field}={value!r}, expected 'llama'")
+
+
+def _refuse_unknown(
+    weights: Weights, formats: tuple[TensorFormat, ...], config: LlamaConfig
+) -> None:
+    known = {
+        tensor.name.format(number)
+        for tensor in formats
+        for number in range(config.layers)
+    }
+    if config.tied_head:
+        known.add("lm_head.weight")
+    unknown = sorted(set(weights.readers) - known)
+    if unknown:
+        raise InputError(
+            f"{weights.source}: the tensor {unknown[0]!r} is unknown to a LLaMA of "
+            f"{config.layers} layers ({len(unknown)} such)"
+        )
+
+
+def _at(model: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        model = getattr(model, name)
+    return model
+
+
+def _filled(abstract: Llama, values: dict[tuple[str, ...], jax.Array]) -> Llama:
+    leaves, structure = jax.tree_util.tree_flatten_with_path(abstract)
+    arrays = [values[tuple(key.name for key in path[:-1])] for path, _ in leaves]
+    return jax.tree_util.tree_unflatten(structure, arrays)

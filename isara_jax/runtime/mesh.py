@@ -1,0 +1,83 @@
+"""The mesh and the one table that turns axis words into shardings (DESIGN 4).
+
+Each parameter names its axes in words where it is created. `RULES` says which mesh axis
+a word is split over: `data` carries the batch and the FSDP shards, `model` the tensor
+parallel ones. An axis that the mesh does not divide evenly stays whole.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from isara_jax.errors import InputError
+
+RULES: dict[str, str | None] = {
+    "layers": None,
+    "vocab": "model",
+    "embed": "data",
+    "heads": "model",
+    "kv_heads": "model",
+    "head_dim": None,
+    "mlp": "model",
+    "positions": None,
+    "norm": None,
+    "batch": "data",
+    "time": None,
+}
+
+Tree = TypeVar("Tree")
+
+
+def make_mesh(*, data: int, model: int, devices: Sequence[Any] | None = None) -> Mesh:
+    """Lays the devices out as data x model; `data=-1` takes what `model` leaves.
+
+    Raises:
+      InputError: the devices do not fill the mesh.
+    """
+    found = list(jax.devices() if devices is None else devices)
+    if data == -1:
+        data = max(1, len(found) // model)
+    if data < 1 or model < 1 or data * model > len(found):
+        raise InputError(
+            f"--mesh_data={data} --mesh_model={model}: needs {data * model} devices, "
+            f"this host has {len(found)}"
+        )
+    return jax.make_mesh(
+        (data, model),
+        ("data", "model"),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=found[: data * model],
+    )
+
+
+def sharding_for(
+    words: Sequence[str], shape: Sequence[int], mesh: Mesh
+) -> NamedSharding:
+    """Turns a parameter's axis words into its sharding on this mesh."""
+    axes = []
+    for word, size in zip(words, shape, strict=True):
+        axis = RULES[word]
+        whole = axis is None or size % mesh.shape[axis] != 0
+        axes.append(None if whole else axis)
+    return NamedSharding(mesh, PartitionSpec(*axes))
+
+
+def model_shardings(model: Tree, mesh: Mesh) -> Tree:
+    """Returns the model with a sharding in the place of every array."""
+
+    def of(variable: Any) -> Any:
+        words = variable.get_metadata()["axes"]
+        sharding = sharding_for(words, variable.get_value().shape, mesh)
+        return variable.replace(sharding)
+
+    return jax.tree.map(of, model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+
+
+def place_batch(array: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Puts a host array on the mesh, its first axis over `data` where it divides."""
+    words = ("batch",) + ("time",) * (array.ndim - 1)
+    return jax.device_put(array, sharding_for(words, array.shape, mesh))
