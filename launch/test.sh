@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Sets up an environment and runs every check: format, lint, types, tests. Arguments go to
+# pytest; ISARA_DATA names the folder of benchmark files for the tests that need them.
+set -euo pipefail
+
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+prepare_environment test
+cd "$root"
+"$venv/bin/ruff" format --check
+"$venv/bin/ruff" check
+"$venv/bin/mypy"
+exec "$venv/bin/python" -m pytest "$@"

