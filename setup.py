@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_namespace_packages, setup
 
 INSTALL_REQUIRES = [
-    "absl-py>=2.5,<3",
+    "absl-py>=2.5.1,<3",
     "datasets>=5.2,<6",
     "flax>=0.12.8,<0.13",
     "gguf>=0.19,<0.20",
@@ -13,8 +13,9 @@ INSTALL_REQUIRES = [
     "jax>=0.10.2,<0.11",
     "jaxtyping>=0.3.11,<0.4",
     "jinja2>=3.1.6,<4",
-    "matplotlib>=3.11,<4",
-    "numpy>=2.4,<3",
+    "markupsafe>=3.0.4,<4",
+    "matplotlib>=3.11.2,<4",
+    "numpy>=2.4.6,<3",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",
     "rouge-score>=0.1.2,<0.2",
@@ -33,7 +34,7 @@ EXTRAS_REQUIRE = {
     "tpu": ["jax[tpu]"],
     "test": [
         "beartype>=0.23.1,<0.24",
-        "hypothesis>=6.170,<7",
+        "hypothesis>=6.170.15,<7",
         "pytest>=9.2,<10",
         # One version each: another one formats or judges the same code differently.
         "mypy==2.4.1",

@@ -34,7 +34,7 @@ os.environ |= {
 import jaxtyping  # noqa: E402 - after the environment
 import pytest  # noqa: E402 - after the environment
 
-jaxtyping.install_import_hook("isara_jax", "beartype.beartype")
+jaxtyping.install_import_hook("isara_jax", "checked_types.checked")
 
 
 @pytest.fixture(scope="session", autouse=True)
