@@ -128,7 +128,7 @@ def _failures_of_delivery(hub_error: type[Exception]) -> tuple[type[Exception], 
 def _with_weights(folder: Path, identifier: str) -> Path:
     if not any(PurePath(file).suffix in _WEIGHTS for file in folder.rglob("*")):
         raise InputError(
-            f"{identifier!r}: the hub has no safetensors or GGUF weights under this id; "
+            f"{identifier!r}: the hub has no safetensors or GGUF weights for it; "
             f"{_HOW_TO_CONVERT}"
         )
     return folder
