@@ -1,0 +1,1 @@
+"""The commands beside `isara_jax.main`, each one thin."""
