@@ -47,7 +47,7 @@ def test_neighbours_are_those_of_a_full_sort(method, points, k):
     found = build_index(vectors, method=method).nearest(queries, k=k)
     indices, similarities = sorted_by_hand(vectors, queries, k)
     np.testing.assert_array_equal(found.indices, indices)
-    np.testing.assert_allclose(found.similarities, similarities, atol=1e-6)
+    np.testing.assert_array_equal(found.similarities, similarities.astype(np.float32))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -125,6 +125,28 @@ def test_padding_is_never_taken_for_a_neighbour():
     exact = ExactIndex(vectors)
     found = ScannIndex(exact, PaddingSearcher()).nearest(queries, k=4)
     np.testing.assert_array_equal(found.indices, exact.nearest(queries, k=4).indices)
+
+
+class LastFirstSearcher:
+    """Of equally near vectors, finds those with the highest indices."""
+
+    def __init__(self, vectors):
+        self.vectors = vectors
+
+    def search_batched(
+        self, queries, *, final_num_neighbors, pre_reorder_num_neighbors
+    ):
+        products = queries @ self.vectors[::-1].T
+        order = np.argsort(-products, axis=1, kind="stable")[:, :final_num_neighbors]
+        found = (len(self.vectors) - 1 - order).astype(np.uint32)
+        return found, np.take_along_axis(products, order, axis=1)
+
+
+def test_a_tie_at_the_last_place_is_settled_by_index():
+    vectors = np.repeat(random_vectors(1), 50, axis=0)
+    index = ScannIndex(ExactIndex(vectors), LastFirstSearcher(vectors))
+    found = index.nearest(random_vectors(2, seed=1), k=3)
+    np.testing.assert_array_equal(found.indices, [[0, 1, 2]] * 2)
 
 
 @pytest.mark.parametrize("method", METHODS)
