@@ -33,6 +33,8 @@ EXTRAS_REQUIRE = {
     "cuda": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
     "test": [
+        # transformers reads a GGUF file on torch only with it.
+        "accelerate>=1.15,<2",
         "beartype>=0.23.1,<0.24",
         "hypothesis>=6.170.15,<7",
         "pytest>=9.2,<10",
