@@ -5,7 +5,7 @@ line, UTF-8.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,34 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """An evaluation item: `true[0]` is the best reference, `false` are misconceptions."""
+    """An evaluation item: references that are true, best first, and false ones."""
 
     question: str
     true: tuple[str, ...]
     false: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A question that the model wrote, and the ids of the demos it had before it."""
+
+    id: str
+    number: int
+    text: str
+    demos: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A question with its answer, before the filter."""
+
+    id: str
+    question: str
+    answer: str
+    question_demos: tuple[str, ...]
+    answer_demos: tuple[str, ...]
+    nearest_seed: str
+    nearest_seed_similarity: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +91,7 @@ def read_seeds(path: Path, *, at_least: int) -> Pool:
 
 
 def read_heldout(path: Path) -> tuple[HeldOut, ...]:
-    """Reads the held-out set: JSONL with `question`, `true` and `false` (lists of texts).
+    """Reads the held-out set: JSONL of `question`, `true` and `false` (lists of texts).
 
     Raises:
       InputError: as `read_seeds`, or a list is empty or holds something but texts.
@@ -120,7 +143,7 @@ def _json_object(line: bytes, path: Path, number: int) -> dict[str, Any]:
         raise InputError(f"{path}, line {number}: not JSON ({error})") from None
     if not isinstance(record, dict):
         raise InputError(
-            f"{path}, line {number}: expected a JSON object, got {type(record).__name__}"
+            f"{path}, line {number}: expected a JSON object, got {record!r:.50}"
         )
     return record
 
@@ -162,7 +185,9 @@ def _refuse_duplicate(
         )
 
 
-def questions_of(pools: Sequence[Pool]) -> Iterator[Example]:
-    """Yields every example of every pool, oldest pool first."""
-    for pool in pools:
-        yield from pool.examples
+def demo_counts(demos: int, *, round: int) -> tuple[int, ...]:
+    """Returns how many demonstrations each of D_0 ... D_{t-1} gives in round t.
+
+    K - (t - 1) from the seeds and one from every later pool (PAPER.md 1), K = `demos`.
+    """
+    return (demos - (round - 1), *([1] * (round - 1)))

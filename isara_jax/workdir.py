@@ -5,9 +5,11 @@ stands for a finished stage appears by one rename, and a file that grows gets wh
 batches of whole lines, synced to the disk before the run goes on.
 """
 
+import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,24 @@ class Workdir:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second process out of the folder.
+
+        Raises:
+          InputError: another one is at work there.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"--workdir={self.path}: another process is at work there; wait "
+                    "for it or choose another --workdir"
+                ) from None
+            yield
+
     def open(self, flags: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Writes the manifest of a new run, or checks that this is the same run.
 
@@ -128,25 +148,25 @@ class Workdir:
         if self.manifest.exists():
             self._same_run(flags, facts)
             return
-        if self.path.exists() and any(self.path.iterdir()):
+        if any(path.name != ".lock" for path in self.path.glob("*")):
             raise InputError(
-                f"--workdir={self.path}: the folder holds files but no manifest.json, so "
-                "it is no run's; choose an empty or a new folder"
+                f"--workdir={self.path}: the folder holds files but no manifest.json, "
+                "so it is no run's; choose an empty or a new folder"
             )
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.manifest, {"flags": dict(flags), **facts})
 
     def _same_run(self, flags: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         written = read_json(self.manifest)
-        for kind, now in (("flags", flags), ("hashes", facts.get("hashes", {}))):
+        kinds = (("flags", "the flag", flags), ("hashes", "the hash", facts["hashes"]))
+        for kind, what, now in kinds:
             then = written.get(kind, {})
             for name in sorted(set(then) | set(now)):
                 if then.get(name) != now.get(name):
                     raise InputError(
-                        f"--workdir={self.path}: the run there was started with "
-                        f"{kind[:-1].removesuffix('e')} {name}={then.get(name)!r}, this "
-                        f"one has {now.get(name)!r}; go on with the old value or choose "
-                        "another --workdir"
+                        f"--workdir={self.path}: the run there was started with {what} "
+                        f"{name}={then.get(name)!r}, this one has {now.get(name)!r}; "
+                        "go on with the old value or choose another --workdir"
                     )
 
 

@@ -12,10 +12,12 @@ from python_source import PACKAGE, Source, is_within, read_sources
 # From the bottom up. A unit, a file or folder of the package, imports lower ones only.
 LAYERS = (
     ("errors",),
-    ("examples", "runtime", "workdir"),
+    ("examples", "workdir"),
+    ("runtime",),
     ("models",),
     ("engine", "finetune", "prompts", "retrieval"),
-    ("answers", "evaluation", "filters", "questions", "report"),
+    ("sampler",),
+    ("answers", "evaluation", "filters", "questions", "release", "report", "tuning"),
     ("align",),
     ("config",),
     ("main", "tools"),

@@ -104,23 +104,30 @@ def prefill(
     Returns the hidden state at the last position of every row, and the cache.
     """
     positions = left_padded_positions(segments)
-    room = capacity - tokens.shape[1]
+    x = model.embed(tokens, positions)
+    room = ((0, 0), (0, capacity - tokens.shape[1]))
 
-    def layer_pass(x: Array, layer: Any) -> tuple[Array, tuple[Array, Array]]:
+    def layer_pass(carry: tuple, numbered: tuple) -> tuple[tuple, None]:
+        x, keys, values = carry
+        number, layer = numbered
+
         def attend(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
             k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-            return causal_attention(q, k, v, segments=segments), (k, v)
+            mixed = causal_attention(q, k, v, segments=segments)
+            return mixed, _written(keys, values, k, v, layer=number, start=0)
 
-        return model.run_layer(layer, x, positions, attend)
+        x, (keys, values) = model.run_layer(layer, x, positions, attend)
+        return (x, keys, values), None
 
-    x, (keys, values) = jax.lax.scan(
-        layer_pass, model.embed(tokens, positions), model.layers
+    empty = empty_cache(model, rows=tokens.shape[0], capacity=capacity)
+    count = empty.keys.shape[0]
+    (x, keys, values), _ = jax.lax.scan(
+        layer_pass, (x, empty.keys, empty.values), (jnp.arange(count), model.layers)
     )
-    tail = ((0, 0), (0, 0), (0, 0), (0, room), (0, 0))
     cache = Cache(
-        keys=jnp.pad(keys, tail),
-        values=jnp.pad(values, tail),
-        segments=jnp.pad(segments, ((0, 0), (0, room))),
+        keys=keys,
+        values=values,
+        segments=jnp.pad(segments, room),
         length=jnp.asarray(tokens.shape[1], jnp.int32),
     )
     return model.finish(x[:, -1:])[:, 0], cache
@@ -144,12 +151,10 @@ def extend(
         number, layer = numbered
 
         def attend(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
-            # The cache travels in the loop's carry and is written in place.
-            at = (number, 0, 0, start, 0)
-            all_k = jax.lax.dynamic_update_slice(keys, k.swapaxes(1, 2)[None], at)
-            all_v = jax.lax.dynamic_update_slice(values, v.swapaxes(1, 2)[None], at)
-            mixed = attention(q, all_k[number], all_v[number], visible=visible)
-            return mixed, (all_k, all_v)
+            k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+            written = _written(keys, values, k, v, layer=number, start=start)
+            own_keys, own_values = written[0][number], written[1][number]
+            return attention(q, own_keys, own_values, visible=visible), written
 
         x, (keys, values) = model.run_layer(layer, x, positions, attend)
         return (x, keys, values), None
@@ -161,6 +166,36 @@ def extend(
     )
     longer = Cache(keys=keys, values=values, segments=segments, length=start + length)
     return model.finish(x), longer
+
+
+def empty_cache(model: Decoder, *, rows: int, capacity: int) -> Cache:
+    """Returns a cache with nothing written."""
+    c = model.config
+    shape = (c.layers, rows, c.kv_heads, capacity, c.head_size)
+    dtype = jax.tree.leaves(model.layers)[0].dtype
+    return Cache(
+        keys=jnp.zeros(shape, dtype),
+        values=jnp.zeros(shape, dtype),
+        segments=jnp.zeros((rows, capacity), jnp.int32),
+        length=jnp.zeros((), jnp.int32),
+    )
+
+
+def _written(
+    keys: Float[Array, "L B K S H"],
+    values: Float[Array, "L B K S H"],
+    k: Float[Array, "B K T H"],
+    v: Float[Array, "B K T H"],
+    *,
+    layer: Int[Array, ""],
+    start: Int[Array, ""] | int,
+) -> tuple[Float[Array, "L B K S H"], Float[Array, "L B K S H"]]:
+    """Writes a layer's new positions: in place, as the cache is the loop's carry."""
+    at = (layer, 0, 0, start, 0)
+    return (
+        jax.lax.dynamic_update_slice(keys, k[None], at),
+        jax.lax.dynamic_update_slice(values, v[None], at),
+    )
 
 
 def left_padded_positions(segments: Int[Array, "B T"]) -> Int[Array, "B T"]:

@@ -5,7 +5,7 @@ that no model is ever run with half of its arithmetic.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gguf
@@ -70,14 +70,17 @@ def tensor_formats(config: LlamaConfig) -> tuple[TensorFormat, ...]:
     if not config.tied_head:
         whole["head"] = "lm_head"
     return (
-        *(_format(name, (ours,), False) for ours, name in whole.items()),
-        *(_format(layer + n, ("layers", o), True) for o, n in projections.items()),
-        *(_format(layer + n, ("layers", o), False) for o, n in norms.items()),
+        *(_format(name, ours) for ours, name in whole.items()),
+        *(_format(layer + n, "layers", o) for o, n in norms.items()),
+        *(
+            replace(_format(layer + name, "layers", ours), transposed=True)
+            for ours, name in projections.items()
+        ),
     )
 
 
-def _format(name: str, path: tuple[str, ...], transposed: bool) -> TensorFormat:
-    return TensorFormat(name=f"{name}.weight", path=path, transposed=transposed)
+def _format(name: str, *path: str) -> TensorFormat:
+    return TensorFormat(name=f"{name}.weight", path=path, transposed=False)
 
 
 def config_from_hugging_face(attributes: Mapping[str, Any]) -> LlamaConfig:

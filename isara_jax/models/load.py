@@ -1,5 +1,6 @@
 """Builds a model from files, one parameter at a time, straight into its shardings."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,17 @@ def load_model(source: Path, *, dtype: str, mesh: Mesh) -> Llama:
     return _filled(abstract, values)
 
 
+def load_licence(source: Path) -> str:
+    """Returns the licence that a GGUF file or a model card states, or nothing."""
+    if source.suffix == ".gguf":
+        field = read_gguf(source).get_field("general.license")
+        return str(field.contents()) if field else ""
+    card = source / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    found = re.search(r"\A---\n(?:.*\n)*?license:\s*['\"]?([\w.-]+)", text)
+    return found[1] if found else ""
+
+
 def abstract_model(config: LlamaConfig, *, dtype: str) -> Llama:
     """Returns the model with shapes in the place of arrays."""
     return jax.eval_shape(
@@ -87,27 +99,32 @@ def _stacked(weights: Weights, tensor: TensorFormat, variable: Any) -> np.ndarra
     """Reads a parameter, all its layers under each other."""
     target = variable.get_value()
     if "{}" not in tensor.name:
-        return _ours(weights, tensor.name, target.shape, False).astype(target.dtype)
+        return _read(weights, tensor.name, target.shape).astype(target.dtype)
     stacked = np.empty(target.shape, target.dtype)
     for number in range(target.shape[0]):
         name = tensor.name.format(number)
-        stacked[number] = _ours(weights, name, target.shape[1:], tensor.transposed)
+        stacked[number] = _ours(weights, name, target.shape[1:], tensor=tensor)
     return stacked
 
 
 def _ours(
-    weights: Weights, name: str, shape: tuple[int, ...], transposed: bool
+    weights: Weights, name: str, shape: tuple[int, ...], *, tensor: TensorFormat
 ) -> np.ndarray:
+    if not tensor.transposed:
+        return _read(weights, name, shape)
+    return _read(weights, name, _their_shape(name, shape)).T.reshape(shape)
+
+
+def _read(weights: Weights, name: str, shape: tuple[int, ...]) -> np.ndarray:
     if name not in weights.readers:
         raise InputError(f"{weights.source}: the tensor {name!r} is missing")
     read = weights.read(name)
-    expected = _their_shape(name, shape) if transposed else shape
-    if read.shape != expected:
+    if read.shape != shape:
         raise InputError(
             f"{weights.source}: the tensor {name!r} has the shape {list(read.shape)}, "
-            f"expected {list(expected)}"
+            f"expected {list(shape)}"
         )
-    return read.T.reshape(shape) if transposed else read
+    return read
 
 
 def _theirs(value: np.ndarray, tensor: TensorFormat) -> np.ndarray:

@@ -75,7 +75,9 @@ def open_safetensors(folder: Path) -> Weights:
             with safe_open(path, framework="numpy") as file:
                 names = list(file.keys())
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: not a whole safetensors file ({error})") from None
+            raise InputError(
+                f"{path}: not a whole safetensors file ({error})"
+            ) from None
         for name in names:
             readers[name] = _safetensors_reader(path, name)
     return Weights(source=folder, readers=_without_derived(readers))

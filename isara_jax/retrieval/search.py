@@ -29,6 +29,9 @@ LENGTH_TOLERANCE = 1e-3
 QUERY_BLOCK = 256
 
 
+IndexMethod = Literal["auto", "scann", "exact"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Neighbours:
     """For every query the places of k vectors of the pool, nearest first."""
@@ -54,7 +57,7 @@ class Index(Protocol):
 
 
 def build_index(
-    vectors: Float[np.ndarray, "points D"], *, method: Literal["auto", "scann", "exact"]
+    vectors: Float[np.ndarray, "points D"], *, method: IndexMethod
 ) -> Index:
     """Builds an index over a pool; `auto` is ScaNN where the platform has it.
 

@@ -77,6 +77,17 @@ def model_shardings(model: Tree, mesh: Mesh) -> Tree:
     return jax.tree.map(of, model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
 
 
+def abstract_on(model: Tree, mesh: Mesh) -> Tree:
+    """Returns the model's shapes and dtypes with their shardings on this mesh."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding
+        ),
+        model,
+        model_shardings(model, mesh),
+    )
+
+
 def place_batch(array: np.ndarray, mesh: Mesh) -> jax.Array:
     """Puts a host array on the mesh, its first axis over `data` where it divides."""
     words = ("batch",) + ("time",) * (array.ndim - 1)

@@ -1,0 +1,125 @@
+"""Step (b): the model answers its questions after their nearest neighbours."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from isara_jax.engine.decoding import Decoding
+from isara_jax.examples import Candidate, Example, Pool, Question, demo_counts
+from isara_jax.models.decoder import Decoder
+from isara_jax.retrieval.embed import Embedder
+from isara_jax.retrieval.search import IndexMethod, Neighbours, build_index
+from isara_jax.sampler import Sampler, Step, sample_into, sampled
+from isara_jax.workdir import RoundFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retriever:
+    """Finds the examples of a pool whose questions are nearest to a text."""
+
+    embedder: Embedder
+    method: IndexMethod
+
+    def nearest(
+        self, pool: Pool, queries: Float[np.ndarray, "Q D"], *, count: int
+    ) -> Neighbours:
+        """Searches the pool by the embedding of the question alone (PAPER.md 1)."""
+        vectors = self.embedder.embed([e.question for e in pool.examples])
+        index = build_index(vectors, method=self.method)
+        return index.nearest(queries, k=min(count, len(pool)))
+
+
+def answer_questions(
+    model: Callable[[], Decoder],
+    questions: Sequence[Question],
+    pools: Sequence[Pool],
+    *,
+    demos: int,
+    decoding: Decoding,
+    sampler: Sampler,
+    retriever: Retriever,
+    folder: RoundFolder,
+) -> list[Candidate]:
+    """Answers the round's questions into its folder.
+
+    The demonstrations come nearest first, pool after pool. A question of no words gets
+    no answer: it is left for the filter with an empty one.
+    """
+    round = len(pools)
+    asked = [question for question in questions if question.text]
+    queries = retriever.embedder.embed([question.text for question in asked])
+    demos_of = nearest_demos(
+        pools, queries, counts=demo_counts(demos, round=round), retriever=retriever
+    )
+    seeds = retriever.nearest(pools[0], queries, count=1)
+    prompts, facts = [], {}
+    for place, question in enumerate(asked):
+        opening = sampler.template.open_answer(question.text)
+        prompt, used = sampler.prompt(
+            demos_of[place], opening, id=question.id, number=question.number
+        )
+        prompts.append(prompt)
+        facts[question.id] = {
+            "demos": list(used),
+            "nearest_seed": pools[0].examples[seeds.indices[place, 0]].origin,
+            "nearest_seed_similarity": round_off(seeds.similarities[place, 0]),
+        }
+    text_of = {question.id: question.text for question in asked}
+    records = sample_into(
+        folder.answers,
+        prompts,
+        model=model,
+        sampler=sampler,
+        decoding=decoding,
+        round=round,
+        step=Step.ANSWERS,
+        stage=f"round {round}: answers",
+        describe=lambda completion: {
+            "id": completion.id,
+            "question": text_of[completion.id],
+            "answer": completion.text,
+            **facts[completion.id],
+            **sampled(completion, parent=f"M_{round - 1}"),
+        },
+    )
+    answered = {record["id"]: record for record in records}
+    return [_candidate(question, answered.get(question.id)) for question in questions]
+
+
+def nearest_demos(
+    pools: Sequence[Pool],
+    queries: Float[np.ndarray, "Q D"],
+    *,
+    counts: Sequence[int],
+    retriever: Retriever,
+) -> list[list[Example]]:
+    """Returns every query's nearest examples of each pool, pool after pool."""
+    demos: list[list[Example]] = [[] for _ in queries]
+    for pool, count in zip(pools, counts, strict=True):
+        if not len(pool) or not len(queries):
+            continue
+        found = retriever.nearest(pool, queries, count=count)
+        for place, row in enumerate(found.indices):
+            demos[place] += [pool.examples[index] for index in row]
+    return demos
+
+
+def round_off(similarity: float) -> float:
+    """Keeps the digits of a cosine that fp32 on another machine would agree on."""
+    return round(float(similarity), 4)
+
+
+def _candidate(question: Question, record: dict[str, Any] | None) -> Candidate:
+    found = record or {}
+    return Candidate(
+        id=question.id,
+        question=question.text,
+        answer=found.get("answer", ""),
+        question_demos=question.demos,
+        answer_demos=tuple(found.get("demos", ())),
+        nearest_seed=found.get("nearest_seed", ""),
+        nearest_seed_similarity=found.get("nearest_seed_similarity", 0.0),
+    )

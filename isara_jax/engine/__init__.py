@@ -1,0 +1,1 @@
+"""The sampling engine: token ids in, token ids and log-probabilities out."""

@@ -1,0 +1,225 @@
+"""Continues prompts in batches: prefill and decode loops, each inside one jit.
+
+A sample is fixed by the model, its prompt and its own key: neither the batch it is in
+nor the slot decides anything (DESIGN 5). Stop strings are looked for on the host, once
+every `STEPS_BETWEEN_CHECKS` tokens; what was decoded past one is dropped.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from isara_jax.engine.batches import Batch, Prompt, Shape, left_padded
+from isara_jax.engine.decoding import Decoding, Form, Strengths, choose
+from isara_jax.engine.stops import Decode, find_stop, tokens_until_stop
+from isara_jax.models.decoder import Cache, Decoder, extend, prefill
+from isara_jax.runtime.mesh import Mesh, place_batch
+
+STEPS_BETWEEN_CHECKS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """What ends a continuation besides its length."""
+
+    eos: tuple[int, ...]
+    stops: tuple[str, ...]
+    decode: Decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """A prompt's continuation: its text is cut at the stop string and stripped.
+
+    `log_probability` is the sum over `tokens` under the model's own distribution, in
+    nats, before any rule. `finish` is `eos`, `stop` or `length`.
+    """
+
+    id: str
+    number: int
+    text: str
+    tokens: tuple[int, ...]
+    prompt_tokens: int
+    log_probability: float
+    finish: str
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class DecodeState:
+    """A batch between two tokens; `history` holds prompt and continuation by slot."""
+
+    cache: Cache
+    logits: Float[Array, "B V"]
+    history: Int[Array, "B S"]
+    log_probabilities: Float[Array, "B S"]
+    seen: Bool[Array, "B V"]
+    done: Bool[Array, " B"]
+
+
+def generate_batch(
+    model: Decoder,
+    batch: Batch,
+    *,
+    decoding: Decoding,
+    ending: Ending,
+    key: Key[Array, ""],
+    mesh: Mesh,
+    check: Callable[[], None],
+) -> list[Completion]:
+    """Continues every prompt of the batch; `key` is that of the round's step.
+
+    `check` is called between stretches of decoding, and may raise to stop the run.
+    """
+    tokens, segments = left_padded(batch)
+    numbers = [p.number for p in batch.prompts]
+    numbers += [numbers[-1]] * (batch.shape.rows - len(numbers))
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(numbers))
+    state = start(
+        model,
+        place_batch(tokens, mesh),
+        place_batch(segments, mesh),
+        shape=batch.shape,
+    )
+    stop_ids = jnp.asarray(ending.eos, jnp.int32)
+    done = np.arange(batch.shape.rows) >= len(batch.prompts)
+    for first in range(0, decoding.max_new_tokens, STEPS_BETWEEN_CHECKS):
+        check()
+        last = min(first + STEPS_BETWEEN_CHECKS, decoding.max_new_tokens)
+        state = decode(
+            model,
+            replace(state, done=place_batch(done, mesh)),
+            decoding.strengths,
+            keys=keys,
+            eos=stop_ids,
+            first_slot=jnp.int32(batch.shape.prompt),
+            last_slot=jnp.int32(batch.shape.prompt + last),
+            form=decoding.form,
+        )
+        done = np.array(state.done)
+        written = np.asarray(state.history)[:, batch.shape.prompt :][:, :last]
+        done |= [_has_stop(row, ending) for row in written]
+        if done.all():
+            break
+    return _completions(batch, state, decoding.max_new_tokens, ending)
+
+
+@partial(jax.jit, static_argnames=("shape",))
+def start(
+    model: Decoder,
+    tokens: Int[Array, "B T"],
+    segments: Int[Array, "B T"],
+    *,
+    shape: Shape,
+) -> DecodeState:
+    """Runs the prompts and readies the state before the first new token."""
+    hidden, cache = prefill(model, tokens, segments=segments, capacity=shape.capacity)
+    logits = model.logits(hidden)
+    room = ((0, 0), (0, shape.capacity - shape.prompt))
+    rows = jnp.arange(shape.rows)[:, None]
+    seen = jnp.zeros(logits.shape, bool).at[rows, tokens].max(segments != 0)
+    return DecodeState(
+        cache=cache,
+        logits=logits,
+        history=jnp.pad(tokens, room),
+        log_probabilities=jnp.zeros((shape.rows, shape.capacity)),
+        seen=seen,
+        done=jnp.zeros(shape.rows, bool),
+    )
+
+
+@partial(jax.jit, static_argnames=("form",), donate_argnames=("state",))
+def decode(
+    model: Decoder,
+    state: DecodeState,
+    strengths: Strengths,
+    *,
+    keys: Key[Array, " B"],
+    eos: Int[Array, " E"],
+    first_slot: Int[Array, ""],
+    last_slot: Int[Array, ""],
+    form: Form,
+) -> DecodeState:
+    """Decodes until `last_slot` is filled or every row is done."""
+
+    def unfinished(state: DecodeState) -> Bool[Array, ""]:
+        return (state.cache.length < last_slot) & ~jnp.all(state.done)
+
+    def step(state: DecodeState) -> DecodeState:
+        slot = state.cache.length
+        now = jax.vmap(jax.random.fold_in, (0, None))(keys, slot - first_slot)
+        token = choose(
+            state.logits,
+            form,
+            strengths,
+            history=state.history,
+            segments=state.cache.segments,
+            seen=state.seen,
+            keys=now,
+        )
+        own = jax.nn.log_softmax(state.logits)
+        rows = jnp.arange(token.shape[0])
+        hidden, cache = extend(model, token[:, None], state.cache)
+        at = (0, slot)
+        return DecodeState(
+            cache=cache,
+            logits=model.logits(hidden[:, 0]),
+            history=jax.lax.dynamic_update_slice(state.history, token[:, None], at),
+            log_probabilities=jax.lax.dynamic_update_slice(
+                state.log_probabilities, own[rows, token][:, None], at
+            ),
+            seen=state.seen.at[rows, token].set(True),
+            done=state.done | jnp.any(token[:, None] == eos, axis=1),
+        )
+
+    return jax.lax.while_loop(unfinished, step, state)
+
+
+def _has_stop(tokens: np.ndarray, ending: Ending) -> bool:
+    kept, _ = _until_eos(tokens, ending.eos)
+    return find_stop(ending.decode(kept), ending.stops) is not None
+
+
+def _until_eos(tokens: np.ndarray, eos: Sequence[int]) -> tuple[list[int], bool]:
+    ends = np.flatnonzero(np.isin(tokens, eos))
+    if ends.size == 0:
+        return tokens.tolist(), False
+    return tokens[: ends[0]].tolist(), True
+
+
+def _completions(
+    batch: Batch, state: DecodeState, max_new_tokens: int, ending: Ending
+) -> list[Completion]:
+    written = slice(batch.shape.prompt, int(state.cache.length))
+    history = np.asarray(state.history)[:, written][:, :max_new_tokens]
+    scores = np.asarray(state.log_probabilities)[:, written]
+    return [
+        _completion(prompt, history[row], scores[row], ending)
+        for row, prompt in enumerate(batch.prompts)
+    ]
+
+
+def _completion(
+    prompt: Prompt, tokens: np.ndarray, scores: np.ndarray, ending: Ending
+) -> Completion:
+    kept, ended = _until_eos(tokens, ending.eos)
+    text, finish, used = ending.decode(kept), "eos" if ended else "length", len(kept)
+    cut = find_stop(text, ending.stops)
+    if cut is not None:
+        used = tokens_until_stop(kept, ending.stops, ending.decode)
+        text, finish, ended = text[:cut], "stop", False
+    counted = used + ended
+    return Completion(
+        id=prompt.id,
+        number=prompt.number,
+        text=text.strip(),
+        tokens=tuple(tokens[:counted].tolist()),
+        prompt_tokens=len(prompt.tokens),
+        log_probability=float(scores[:counted].sum(dtype=np.float64)),
+        finish=finish,
+    )

@@ -1,0 +1,205 @@
+"""Step (c): one named predicate a rule; a pair is kept if every one lets it pass.
+
+There is no judge and no regeneration (PAPER.md 1, 'Filter'). A rejected pair is
+recorded with the first rule that rejected it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rouge_score import rouge_scorer
+
+from isara_jax.examples import Candidate, Example, Pool
+from isara_jax.workdir import Records, RoundFolder, write_jsonl
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterConfig:
+    """How strict the rules are."""
+
+    max_demo_rouge: float = field(
+        default=0.7,
+        metadata={
+            "help": "reject a question whose ROUGE-L to one of its own demonstration "
+            "questions is above this"
+        },
+    )
+    min_question_words: int = field(
+        default=5, metadata={"help": "reject a question of fewer words"}
+    )
+    min_answer_words: int = field(
+        default=5, metadata={"help": "reject an answer of fewer words"}
+    )
+    earlier_duplicates: bool = field(
+        default=True,
+        metadata={
+            "help": "reject a question that a seed or an earlier round has already; "
+            "the paper looks at the round's own questions only"
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What a rule may compare a candidate with."""
+
+    config: FilterConfig
+    kept: Mapping[str, str]
+    earlier: Mapping[str, str]
+    demo_questions: Sequence[str]
+
+
+# A rule returns why it rejects, or nothing.
+Rule = Callable[[Candidate, Known], str | None]
+
+
+def duplicate_in_round(candidate: Candidate, known: Known) -> str | None:
+    """Rejects a question that this round has kept already."""
+    same = known.kept.get(_normal(candidate.question))
+    return same and f"{same} of this round asks the same"
+
+
+def duplicate_of_earlier(candidate: Candidate, known: Known) -> str | None:
+    """Rejects a question of the seeds or of an earlier round, if it is to."""
+    if not known.config.earlier_duplicates:
+        return None
+    same = known.earlier.get(_normal(candidate.question))
+    return same and f"{same} asks the same"
+
+
+def copy_of_demo(candidate: Candidate, known: Known) -> str | None:
+    """Rejects a question too close to one that it was drafted after."""
+    limit = known.config.max_demo_rouge
+    for demo in known.demo_questions:
+        closeness = _rouge_l(candidate.question, demo)
+        if closeness > limit:
+            return f"ROUGE-L {closeness:.2f} > {limit:g} to the demonstration {demo!r}"
+    return None
+
+
+def short_question(candidate: Candidate, known: Known) -> str | None:
+    """Rejects a question of too few words."""
+    return _too_short(candidate.question, known.config.min_question_words)
+
+
+def short_answer(candidate: Candidate, known: Known) -> str | None:
+    """Rejects an answer of too few words."""
+    return _too_short(candidate.answer, known.config.min_answer_words)
+
+
+def answer_in_question(candidate: Candidate, known: Known) -> str | None:
+    """Rejects an answer that only repeats a part of its question."""
+    del known
+    if candidate.answer in candidate.question:
+        return "the answer is a part of the question"
+    return None
+
+
+RULES: tuple[Rule, ...] = (
+    duplicate_in_round,
+    duplicate_of_earlier,
+    copy_of_demo,
+    short_question,
+    short_answer,
+    answer_in_question,
+)
+
+
+def keep(
+    candidates: Sequence[Candidate],
+    pools: Sequence[Pool],
+    *,
+    config: FilterConfig,
+    folder: RoundFolder,
+) -> Pool:
+    """Applies the rules in order of id; writes what is kept and what is rejected.
+
+    Returns D_t. `kept.jsonl` appears last, so where it is the step is done.
+    """
+    if not folder.kept.exists():
+        kept, rejected = apply_rules(
+            candidates, pools, config=config, parent=f"M_{len(pools) - 1}"
+        )
+        write_jsonl(folder.rejected, rejected)
+        write_jsonl(folder.kept, kept)
+    return read_kept(folder, round=len(pools))
+
+
+def read_kept(folder: RoundFolder, *, round: int) -> Pool:
+    """Reads D_t back."""
+    return Pool(
+        round=round,
+        examples=tuple(
+            Example(question=r["question"], answer=r["answer"], origin=r["id"])
+            for r in Records(folder.kept).read()
+        ),
+    )
+
+
+def apply_rules(
+    candidates: Sequence[Candidate],
+    pools: Sequence[Pool],
+    *,
+    config: FilterConfig,
+    parent: str,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns the records of the kept and of the rejected pairs."""
+    text_of = {e.origin: e.question for pool in pools for e in pool.examples}
+    earlier = {_normal(text): origin for origin, text in text_of.items()}
+    seen: dict[str, str] = {}
+    kept: list[dict[str, Any]] = []
+    rejected: list[dict[str, Any]] = []
+    for candidate in candidates:
+        known = Known(
+            config=config,
+            kept=seen,
+            earlier=earlier,
+            demo_questions=[text_of[origin] for origin in candidate.question_demos],
+        )
+        record = _record(candidate, parent=parent)
+        verdict = first_rejection(candidate, known)
+        if verdict is None:
+            seen[_normal(candidate.question)] = candidate.id
+            kept.append(record)
+        else:
+            rejected.append(record | verdict)
+    return kept, rejected
+
+
+def first_rejection(candidate: Candidate, known: Known) -> dict[str, str] | None:
+    """Returns the first rule that rejects, and why."""
+    for rule in RULES:
+        reason = rule(candidate, known)
+        if reason:
+            return {"rule": rule.__name__, "reason": reason}
+    return None
+
+
+def _record(candidate: Candidate, *, parent: str) -> dict[str, Any]:
+    return {
+        "id": candidate.id,
+        "question": candidate.question,
+        "answer": candidate.answer,
+        "question_demos": list(candidate.question_demos),
+        "answer_demos": list(candidate.answer_demos),
+        "nearest_seed": candidate.nearest_seed,
+        "nearest_seed_similarity": candidate.nearest_seed_similarity,
+        "parent": parent,
+    }
+
+
+def _too_short(text: str, least: int) -> str | None:
+    words = len(text.split())
+    return f"{words} words, at least {least} are asked for" if words < least else None
+
+
+def _normal(question: str) -> str:
+    return " ".join(question.casefold().split())
+
+
+def _rouge_l(one: str, other: str) -> float:
+    return _SCORER.score(one, other)["rougeL"].fmeasure
+
+
+_SCORER = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)

@@ -1,0 +1,201 @@
+"""Aligns a model to a handful of pairs, and shows what came of it.
+
+    python -m isara_jax.main --flagfile=configs/quickstart.flags
+
+The same command again goes on where a stopped run was. WORKSPACE.md tells what the
+run's folder holds.
+"""
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+from absl import app, flags
+
+from isara_jax import config as configuration
+from isara_jax.align import Run, align
+from isara_jax.answers import Retriever
+from isara_jax.config import Config, config_from_flags, define_flags, result_flags
+from isara_jax.errors import EnvironmentFailure, InputError
+from isara_jax.examples import HeldOut, Pool, read_heldout, read_seeds
+from isara_jax.manifest import facts
+from isara_jax.models.load import abstract_model, load_config, load_licence, load_model
+from isara_jax.prompts import make_template
+from isara_jax.release import finished_rounds, release_dataset, release_model
+from isara_jax.report.page import write_report
+from isara_jax.report.summary import summary_table
+from isara_jax.report.tensorboard import write_tensorboard
+from isara_jax.retrieval.embed import load_embedder
+from isara_jax.runtime.compilation import keep_compiled
+from isara_jax.runtime.mesh import make_mesh
+from isara_jax.runtime.progress import say
+from isara_jax.runtime.signals import StopRequested, StopSignal
+from isara_jax.runtime.sources import locate
+from isara_jax.runtime.tokenizer import load_tokenizer
+from isara_jax.sampler import Sampler
+from isara_jax.tuning import Tuner
+from isara_jax.workdir import Workdir, write_jsonl
+
+define_flags()
+flags.adopt_module_key_flags(configuration)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the job; returns 2 where the input is at fault, 1 where the machine is."""
+    try:
+        if len(arguments) > 1:
+            raise InputError(f"{arguments[1]}: not understood, all input is a --flag")
+        work(config_from_flags())
+    except InputError as error:
+        return _stop(str(error), code=2)
+    except StopRequested:
+        again = shlex.join([sys.executable, "-m", "isara_jax.main", *sys.argv[1:]])
+        return _stop(f"Stopped; all work so far is kept. To go on: {again}", code=1)
+    except (EnvironmentFailure, FloatingPointError) as error:
+        return _stop(str(error), code=1)
+    except OSError as error:
+        return _stop(f"{error}; what was written before is kept", code=1)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _stop(
+            "The device is out of memory; lower --slots or --train_batch "
+            f"({str(error).splitlines()[0]})",
+            code=1,
+        )
+    return 0
+
+
+def work(config: Config) -> None:
+    """Aligns, releases and reports; a finished run is only reported on again."""
+    workdir = Workdir(Path(config.run.workdir))
+    seeds = read_seeds(Path(config.run.seeds), at_least=config.loop.demos)
+    heldout = Path(config.run.heldout) if config.run.heldout else None
+    items = read_heldout(heldout) if heldout else ()
+    model, encoder = locate(config.run.model), locate(config.run.encoder)
+    keep_compiled(config.run.compilation_cache)
+    about = facts(
+        model=model, encoder=encoder, seeds=Path(config.run.seeds), heldout=heldout
+    )
+    with workdir.locked(), StopSignal() as signal:
+        workdir.open(result_flags(), about)
+        if workdir.report.exists():
+            say(f"{workdir.path}: this run is finished, nothing is left to do")
+        else:
+            write_seeds(workdir, seeds)
+            run = prepare(
+                config,
+                seeds=seeds,
+                items=items,
+                model=model,
+                workdir=workdir,
+                stop_requested=lambda: signal.requested,
+            )
+            hand_over(run, base=config.run.model, model=model)
+    print(f"\n{summary_table(workdir)}\n")
+    for path in (workdir.report, workdir.model, workdir.dataset):
+        print(path)
+
+
+def write_seeds(workdir: Workdir, seeds: Pool) -> None:
+    """Keeps the seeds beside what was made from them, with their ids."""
+    write_jsonl(
+        workdir.path / "seeds.jsonl",
+        [
+            {"id": e.origin, "question": e.question, "answer": e.answer}
+            for e in seeds.examples
+        ],
+    )
+
+
+def prepare(
+    config: Config,
+    *,
+    seeds: Pool,
+    items: Sequence[HeldOut],
+    model: Path,
+    workdir: Workdir,
+    stop_requested: Callable[[], bool],
+) -> Run:
+    """Puts together what Algorithm 1 is given; the model is loaded when needed."""
+    tokenizer = load_tokenizer(model)
+    mesh = make_mesh(data=config.run.mesh_data, model=config.run.mesh_model)
+    shape = load_config(model)
+
+    def check() -> None:
+        if stop_requested():
+            raise StopRequested("asked to stop")
+
+    sampler = Sampler(
+        tokenizer=tokenizer,
+        template=make_template(config.run.template, render=tokenizer.render_chat),
+        mesh=mesh,
+        seed=config.run.seed,
+        slots=config.run.slots,
+        demo_tokens=config.run.demo_tokens,
+        context=shape.context,
+        check=check,
+    )
+    return Run(
+        seeds=seeds,
+        heldout=items,
+        base=lambda: load_model(model, dtype=config.run.dtype, mesh=mesh),
+        loop=config.loop,
+        question_decoding=config.question,
+        answer_decoding=config.answer,
+        filters=config.filters,
+        evaluation=config.evaluation,
+        sampler=sampler,
+        retriever=Retriever(
+            embedder=load_embedder(config.run.encoder), method=config.run.retrieval
+        ),
+        tuner=Tuner(
+            abstract=abstract_model(shape, dtype=config.run.dtype),
+            config=config.finetuning,
+            seed=config.run.seed,
+            mesh=mesh,
+            stop_requested=stop_requested,
+        ),
+        workdir=workdir,
+    )
+
+
+def hand_over(run: Run, *, base: str, model: Path) -> None:
+    """Aligns, and writes model/, dataset/, the TensorBoard files and the report."""
+    aligned = align(run)
+    release_dataset(run.workdir, rounds=finished_rounds(run.workdir), base=base)
+    if not run.workdir.model.exists():
+        release_model(
+            run.workdir,
+            aligned(),
+            run.sampler.tokenizer,
+            base=base,
+            license=load_licence(model),
+        )
+    write_tensorboard(run.workdir)
+    write_report(run.workdir)
+
+
+def parse(arguments: Sequence[str]) -> list[str]:
+    """Parses the flags; a wrong one ends in a sentence and exit code 2."""
+    try:
+        remaining: list[str] = flags.FLAGS(list(arguments))
+    except flags.Error as error:
+        sys.exit(_stop(str(error), code=2))
+    return remaining
+
+
+def _stop(sentence: str, *, code: int) -> int:
+    print(sentence, file=sys.stderr)
+    return code
+
+
+def run() -> None:
+    """Starts the command."""
+    app.run(main, flags_parser=parse)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,167 @@
+"""Demonstrations to text: the templates, the open turn, and the demo token budget.
+
+A prompt holds demonstrations only; no instruction, principle or judge (PAPER.md 1).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from isara_jax.errors import InputError
+from isara_jax.examples import Example
+
+PAPER_STOPS = (
+    "BEGIN",
+    "END",
+    "USER",
+    "ASSISTANT",
+    "ASSISTENT",
+    "\\begin",
+    "\\end",
+    "ANS",
+)
+
+
+class RenderChat(Protocol):
+    """A model's own chat format: turns of role and content to text."""
+
+    def __call__(self, turns: list[dict[str, str]], *, open_answer: bool) -> str:
+        """Writes the turns, and on request the beginning of the assistant's next."""
+        ...
+
+
+Encode = Callable[[str], list[int]]
+
+
+class Template(Protocol):
+    """How a conversation is written down."""
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Strings that end a continuation."""
+        ...
+
+    def demonstration(self, example: Example) -> str:
+        """Writes a closed conversation of one question and its answer."""
+        ...
+
+    def open_question(self) -> str:
+        """Writes the beginning of a conversation whose question is to come."""
+        ...
+
+    def open_answer(self, question: str) -> str:
+        """Writes a conversation up to the answer that is to come."""
+        ...
+
+    def closing(self, answer: str) -> str:
+        """Writes an answer as it follows `open_answer` in training and scoring."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversationTemplate:
+    """The paper's plain-text format (PAPER.md 1, 'Prompt format').
+
+    `answer_lead` stands between `ASSISTANT:` and a trained answer: nothing in the
+    paper, a space where training is to continue what the demonstrations look like.
+    """
+
+    answer_lead: str
+    stops: tuple[str, ...] = PAPER_STOPS
+
+    def demonstration(self, example: Example) -> str:
+        return (
+            f"{self.open_answer(example.question)} {example.answer} "
+            "END OF CONVERSATION\n\n"
+        )
+
+    def open_question(self) -> str:
+        return "BEGINNING OF CONVERSATION: USER:"
+
+    def open_answer(self, question: str) -> str:
+        return f"{self.open_question()} {question} ASSISTANT:"
+
+    def closing(self, answer: str) -> str:
+        return f"{self.answer_lead}{answer}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatTemplate:
+    """The model's own chat format, whatever its tokenizer says that is."""
+
+    render: RenderChat
+    opening: str
+    stops: tuple[str, ...] = ()
+
+    def demonstration(self, example: Example) -> str:
+        turns = [
+            {"role": "user", "content": example.question},
+            {"role": "assistant", "content": example.answer},
+        ]
+        return self._without_preamble(self.render(turns, open_answer=False))
+
+    def open_question(self) -> str:
+        return self.opening
+
+    def open_answer(self, question: str) -> str:
+        turns = [{"role": "user", "content": question}]
+        return self._without_preamble(self.render(turns, open_answer=True))
+
+    def closing(self, answer: str) -> str:
+        return answer
+
+    def _without_preamble(self, text: str) -> str:
+        """Drops a system prompt that the format adds: it would be an instruction."""
+        return text[max(text.find(self.opening), 0) :]
+
+
+def make_template(name: str, *, render: RenderChat) -> Template:
+    """Returns the named template: `paper`, `paper_spaced` or `chat`.
+
+    Raises:
+      InputError: `chat` with a tokenizer that has no usable chat format.
+    """
+    if name == "chat":
+        return ChatTemplate(render=render, opening=_user_opening(render))
+    return ConversationTemplate(answer_lead="" if name == "paper" else " ")
+
+
+def assemble(
+    demos: Sequence[Example],
+    opening: str,
+    *,
+    template: Template,
+    encode: Encode,
+    budget: int,
+) -> tuple[list[int], tuple[Example, ...]]:
+    """Writes demonstrations, in order, and the open turn, as token ids.
+
+    A demonstration that would take the demos past `budget` tokens is left out, and all
+    after it; the open turn never is. Returns the ids and the demos that went in.
+    """
+    texts, used, spent = [], [], 0
+    for demo in demos:
+        text = template.demonstration(demo)
+        spent += len(encode(text))
+        if spent > budget:
+            break
+        texts.append(text)
+        used.append(demo)
+    return encode("".join(texts) + opening), tuple(used)
+
+
+def _user_opening(render: RenderChat) -> str:
+    """Finds what the chat format writes ahead of a user's words in a conversation."""
+    mark = "\u2063words\u2063"
+    user = {"role": "user", "content": mark}
+    assistant = {"role": "assistant", "content": mark}
+    closed = render([user, assistant], open_answer=False).split(mark)
+    longer = render([user, assistant, user], open_answer=False).split(mark)
+    if len(closed) == 3 and len(longer) == 4 and longer[2].startswith(closed[2]):
+        opening = longer[2].removeprefix(closed[2])
+        if opening:
+            return opening
+    raise InputError(
+        "--template=chat: this tokenizer's chat format does not mark where a user's "
+        "turn begins; choose another --template"
+    )

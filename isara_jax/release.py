@@ -1,0 +1,183 @@
+"""What a run hands over: model/ and dataset/, each with a card that says whence.
+
+Both folders appear by one rename, so one that is there is whole.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from isara_jax.models.llama import Llama
+from isara_jax.models.save import save_hugging_face
+from isara_jax.runtime.checkpoint import save_tree
+from isara_jax.runtime.tokenizer import Tokenizer
+from isara_jax.workdir import Records, Workdir, read_json, write_text
+
+METHOD = (
+    "ISARA (*Human-Instruction-Free LLM Self-Alignment with Limited Samples*, "
+    "arXiv 2401.06785), as implemented by isara_jax"
+)
+
+
+def release_model(
+    workdir: Workdir, model: Llama, tokenizer: Tokenizer, *, base: str, license: str
+) -> None:
+    """Writes model/: a Hugging Face folder, its card, and the same weights by Orbax."""
+    if workdir.model.exists():
+        return
+    with _appearing(workdir.model) as folder:
+        save_hugging_face(folder, model, tokenizer)
+        write_text(
+            folder / "README.md", model_card(workdir, base=base, license=license)
+        )
+        save_tree(folder / "orbax", model)
+
+
+def release_dataset(workdir: Workdir, *, rounds: int, base: str) -> None:
+    """Writes dataset/: every kept pair as Parquet that `datasets` loads, and a card."""
+    if workdir.dataset.exists():
+        return
+    pairs = list(kept_pairs(workdir, rounds=rounds))
+    with _appearing(workdir.dataset) as folder:
+        (folder / "data").mkdir()
+        table = datasets.Dataset.from_list(pairs, features=_FEATURES)
+        table.to_parquet(str(folder / "data" / "train.parquet"))
+        write_text(folder / "README.md", dataset_card(workdir, pairs, base=base))
+
+
+def kept_pairs(workdir: Workdir, *, rounds: int) -> Iterator[dict[str, Any]]:
+    """Yields the kept pairs of all rounds with their provenance."""
+    for number in range(1, rounds + 1):
+        for record in Records(workdir.round(number).kept).read():
+            yield {"round": number, **record}
+
+
+def finished_rounds(workdir: Workdir) -> int:
+    """Counts the rounds whose summary is written."""
+    number = 0
+    while workdir.round(number + 1).summary.exists():
+        number += 1
+    return number
+
+
+_FEATURES = datasets.Features(
+    {
+        "round": datasets.Value("int32"),
+        "id": datasets.Value("string"),
+        "question": datasets.Value("string"),
+        "answer": datasets.Value("string"),
+        "question_demos": datasets.List(datasets.Value("string")),
+        "answer_demos": datasets.List(datasets.Value("string")),
+        "nearest_seed": datasets.Value("string"),
+        "nearest_seed_similarity": datasets.Value("float32"),
+        "parent": datasets.Value("string"),
+    }
+)
+
+
+def model_card(workdir: Workdir, *, base: str, license: str) -> str:
+    """Says what the model was made from, how, and how it measured."""
+    head = _front_matter(
+        {
+            "library_name": "transformers",
+            "license": license or "other",
+            "pipeline_tag": "text-generation",
+            "tags": ["isara", "self-alignment"],
+        }
+    )
+    flags = read_json(workdir.manifest)["flags"]
+    rounds = finished_rounds(workdir)
+    generated = sum(_summary(workdir, n)["generated"] for n in range(1, rounds + 1))
+    kept = sum(_summary(workdir, n)["kept"] for n in range(1, rounds + 1))
+    return f"""{head}
+# {workdir.path.resolve().name}: aligned by ISARA
+
+- **Base**: `{base}`, licence {_licence(license)}
+- **Method**: {METHOD}
+- **Data**: the seeds of `{flags["seeds"]}`, and {kept} pairs kept of {generated} that
+  the model wrote itself over {rounds} rounds; no instruction, label or reward model
+- **Prompts**: the template `{flags["template"]}`
+
+## Held-out figures
+{_figures(workdir, rounds)}
+Intervals are 95 % bootstrap intervals over the held-out items, of one run with the seed
+{flags["seed"]}.
+
+## Limits
+The pairs were written and answered by the model and were filtered by form alone, so the
+model can have learned its own errors. It has not been tested for safety.
+"""
+
+
+def dataset_card(
+    workdir: Workdir, pairs: Sequence[Mapping[str, Any]], *, base: str
+) -> str:
+    """Says what the pairs are and who wrote them."""
+    head = _front_matter(
+        {
+            "configs": [{"config_name": "default", "data_files": "data/train.parquet"}],
+            "tags": ["synthetic", "isara", "self-alignment"],
+        }
+    )
+    return f"""{head}
+# {workdir.path.resolve().name}: pairs written by a model for its own alignment
+
+{len(pairs)} question-answer pairs that `{base}` and its finetuned successors wrote and
+that the filter kept. Method: {METHOD}. No person has checked the answers.
+
+| field | meaning |
+|---|---|
+| `round`, `id` | the round that wrote the pair, and its number there |
+| `question`, `answer` | the pair |
+| `question_demos`, `answer_demos` | ids of the examples that stood in the prompts |
+| `nearest_seed`, `nearest_seed_similarity` | the closest seed, and the cosine |
+| `parent` | the model that wrote it: M_0 is the base, M_t that of round t |
+"""
+
+
+def _figures(workdir: Workdir, rounds: int) -> str:
+    folders = [workdir.baseline("pretrained"), workdir.baseline("sft")]
+    folders += [workdir.round(number) for number in range(1, rounds + 1)]
+    found = [read_json(f.evaluation) for f in folders if f.evaluation.exists()]
+    if not found:
+        return "None: the run had no held-out set.\n"
+    names = list(found[0]["metrics"])
+    lines = ["| model | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for evaluation in found:
+        cells = [_cell(evaluation["metrics"][name]) for name in names]
+        lines.append(f"| {evaluation['model']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(metric: Mapping[str, float]) -> str:
+    return f"{metric['value']:.3g} ({metric['low']:.3g} to {metric['high']:.3g})"
+
+
+def _licence(license: str) -> str:
+    return f"`{license}`" if license else "not stated in its files"
+
+
+def _summary(workdir: Workdir, number: int) -> dict[str, Any]:
+    summary: dict[str, Any] = read_json(workdir.round(number).summary)
+    return summary
+
+
+def _front_matter(fields: Mapping[str, Any]) -> str:
+    """Writes the YAML head of a card; JSON is YAML, and quotes what must be quoted."""
+    lines = [f"{name}: {json.dumps(value)}" for name, value in fields.items()]
+    return "\n".join(("---", *lines, "---"))
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    os.replace(partial, folder)

@@ -1,0 +1,94 @@
+"""The model's own tokenizer, from its folder or its GGUF file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from isara_jax.errors import InputError
+from isara_jax.workdir import read_json
+
+FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+    """Text to token ids and back.
+
+    Any id of `eos` ends a text; finetuning appends the first. `bos` begins a prompt,
+    and is empty for a tokenizer that adds none.
+    """
+
+    hugging_face: Any
+    eos: tuple[int, ...]
+    bos: tuple[int, ...]
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids of the text alone; special tokens in it count as such."""
+        return self.hugging_face.encode(text, add_special_tokens=False)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of the ids, special tokens left out."""
+        return self.hugging_face.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+    def render_chat(self, turns: list[dict[str, str]], *, open_answer: bool) -> str:
+        """Writes a conversation in the model's own format, which runs sandboxed.
+
+        Raises:
+          InputError: the tokenizer has no chat format.
+        """
+        if not self.hugging_face.chat_template:
+            raise InputError("--template=chat: the tokenizer has no chat format")
+        return self.hugging_face.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=open_answer
+        )
+
+    def save(self, folder: Path) -> None:
+        """Writes the files that transformers reads."""
+        self.hugging_face.save_pretrained(folder)
+
+
+def load_tokenizer(source: Path) -> Tokenizer:
+    """Loads the tokenizer beside the weights; nothing is fetched, no code is run.
+
+    Raises:
+      InputError: there is none, or it is damaged, or has no end-of-text token.
+    """
+    place: dict[str, Any] = {"pretrained_model_name_or_path": source}
+    if source.is_dir() and not any((source / name).is_file() for name in FILES):
+        # transformers would make one up that knows its special tokens only.
+        raise InputError(f"{source}: no tokenizer in the folder ({', '.join(FILES)})")
+    if source.suffix == ".gguf":
+        place = {
+            "pretrained_model_name_or_path": source.parent,
+            "gguf_file": source.name,
+        }
+    try:
+        loaded = AutoTokenizer.from_pretrained(
+            **place, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # noqa: BLE001 - damaged files raise every kind there
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{source}: the tokenizer does not load ({first_line})"
+        ) from None
+    if loaded.eos_token_id is None:
+        raise InputError(f"{source}: the tokenizer names no end-of-text token")
+    adds_bos = loaded("x").input_ids[:1] == [loaded.bos_token_id]
+    return Tokenizer(
+        hugging_face=loaded,
+        eos=_ends(loaded.eos_token_id, source),
+        bos=(loaded.bos_token_id,) if adds_bos else (),
+    )
+
+
+def _ends(eos: int, source: Path) -> tuple[int, ...]:
+    """Adds what the model's generation config names, such as an end of turn."""
+    config = source / "generation_config.json"
+    named = read_json(config).get("eos_token_id") if config.is_file() else None
+    others = named if isinstance(named, list) else [named]
+    return (eos, *(id for id in others if isinstance(id, int) and id != eos))

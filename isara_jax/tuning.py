@@ -1,0 +1,143 @@
+"""Step (d) with its state on the disk: finetune, or go on, or load what is done."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from isara_jax.finetune.batches import TrainingExample
+from isara_jax.finetune.optimizer import FinetuneConfig
+from isara_jax.finetune.state import TrainState, abstract_state
+from isara_jax.finetune.trainer import Hooks, StepMetrics, finetune
+from isara_jax.models.llama import Llama
+from isara_jax.runtime.checkpoint import restore_tree, save_tree
+from isara_jax.runtime.mesh import Mesh, abstract_on
+from isara_jax.runtime.progress import progress
+from isara_jax.workdir import RoundFolder
+
+
+class HeldModel:
+    """A model that is loaded when it is first needed, and held once.
+
+    Finetuning reuses its buffers, so it takes the model away from here.
+    """
+
+    def __init__(self, load: Callable[[], Llama], model: Llama | None = None):
+        self._load = load
+        self._model = model
+
+    def __call__(self) -> Llama:
+        if self._model is None:
+            self._model = self._load()
+        return self._model
+
+    def take(self) -> Llama:
+        """Returns the model and forgets it."""
+        model, self._model = self(), None
+        return model
+
+    def drop(self) -> None:
+        """Frees the memory; a later call loads the model again."""
+        self._model = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuner:
+    """What every finetuning of a run shares; `abstract` is the model's shapes."""
+
+    abstract: Llama
+    config: FinetuneConfig
+    seed: int
+    mesh: Mesh
+    stop_requested: Callable[[], bool]
+
+    def finetuned(
+        self,
+        start: HeldModel,
+        examples: Sequence[TrainingExample],
+        *,
+        round: int,
+        folder: RoundFolder,
+        stage: str,
+    ) -> HeldModel:
+        """Returns M_t: from its checkpoint, or made from `start`, which it consumes.
+
+        A finetuning that was stopped goes on from the state that it saved.
+        """
+        if not folder.checkpoint.exists():
+            model = self._finetune(
+                start, examples, round=round, folder=folder, stage=stage
+            )
+            save_tree(folder.checkpoint, model)
+            _remove(_states(folder))
+            return HeldModel(lambda: self.saved(folder), model)
+        start.drop()
+        return HeldModel(lambda: self.saved(folder))
+
+    def saved(self, folder: RoundFolder) -> Llama:
+        """Loads the model that a finetuning has left in its folder."""
+        return restore_tree(folder.checkpoint, abstract_on(self.abstract, self.mesh))
+
+    def _finetune(
+        self,
+        start: HeldModel,
+        examples: Sequence[TrainingExample],
+        *,
+        round: int,
+        folder: RoundFolder,
+        stage: str,
+    ) -> Llama:
+        restored = self._restored(folder)
+        done = int(restored.step) if restored else 0
+        folder.metrics.keep_first(done)
+        steps = planned_steps(self.config, examples=len(examples))
+        with progress(stage, total=steps, done=done, unit="steps") as advance:
+
+            def on_step(metrics: StepMetrics) -> None:
+                folder.metrics.append([asdict(metrics)])
+                advance(1)
+
+            return finetune(
+                self.abstract if restored else start.take(),
+                examples,
+                config=self.config,
+                round=round,
+                seed=self.seed,
+                mesh=self.mesh,
+                restored=restored,
+                hooks=Hooks(
+                    on_step=on_step,
+                    save_state=lambda state: _save(state, folder),
+                    stop_requested=self.stop_requested,
+                ),
+            )
+
+    def _restored(self, folder: RoundFolder) -> TrainState | None:
+        states = _states(folder)
+        if not states:
+            return None
+        target = abstract_state(self.abstract, config=self.config, mesh=self.mesh)
+        return restore_tree(states[-1], target)
+
+
+def planned_steps(config: FinetuneConfig, *, examples: int) -> int:
+    """Returns the optimizer steps of a finetuning in which no example is too long."""
+    return config.epochs * -(-examples // (config.train_batch * config.accumulation))
+
+
+def _save(state: TrainState, folder: RoundFolder) -> None:
+    earlier = _states(folder)
+    path = folder.path / f"train_state_{int(state.step):06d}"
+    if path not in earlier:
+        save_tree(path, state)
+        _remove(earlier)
+
+
+def _states(folder: RoundFolder) -> list[Path]:
+    """Returns the whole training states on the disk, oldest first."""
+    return sorted(folder.path.glob("train_state_" + "[0-9]" * 6))
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder)
