@@ -72,7 +72,7 @@ def test_a_point_and_its_interval_are_drawn_where_they_belong():
 
 def test_text_is_escaped_and_no_formula():
     svg = figures.learning_curves({"<b> $\\frac{1}{2}$ &": steps(1, 2)})
-    assert "&lt;b&gt; $\\frac{1}{2}$ &amp;" in svg
+    assert ">&lt;b&gt; $\\frac{1}{2}$ &amp;</text>" in svg
 
 
 def test_a_long_name_leaves_room_for_the_drawing():

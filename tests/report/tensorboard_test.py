@@ -31,8 +31,10 @@ def test_curves_hold_what_the_records_hold(finished):
     assert curves["sft"]["evaluation/nll"] == [(0, 2.4)]
 
 
-def test_writing_again_doubles_nothing(finished):
-    write_tensorboard(finished.workdir)
+def test_writing_again_leaves_nothing_of_before(finished):
+    folder = write_tensorboard(finished.workdir)
+    (event_file,) = (folder / "isara").iterdir()
+    event_file.rename(event_file.with_name("events.of.before"))
     curves = scalars(write_tensorboard(finished.workdir))
     assert len(curves["isara"]["evaluation/nll"]) == 3
 
