@@ -12,14 +12,13 @@ from python_source import PACKAGE, Source, is_within, read_sources
 # From the bottom up. A unit, a file or folder of the package, imports lower ones only.
 LAYERS = (
     ("errors",),
-    ("examples", "workdir"),
+    ("examples", "manifest", "workdir"),
     ("runtime",),
     ("models",),
-    ("engine", "finetune", "prompts", "release", "retrieval"),
-    ("sampler", "tuning"),
+    ("engine", "finetune", "prompts", "retrieval"),
     ("sampler",),
     ("answers", "evaluation", "filters", "questions", "release", "report", "tuning"),
-    ("align",),
+    ("align", "manifest"),
     ("config",),
     ("main", "tools"),
 )
