@@ -12,7 +12,7 @@ from python_source import PACKAGE, Source, is_within, read_sources
 # From the bottom up. A unit, a file or folder of the package, imports lower ones only.
 LAYERS = (
     ("errors",),
-    ("examples", "manifest", "workdir"),
+    ("examples", "workdir"),
     ("runtime",),
     ("models",),
     ("engine", "finetune", "prompts", "retrieval"),
