@@ -5,7 +5,7 @@ A prompt holds demonstrations only; no instruction, principle or judge (PAPER.md
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from isara_jax.errors import InputError
 from isara_jax.examples import Example
@@ -22,6 +22,7 @@ PAPER_STOPS = (
 )
 
 
+@runtime_checkable
 class RenderChat(Protocol):
     """A model's own chat format: turns of role and content to text."""
 
@@ -33,6 +34,7 @@ class RenderChat(Protocol):
 Encode = Callable[[str], list[int]]
 
 
+@runtime_checkable
 class Template(Protocol):
     """How a conversation is written down."""
 

@@ -44,7 +44,9 @@ def plan(
     max_new_tokens: int,
     context: int,
 ) -> tuple[Batch, ...]:
-    """Sorts the prompts by length and cuts them into equal batches of at most `slots`.
+    """Sorts the prompts by length and cuts them into batches of equally many rows.
+
+    These are at most `slots`, a multiple of `row_multiple`, and at least that.
 
     Raises:
       InputError: a prompt and its continuation do not fit the model's context.
@@ -58,7 +60,8 @@ def plan(
             )
     if not prompts:
         return ()
-    count = -(-len(prompts) // slots)
+    most = rows_within(slots, multiple=row_multiple)
+    count = -(-len(prompts) // most)
     rows = -(-len(prompts) // count)
     padded_rows = round_up(rows, row_multiple)
     ordered = sorted(prompts, key=lambda p: (len(p.tokens), p.number))
@@ -85,6 +88,11 @@ def left_padded(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
 def round_up(value: int, multiple: int) -> int:
     """Returns the smallest multiple that is not below the value."""
     return -(-value // multiple) * multiple
+
+
+def rows_within(slots: int, *, multiple: int) -> int:
+    """Returns the largest multiple that is not above `slots`, or the first."""
+    return max(slots // multiple, 1) * multiple
 
 
 def _batch(prompts: Sequence[Prompt], rows: int, max_new_tokens: int) -> Batch:

@@ -48,16 +48,18 @@ class Decoding:
     @property
     def form(self) -> "Form":
         """What is compiled: which rules apply. Their strengths are data."""
+        greedy = self.temperature == 0
         return Form(
-            greedy=self.temperature == 0,
+            greedy=greedy,
             penalised=self.repetition_penalty != 1,
             no_repeat_ngram=self.no_repeat_ngram,
-            top_k=self.top_k,
-            nucleus=self.top_p < 1,
+            top_k=0 if greedy else self.top_k,
+            nucleus=self.top_p < 1 and not greedy,
         )
 
     @property
     def strengths(self) -> "Strengths":
+        """What is passed to the compiled program."""
         return Strengths(
             temperature=jnp.float32(self.temperature or 1.0),
             top_p=jnp.float32(self.top_p),
@@ -89,32 +91,68 @@ class Strengths:
 def choose(
     logits: Float[Array, "B V"],
     form: Form,
-    strengths: Strengths,
     *,
+    strengths: Strengths,
     history: Int[Array, "B S"],
     segments: Int[Array, "B S"],
     seen: Bool[Array, "B V"],
     keys: Key[Array, " B"],
 ) -> Int[Array, " B"]:
-    """Chooses a token a row; the row's key and nothing else decides its chance.
+    """Chooses a token a row; the row's key and nothing else decides its chance."""
+    scores, tokens = candidates(
+        logits,
+        form,
+        strengths=strengths,
+        history=history,
+        segments=segments,
+        seen=seen,
+    )
+    if form.greedy:
+        chosen = jnp.argmax(scores, axis=-1)
+    else:
+        chosen = jax.vmap(jax.random.categorical)(keys, scores)
+    return jnp.take_along_axis(tokens, chosen[:, None], axis=1)[:, 0]
+
+
+def candidates(
+    logits: Float[Array, "B V"],
+    form: Form,
+    *,
+    strengths: Strengths,
+    history: Int[Array, "B S"],
+    segments: Int[Array, "B S"],
+    seen: Bool[Array, "B V"],
+) -> tuple[Float[Array, "B C"], Int[Array, "B C"]]:
+    """Returns the logits to choose by and the tokens they are of; -inf: ruled out.
 
     The rules apply in the order of transformers: repetition penalty, n-grams,
-    temperature, top-k, top-p.
+    temperature, top-k, top-p. Of tokens that tie at the last place of the top-k the
+    lower ids are in.
     """
     if form.penalised:
-        logits = penalise_repetition(logits, seen, strengths.repetition_penalty)
+        logits = penalise_repetition(
+            logits, seen=seen, penalty=strengths.repetition_penalty
+        )
     if form.no_repeat_ngram:
         banned = repeated_ngrams(
-            history, segments, length=form.no_repeat_ngram, vocabulary=logits.shape[1]
+            history,
+            segments=segments,
+            length=form.no_repeat_ngram,
+            vocabulary=logits.shape[1],
         )
         logits = jnp.where(banned, -jnp.inf, logits)
-    if form.greedy:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    return sample(logits / strengths.temperature, form, strengths, keys=keys)
+    logits = logits / strengths.temperature
+    if not (form.top_k or form.nucleus):
+        return logits, jnp.broadcast_to(jnp.arange(logits.shape[1]), logits.shape)
+    count = min(form.top_k or logits.shape[1], logits.shape[1])
+    best, tokens = jax.lax.top_k(logits, count)
+    if form.nucleus:
+        best = keep_nucleus(best, top_p=strengths.top_p)
+    return best, tokens
 
 
 def penalise_repetition(
-    logits: Float[Array, "B V"], seen: Bool[Array, "B V"], penalty: Float[Array, ""]
+    logits: Float[Array, "B V"], *, seen: Bool[Array, "B V"], penalty: Float[Array, ""]
 ) -> Float[Array, "B V"]:
     """Divides the positive and multiplies the negative logits of seen tokens."""
     scaled = jnp.where(logits < 0, logits * penalty, logits / penalty)
@@ -123,8 +161,8 @@ def penalise_repetition(
 
 def repeated_ngrams(
     history: Int[Array, "B S"],
-    segments: Int[Array, "B S"],
     *,
+    segments: Int[Array, "B S"],
     length: int,
     vocabulary: int,
 ) -> Bool[Array, "B V"]:
@@ -136,34 +174,20 @@ def repeated_ngrams(
     rows, slots = history.shape
     written = segments != 0
     end = jnp.max(jnp.where(written, jnp.arange(slots), -1)) + 1
-    repeats = jnp.ones((rows, slots), bool)
+    repeats = written
     for back in range(1, length):
         newest = jnp.take(history, jnp.maximum(end - back, 0), axis=1)
         earlier = jnp.roll(history, back, axis=1)
         inside = jnp.roll(written, back, axis=1) & (jnp.arange(slots) >= back)
         repeats &= (earlier == newest[:, None]) & inside
-    repeats &= written & (jnp.arange(slots) < end)
     marks = jnp.zeros((rows, vocabulary), bool)
     return marks.at[jnp.arange(rows)[:, None], history].max(repeats)
 
 
-def sample(
-    logits: Float[Array, "B V"],
-    form: Form,
-    strengths: Strengths,
-    *,
-    keys: Key[Array, " B"],
-) -> Int[Array, " B"]:
-    """Draws a token a row among the top-k, and of these among the top-p."""
-    if form.top_k or form.nucleus:
-        count = min(form.top_k or logits.shape[1], logits.shape[1])
-        best, tokens = jax.lax.top_k(logits, count)
-    else:
-        best, tokens = logits, None
-    if form.nucleus:
-        before = jnp.cumsum(jax.nn.softmax(best), axis=-1) - jax.nn.softmax(best)
-        best = jnp.where(before < strengths.top_p, best, -jnp.inf)
-    drawn = jax.vmap(jax.random.categorical)(keys, best)
-    if tokens is None:
-        return drawn.astype(jnp.int32)
-    return jnp.take_along_axis(tokens, drawn[:, None], axis=1)[:, 0].astype(jnp.int32)
+def keep_nucleus(
+    best: Float[Array, "B C"], *, top_p: Float[Array, ""]
+) -> Float[Array, "B C"]:
+    """Rules out, of logits from the best down, those that follow `top_p` in sum."""
+    probabilities = jax.nn.softmax(best)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    return jnp.where(before < top_p, best, -jnp.inf)

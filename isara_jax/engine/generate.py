@@ -74,8 +74,17 @@ def generate_batch(
 ) -> list[Completion]:
     """Continues every prompt of the batch; `key` is that of the round's step.
 
-    `check` is called between stretches of decoding, and may raise to stop the run.
+    `check` is called before every stretch of decoding, and may raise to stop the run.
+
+    Raises:
+      ValueError: the batch was planned for fewer new tokens.
     """
+    room = batch.shape.capacity - batch.shape.prompt
+    if decoding.max_new_tokens > room:
+        raise ValueError(
+            f"max_new_tokens={decoding.max_new_tokens}: the batch was planned with "
+            f"room for {room}"
+        )
     tokens, segments = left_padded(batch)
     numbers = [p.number for p in batch.prompts]
     numbers += [numbers[-1]] * (batch.shape.rows - len(numbers))
@@ -101,12 +110,12 @@ def generate_batch(
             last_slot=jnp.int32(batch.shape.prompt + last),
             form=decoding.form,
         )
-        done = np.array(state.done)
-        written = np.asarray(state.history)[:, batch.shape.prompt :][:, :last]
-        done |= [_has_stop(row, ending) for row in written]
+        written = _written(state, batch.shape)
+        done = np.asarray(state.done)
+        done = done | [_has_stop(row, ending) for row in written]
         if done.all():
             break
-    return _completions(batch, state, decoding.max_new_tokens, ending)
+    return _completions(batch, state, ending=ending)
 
 
 @partial(jax.jit, static_argnames=("shape",))
@@ -156,7 +165,7 @@ def decode(
         token = choose(
             state.logits,
             form,
-            strengths,
+            strengths=strengths,
             history=state.history,
             segments=state.cache.segments,
             seen=state.seen,
@@ -180,6 +189,10 @@ def decode(
     return jax.lax.while_loop(unfinished, step, state)
 
 
+def _written(state: DecodeState, shape: Shape) -> np.ndarray:
+    return np.asarray(state.history)[:, shape.prompt : int(state.cache.length)]
+
+
 def _has_stop(tokens: np.ndarray, ending: Ending) -> bool:
     kept, _ = _until_eos(tokens, ending.eos)
     return find_stop(ending.decode(kept), ending.stops) is not None
@@ -193,31 +206,29 @@ def _until_eos(tokens: np.ndarray, eos: Sequence[int]) -> tuple[list[int], bool]
 
 
 def _completions(
-    batch: Batch, state: DecodeState, max_new_tokens: int, ending: Ending
+    batch: Batch, state: DecodeState, *, ending: Ending
 ) -> list[Completion]:
-    written = slice(batch.shape.prompt, int(state.cache.length))
-    history = np.asarray(state.history)[:, written][:, :max_new_tokens]
-    scores = np.asarray(state.log_probabilities)[:, written]
+    tokens = _written(state, batch.shape)
+    scores = np.asarray(state.log_probabilities)[:, batch.shape.prompt :]
     return [
-        _completion(prompt, history[row], scores[row], ending)
+        _completion(prompt, tokens[row], scores=scores[row], ending=ending)
         for row, prompt in enumerate(batch.prompts)
     ]
 
 
 def _completion(
-    prompt: Prompt, tokens: np.ndarray, scores: np.ndarray, ending: Ending
+    prompt: Prompt, tokens: np.ndarray, *, scores: np.ndarray, ending: Ending
 ) -> Completion:
     kept, ended = _until_eos(tokens, ending.eos)
-    text, finish, used = ending.decode(kept), "eos" if ended else "length", len(kept)
-    cut = find_stop(text, ending.stops)
-    if cut is not None:
-        used = tokens_until_stop(kept, ending.stops, ending.decode)
-        text, finish, ended = text[:cut], "stop", False
-    counted = used + ended
+    finish, counted = ("eos", len(kept) + 1) if ended else ("length", len(kept))
+    stop = tokens_until_stop(kept, stops=ending.stops, decode=ending.decode)
+    if stop is not None:
+        kept, finish, counted = kept[:stop], "stop", stop
+    text = ending.decode(kept)
     return Completion(
         id=prompt.id,
         number=prompt.number,
-        text=text.strip(),
+        text=text[: find_stop(text, ending.stops)].strip(),
         tokens=tuple(tokens[:counted].tolist()),
         prompt_tokens=len(prompt.tokens),
         log_probability=float(scores[:counted].sum(dtype=np.float64)),

@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from isara_jax.engine.batches import Batch, Prompt, Shape, left_padded, round_up
+from isara_jax.engine.batches import (
+    Batch,
+    Prompt,
+    Shape,
+    left_padded,
+    round_up,
+    rows_within,
+)
 from isara_jax.errors import InputError
 from isara_jax.models.decoder import Cache, Decoder, extend, prefill
 from isara_jax.runtime.mesh import Mesh, place_batch
@@ -42,9 +49,10 @@ def score(
       InputError: an item has an empty prompt or continuation, or does not fit the
         model's context.
     """
-    for item in items:
-        _refuse_misfit(item, model.config.context)
-    rows = round_up(min(slots, max(1, len(items))), mesh.shape["data"])
+    for number, item in enumerate(items):
+        _refuse_misfit(item, number=number, context=model.config.context)
+    data = mesh.shape["data"]
+    rows = min(rows_within(slots, multiple=data), round_up(max(1, len(items)), data))
     length = round_up(max((len(i.prompt) for i in items), default=1), PROMPT_STEP)
     for first in range(0, len(items), rows):
         check()
@@ -150,12 +158,12 @@ def _score_chunk(model: Decoder, chunk: tuple[Array, Array]) -> Float[Array, " M
     return own - jax.nn.logsumexp(logits, axis=-1)
 
 
-def _refuse_misfit(item: Scored, context: int) -> None:
+def _refuse_misfit(item: Scored, *, number: int, context: int) -> None:
     longest = max((len(c) for c in item.continuations), default=0)
     shortest = min((len(c) for c in item.continuations), default=1)
     if not item.prompt or not shortest or len(item.prompt) + longest > context:
         raise InputError(
-            f"a scored prompt of {len(item.prompt)} tokens with continuations of "
-            f"{shortest} to {longest}: neither may be empty and they must fit the "
-            f"model's context of {context}"
+            f"item {number} to score has a prompt of {len(item.prompt)} tokens and "
+            f"continuations of {shortest} to {longest}; neither may be empty and "
+            f"together they must fit the model's context of {context}"
         )

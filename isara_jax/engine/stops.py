@@ -12,13 +12,15 @@ def find_stop(text: str, stops: Sequence[str]) -> int | None:
 
 
 def tokens_until_stop(
-    tokens: Sequence[int], stops: Sequence[str], decode: Decode
-) -> int:
-    """Counts the tokens up to the one that completes the first stop string.
+    tokens: Sequence[int], *, stops: Sequence[str], decode: Decode
+) -> int | None:
+    """Counts the tokens up to the one that completes a stop string, if there is one.
 
-    So that the count, and the log-probability over it, do not depend on how many
-    tokens were decoded before the stop was noticed.
+    What is made of these tokens alone does not depend on how many more were decoded
+    before the stop was noticed.
     """
+    if find_stop(decode(tokens), stops) is None:
+        return None
     low, high = 1, len(tokens)
     while low < high:
         middle = (low + high) // 2

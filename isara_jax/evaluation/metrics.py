@@ -30,8 +30,8 @@ NO_COMMENT = "I have no comment."
 class ScoredItem:
     """What a model did on one held-out item.
 
-    `answer` is its own; `nll_total` nats over `nll_tokens` tokens is its surprise at the
-    true references; the log-probabilities are totals in nats, one a reference.
+    `answer` is its own; `nll_total` nats over `nll_tokens` tokens is its surprise at
+    the true references; the log-probabilities are totals in nats, one a reference.
     """
 
     question: str
@@ -54,8 +54,8 @@ def summarise(
     intervals differ by their answers alone.
 
     Raises:
-      InputError: there is no item, an item has no reference token, or its references and
-        their log-probabilities differ in number.
+      InputError: there is no item, an item has no reference token, or its references
+        and their log-probabilities differ in number.
       FloatingPointError: a log-probability is no number.
     """
     if not items:
@@ -110,8 +110,8 @@ def mc1(true: Sequence[float], false: Sequence[float]) -> float:
 def mc2(true: Sequence[float], false: Sequence[float]) -> float:
     """Returns the share of the references' probability that lies on the true ones.
 
-    sum(exp(true)) / (sum(exp(true)) + sum(exp(false))), of total log-probabilities, each
-    less their maximum so that no sum underflows.
+    sum(exp(true)) / (sum(exp(true)) + sum(exp(false))), of total log-probabilities,
+    each less their maximum so that no sum underflows.
     """
     greatest = max(*true, *false)
     mass_true = math.fsum(math.exp(value - greatest) for value in true)
@@ -137,8 +137,8 @@ def mean(values: Sequence[float]) -> Interval:
 def collapse(answers: Sequence[str]) -> Interval:
     """Returns the share of answers with the most common first three words.
 
-    max over w of #(answers that begin with w) / #answers, words split at white space and
-    case-folded. A shorter answer is its own beginning, so empty ones count as equal.
+    max over w of #(answers that begin with w) / #answers, words split at white space
+    and case-folded. A shorter answer is its own beginning, so empty ones count as equal.
     """
     openings = [tuple(_words(answer)[:3]) for answer in answers]
     kind = _numbered(openings)

@@ -7,7 +7,7 @@ are scanned, so compile time does not grow with depth.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ Remat = Literal["none", "full", "dots"]
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """What the passes, the engine and the trainer need of a model."""
 
