@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 
 from isara_jax import config as configuration
 from isara_jax.align import Run, align
@@ -39,6 +39,8 @@ from isara_jax.tuning import Tuner
 from isara_jax.workdir import Workdir, write_jsonl
 
 define_flags()
+# Orbax and others tell every file that they write.
+flags.FLAGS.set_default("verbosity", logging.WARNING)
 flags.adopt_module_key_flags(configuration)
 
 

@@ -79,23 +79,16 @@ def generate_batch(
     Raises:
       ValueError: the batch was planned for fewer new tokens.
     """
-    room = batch.shape.capacity - batch.shape.prompt
-    if decoding.max_new_tokens > room:
-        raise ValueError(
-            f"max_new_tokens={decoding.max_new_tokens}: the batch was planned with "
-            f"room for {room}"
-        )
+    _refuse_lack_of_room(batch.shape, decoding.max_new_tokens)
     tokens, segments = left_padded(batch)
-    numbers = [p.number for p in batch.prompts]
-    numbers += [numbers[-1]] * (batch.shape.rows - len(numbers))
-    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(numbers))
     state = start(
         model,
         place_batch(tokens, mesh),
         place_batch(segments, mesh),
         shape=batch.shape,
     )
-    stop_ids = jnp.asarray(ending.eos, jnp.int32)
+    keys = _sample_keys(batch, key)
+    eos = jnp.asarray(ending.eos, jnp.int32)
     done = np.arange(batch.shape.rows) >= len(batch.prompts)
     for first in range(0, decoding.max_new_tokens, STEPS_BETWEEN_CHECKS):
         check()
@@ -105,14 +98,13 @@ def generate_batch(
             replace(state, done=place_batch(done, mesh)),
             decoding.strengths,
             keys=keys,
-            eos=stop_ids,
+            eos=eos,
             first_slot=jnp.int32(batch.shape.prompt),
             last_slot=jnp.int32(batch.shape.prompt + last),
             form=decoding.form,
         )
-        written = _written(state, batch.shape)
-        done = np.asarray(state.done)
-        done = done | [_has_stop(row, ending) for row in written]
+        rows = zip(np.asarray(state.done), _written(state, batch.shape), strict=True)
+        done = np.array([ended or _has_stop(row, ending) for ended, row in rows])
         if done.all():
             break
     return _completions(batch, state, ending=ending)
@@ -187,6 +179,21 @@ def decode(
         )
 
     return jax.lax.while_loop(unfinished, step, state)
+
+
+def _refuse_lack_of_room(shape: Shape, max_new_tokens: int) -> None:
+    room = shape.capacity - shape.prompt
+    if max_new_tokens > room:
+        raise ValueError(
+            f"max_new_tokens={max_new_tokens}: the batch was planned with room for "
+            f"{room}"
+        )
+
+
+def _sample_keys(batch: Batch, key: Key[Array, ""]) -> Key[Array, " B"]:
+    numbers = [prompt.number for prompt in batch.prompts]
+    numbers += numbers[-1:] * (batch.shape.rows - len(numbers))
+    return jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(numbers))
 
 
 def _written(state: DecodeState, shape: Shape) -> np.ndarray:

@@ -138,7 +138,7 @@ def collapse(answers: Sequence[str]) -> Interval:
     """Returns the share of answers with the most common first three words.
 
     max over w of #(answers that begin with w) / #answers, words split at white space
-    and case-folded. A shorter answer is its own beginning, so empty ones count as equal.
+    and case-folded. A shorter answer is its own beginning, so empty ones are equal.
     """
     openings = [tuple(_words(answer)[:3]) for answer in answers]
     kind = _numbered(openings)

@@ -6,6 +6,7 @@ D width, N query heads, K KV heads, H head size, F feed-forward, V vocabulary, L
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 # Queries are taken in chunks of this many, so that a chunk multiplies only the keys
@@ -26,8 +27,11 @@ def rotary_angles(
     positions: Int[Array, "B T"], *, head_size: int, base: float
 ) -> tuple[Float[Array, "B T half"], Float[Array, "B T half"]]:
     """Returns the cosines and sines of position * base^(-2i / head_size)."""
-    exponents = jnp.arange(0, head_size, 2, dtype=jnp.float32) / head_size
-    angles = positions[..., None].astype(jnp.float32) / base**exponents
+    # On the host, in fp32, as the reference does: a compiled power differs by platform,
+    # and thousands of positions multiply the difference.
+    exponents = np.arange(0, head_size, 2, dtype=np.float32) / head_size
+    frequencies = 1 / np.float32(base) ** exponents
+    angles = positions[..., None].astype(jnp.float32) * frequencies
     return jnp.cos(angles), jnp.sin(angles)
 
 

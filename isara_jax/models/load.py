@@ -1,5 +1,6 @@
 """Builds a model from files, one parameter at a time, straight into its shardings."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,15 @@ from isara_jax.errors import InputError
 from isara_jax.models import llama_format
 from isara_jax.models.llama import Llama, LlamaConfig
 from isara_jax.models.llama_format import TensorFormat
-from isara_jax.models.weights import Weights, gguf_value, open_weights, read_gguf
+from isara_jax.models.weights import Weights, open_weights, read_gguf
 from isara_jax.runtime.mesh import Mesh, model_shardings
 from isara_jax.workdir import read_json
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# In the card's front matter, which the second `---` ends; the first where it is a list.
+LICENCE_OF_CARD = re.compile(
+    r"\A---\n(?:(?!---).*\n)*?license:\s*(?:-\s+|\[\s*)?['\"]?(\w[\w.-]*)"
+)
 
 
 def load_config(source: Path) -> LlamaConfig:
@@ -26,20 +31,14 @@ def load_config(source: Path) -> LlamaConfig:
     Raises:
       InputError: the architecture or an attribute is unknown, or the file is damaged.
     """
-    if source.suffix == ".gguf":
-        reader = read_gguf(source)
-        architecture = gguf_value(reader, "general.architecture")
-        _refuse_other_than_llama(source, "general.architecture", architecture)
-        return llama_format.config_from_gguf(reader)
-    path = source / "config.json"
-    if not path.exists():
-        raise InputError(f"{source}: no config.json in the folder")
-    attributes = read_json(path)
-    _refuse_other_than_llama(path, "model_type", attributes.get("model_type"))
+    is_gguf = source.suffix == ".gguf"
+    path = source if is_gguf else source / "config.json"
     try:
-        return llama_format.config_from_hugging_face(attributes)
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from None
+        if is_gguf:
+            return llama_format.config_from_gguf(read_gguf(path))
+        return llama_format.config_from_hugging_face(_read_attributes(path))
+    except llama_format.FormatError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def load_model(source: Path, *, dtype: str, mesh: Mesh) -> Llama:
@@ -54,7 +53,7 @@ def load_model(source: Path, *, dtype: str, mesh: Mesh) -> Llama:
     weights = open_weights(source, heads=config.heads, kv_heads=config.kv_heads)
     abstract = abstract_model(config, dtype=dtype)
     formats = llama_format.tensor_formats(config)
-    _refuse_unknown(weights, formats, config)
+    _refuse_other_tensors(weights, formats, config)
     shardings = model_shardings(abstract, mesh)
     values = {
         tensor.path: jax.device_put(
@@ -66,6 +65,15 @@ def load_model(source: Path, *, dtype: str, mesh: Mesh) -> Llama:
     return _filled(abstract, values)
 
 
+def _read_attributes(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path.parent}: no config.json in the folder")
+    attributes = read_json(path)
+    if not isinstance(attributes, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return attributes
+
+
 def load_licence(source: Path) -> str:
     """Returns the licence that a GGUF file or a model card states, or nothing."""
     if source.suffix == ".gguf":
@@ -73,7 +81,7 @@ def load_licence(source: Path) -> str:
         return str(field.contents()) if field else ""
     card = source / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    found = re.search(r"\A---\n(?:.*\n)*?license:\s*['\"]?([\w.-]+)", text)
+    found = LICENCE_OF_CARD.search(text)
     return found[1] if found else ""
 
 
@@ -89,7 +97,7 @@ def named_tensors(model: Llama) -> Iterator[tuple[str, np.ndarray]]:
     for tensor in llama_format.tensor_formats(model.config):
         value = _at(model, tensor.path).get_value()
         if "{}" not in tensor.name:
-            yield tensor.name, np.asarray(value)
+            yield tensor.name, np.ascontiguousarray(value)
             continue
         for number in range(model.config.layers):
             yield tensor.name.format(number), _theirs(np.asarray(value[number]), tensor)
@@ -100,10 +108,14 @@ def _stacked(weights: Weights, tensor: TensorFormat, variable: Any) -> np.ndarra
     target = variable.get_value()
     if "{}" not in tensor.name:
         return _read(weights, tensor.name, target.shape).astype(target.dtype)
+    layers = (
+        _ours(weights, tensor.name.format(number), target.shape[1:], tensor=tensor)
+        for number in range(target.shape[0])
+    )
+    first = next(layers)  # of the shape that config.json says: there is such a size
     stacked = np.empty(target.shape, target.dtype)
-    for number in range(target.shape[0]):
-        name = tensor.name.format(number)
-        stacked[number] = _ours(weights, name, target.shape[1:], tensor=tensor)
+    for number, layer in enumerate(itertools.chain([first], layers)):
+        stacked[number] = layer
     return stacked
 
 
@@ -116,8 +128,6 @@ def _ours(
 
 
 def _read(weights: Weights, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    if name not in weights.readers:
-        raise InputError(f"{weights.source}: the tensor {name!r} is missing")
     read = weights.read(name)
     if read.shape != shape:
         raise InputError(
@@ -128,10 +138,10 @@ def _read(weights: Weights, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _theirs(value: np.ndarray, tensor: TensorFormat) -> np.ndarray:
-    if not tensor.transposed:
-        return value
-    rows, columns = _their_shape(tensor.name, value.shape)
-    return np.ascontiguousarray(value.reshape(columns, rows).T)
+    if tensor.transposed:
+        rows, columns = _their_shape(tensor.name, value.shape)
+        value = value.reshape(columns, rows).T
+    return np.ascontiguousarray(value)  # safetensors writes the bytes as they lie
 
 
 def _their_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -141,19 +151,15 @@ def _their_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
     return int(np.prod(shape[inputs:])), int(np.prod(shape[:inputs]))
 
 
-def _refuse_other_than_llama(path: Path, field: str, value: object) -> None:
-    if value != "llama":
-        raise InputError(f"{path}: {field}={value!r}, expected 'llama'")
-
-
-def _refuse_unknown(
+def _refuse_other_tensors(
     weights: Weights, formats: tuple[TensorFormat, ...], config: LlamaConfig
 ) -> None:
-    known = {
-        tensor.name.format(number)
-        for tensor in formats
-        for number in range(config.layers)
-    }
+    known = set()
+    for tensor, number in itertools.product(formats, range(config.layers)):
+        name = tensor.name.format(number)
+        if name not in weights.readers:  # ends a count of layers that is absurd
+            raise InputError(f"{weights.source}: the tensor {name!r} is missing")
+        known.add(name)
     if config.tied_head:
         known.add("lm_head.weight")
     unknown = sorted(set(weights.readers) - known)

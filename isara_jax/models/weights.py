@@ -33,8 +33,11 @@ GGUF_OTHER_NAMES = {
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
-# Frequencies that llama.cpp recomputes from the metadata; nothing is learned in them.
-DERIVED_TENSORS = re.compile(r"rotary_emb\.inv_freq$|^rope_freqs\.weight$")
+# Rotary frequencies, which follow from the configuration.
+DERIVED_TENSORS = re.compile(r"rotary_emb\.inv_freq$")
+# What llama.cpp divides the frequencies by; of a model without scaling, all ones.
+FREQUENCY_FACTORS = "rope_freqs.weight"
+FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +51,21 @@ class Weights:
         """Loads one tensor.
 
         Raises:
-          InputError: the file is damaged.
+          InputError: the file is damaged, or the tensor holds no plain floats.
         """
-        return self.readers[name]()
+        try:
+            value = self.readers[name]()
+        # What safetensors and gguf say of a type that they do not read into numpy.
+        except (SafetensorError, TypeError, NotImplementedError) as error:
+            raise InputError(
+                f"{self.source}: the tensor {name!r} does not load ({error})"
+            ) from None
+        if value.dtype.name not in FLOATS:
+            raise InputError(
+                f"{self.source}: the tensor {name!r} holds {value.dtype.name}, expected "
+                f"one of {', '.join(FLOATS)}"
+            )
+        return value
 
 
 def open_weights(source: Path, *, heads: int, kv_heads: int) -> Weights:
@@ -64,10 +79,11 @@ def open_weights(source: Path, *, heads: int, kv_heads: int) -> Weights:
 
 
 def open_safetensors(folder: Path) -> Weights:
-    """Opens `model.safetensors`, or the files that its index names.
+    """Opens `model.safetensors`, or else the files that the index names, or else all.
 
     Raises:
-      InputError: there is none, a named file is missing, or a header is damaged.
+      InputError: there is none, a named file is missing, a header is damaged, or two
+        files hold a tensor of one name.
     """
     readers: dict[str, Callable[[], np.ndarray]] = {}
     for path in _safetensors_files(folder):
@@ -79,22 +95,35 @@ def open_safetensors(folder: Path) -> Weights:
                 f"{path}: not a whole safetensors file ({error})"
             ) from None
         for name in names:
+            if name in readers:
+                raise InputError(f"{path}: another file holds {name!r} too")
             readers[name] = _safetensors_reader(path, name)
     return Weights(source=folder, readers=_without_derived(readers))
 
 
 def _safetensors_files(folder: Path) -> list[Path]:
+    whole = folder / "model.safetensors"
+    if whole.is_file():
+        return [whole]
     index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        found = sorted(folder.glob("*.safetensors"))
-        if not found:
-            raise InputError(f"{folder}: no .safetensors file in the folder")
-        return found
-    names = sorted(set(read_json(index).get("weight_map", {}).values()))
-    for name in names:
-        if Path(name).name != name or not (folder / name).is_file():
+    if index.is_file():
+        return [folder / name for name in _files_of_index(index)]
+    found = sorted(folder.glob("*.safetensors"))
+    if not found:
+        raise InputError(f"{folder}: no .safetensors file in the folder")
+    return found
+
+
+def _files_of_index(index: Path) -> list[str]:
+    content = read_json(index)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise InputError(f"{index}: expected a JSON object with a weight_map")
+    for name in places.values():
+        is_plain = isinstance(name, str) and Path(name).name == name
+        if not is_plain or not (index.parent / name).is_file():
             raise InputError(f"{index}: names {name!r}, which is no file of the folder")
-    return [folder / name for name in names]
+    return sorted(set(places.values()))
 
 
 def _safetensors_reader(path: Path, name: str) -> Callable[[], np.ndarray]:
@@ -114,7 +143,8 @@ def open_gguf(path: Path, *, heads: int, kv_heads: int) -> Weights:
     reader = read_gguf(path)
     readers: dict[str, Callable[[], np.ndarray]] = {}
     for tensor in reader.tensors:
-        if DERIVED_TENSORS.search(tensor.name):
+        if tensor.name == FREQUENCY_FACTORS:
+            _refuse_scaled_frequencies(tensor, path)
             continue
         name = _hugging_face_name(tensor.name, path)
         turned = {"q_proj": heads, "k_proj": kv_heads}.get(name.split(".")[-2])
@@ -129,12 +159,24 @@ def read_gguf(path: Path) -> gguf.GGUFReader:
       InputError: it is damaged.
     """
     try:
-        return gguf.GGUFReader(path)
+        return _BoundedReader(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     # The reader walks the file as numpy views, so damage shows as any of these.
-    except (ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
+    except (ValueError, LookupError, TypeError, OSError, RecursionError) as error:
         raise InputError(f"{path}: not a whole GGUF file ({error})") from None
+
+
+class _BoundedReader(gguf.GGUFReader):
+    """Stops at the file's end, where its base reads empty arrays for a count's time."""
+
+    def _get(
+        self, offset: int, dtype: Any, count: Any = 1, override_order: Any = None
+    ) -> Any:
+        end = int(offset) + np.dtype(dtype).itemsize * int(count)
+        if end > len(self.data):
+            raise ValueError(f"ends at byte {len(self.data)}, needs {end}")
+        return super()._get(int(offset), dtype, count, override_order)
 
 
 def gguf_value(reader: gguf.GGUFReader, key: str) -> Any:
@@ -147,6 +189,14 @@ def gguf_value(reader: gguf.GGUFReader, key: str) -> Any:
     if field is None:
         raise InputError(f"GGUF metadata: the key {key!r} is missing")
     return field.contents()
+
+
+def _refuse_scaled_frequencies(tensor: Any, path: Path) -> None:
+    if not np.all(_gguf_reader(tensor, None)() == 1):
+        raise InputError(
+            f"{path}: {FREQUENCY_FACTORS} is not all ones; scaled rotary positions are "
+            "not computed"
+        )
 
 
 def _gguf_reader(tensor: Any, heads: int | None) -> Callable[[], np.ndarray]:

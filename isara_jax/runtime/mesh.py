@@ -40,11 +40,11 @@ def make_mesh(*, data: int, model: int, devices: Sequence[Any] | None = None) ->
     """
     found = list(jax.devices() if devices is None else devices)
     if data == -1:
-        data = max(1, len(found) // model)
+        data = max(1, len(found) // max(1, model))
     if data < 1 or model < 1 or data * model > len(found):
         raise InputError(
-            f"--mesh_data={data} --mesh_model={model}: needs {data * model} devices, "
-            f"this host has {len(found)}"
+            f"--mesh_data={data} --mesh_model={model}: each must be at least 1 and "
+            f"their product at most the number of devices, {len(found)}"
         )
     return jax.make_mesh(
         (data, model),
