@@ -1,0 +1,125 @@
+"""The loss and its gradient against plain arithmetic, and against torch."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_llama import tiny_llama, torch_llama
+
+from isara_jax.finetune.batches import Batch, TrainingExample, make_batch, shape_for
+from isara_jax.finetune.loss import answer_loss, cross_entropy
+from isara_jax.models.decoder import hidden_states
+from isara_jax.models.load import named_tensors
+
+EXAMPLES = [
+    TrainingExample(id="a", prompt_tokens=(5, 6, 7, 8), answer_tokens=(9, 10, 2)),
+    TrainingExample(id="b", prompt_tokens=(11,), answer_tokens=(12, 13, 14, 15, 2)),
+    TrainingExample(id="c", prompt_tokens=tuple(range(20, 38)), answer_tokens=(2,)),
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_llama()
+
+
+def micro_batch(examples=EXAMPLES, *, rows=4):
+    shape = shape_for(examples, rows=rows, micro_batches=1)
+    return Batch(
+        *(jnp.asarray(array[:, 0]) for array in make_batch(examples, shape=shape))
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("remat", "chunk"))
+def value_and_gradient(model, batch, *, remat="none", chunk=512):
+    def loss(model):
+        return answer_loss(model, batch, remat=remat, chunk=chunk)
+
+    return jax.value_and_grad(loss)(model)
+
+
+def assert_same(got, expected):
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert jnp.linalg.norm(one - other) <= 1e-5 * jnp.linalg.norm(other)
+
+
+def test_the_loss_is_that_of_the_answers_alone(model):
+    expected = 0.0
+    for example in EXAMPLES:
+        tokens = jnp.array([example.prompt_tokens + example.answer_tokens])
+        hidden = hidden_states(
+            model,
+            tokens,
+            segments=jnp.ones_like(tokens),
+            positions=jnp.arange(tokens.shape[1])[None],
+            remat="none",
+        )
+        log_p = jax.nn.log_softmax(model.logits(hidden[0]))
+        for at in range(len(example.prompt_tokens), len(example)):
+            expected -= log_p[at - 1, tokens[0, at]]
+    loss, _ = value_and_gradient(model, micro_batch())
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_what_has_no_weight_changes_nothing(model):
+    batch = micro_batch()
+    padding = batch.segments == 0
+    filling = batch.weights == 0
+    changed = batch._replace(
+        tokens=jnp.where(padding, 50, batch.tokens),
+        labels=jnp.where(filling, 60, batch.labels),
+        answer_at=jnp.where(filling, 3, batch.answer_at),
+    )
+    assert_same(value_and_gradient(model, changed), value_and_gradient(model, batch))
+
+
+@pytest.mark.parametrize("chunk", [1, 12])
+def test_chunks_of_the_head_change_nothing(model, chunk):
+    whole = value_and_gradient(model, micro_batch())
+    assert_same(value_and_gradient(model, micro_batch(), chunk=chunk), whole)
+
+
+def test_logits_never_exist_whole(model):
+    rows, positions = 8, 512
+    hidden = jnp.ones((rows, positions, model.config.width))
+    labels = jnp.zeros((rows, positions), jnp.int32)
+
+    def loss(hidden, chunk):
+        weights = jnp.ones(labels.shape)
+        return cross_entropy(model, hidden, labels=labels, weights=weights, chunk=chunk)
+
+    def temporary_bytes(chunk):
+        program = jax.jit(jax.grad(loss), static_argnums=1).lower(hidden, chunk)
+        return program.compile().memory_analysis().temp_size_in_bytes
+
+    logits = 4 * labels.size * model.config.vocab_size
+    assert temporary_bytes(chunk=rows * positions) > logits
+    assert temporary_bytes(chunk=512) < logits
+
+
+@pytest.mark.parametrize("remat", ["full", "dots"])
+def test_remat_changes_nothing(model, remat):
+    kept = value_and_gradient(model, micro_batch(), remat="none")
+    assert_same(value_and_gradient(model, micro_batch(), remat=remat), kept)
+
+
+def test_loss_and_gradient_are_those_of_torch(model):
+    import torch
+
+    twin = torch_llama(model)
+    expected = 0.0
+    for example in EXAMPLES:
+        tokens = torch.tensor([example.prompt_tokens + example.answer_tokens])
+        labels = tokens[0, len(example.prompt_tokens) :]
+        logits = twin(tokens).logits[0, len(example.prompt_tokens) - 1 : -1]
+        expected += torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+    expected.backward()
+    loss, gradient = value_and_gradient(model, micro_batch())
+    assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
+    gradients = dict(named_tensors(gradient))
+    for name, parameter in twin.named_parameters():
+        wanted = parameter.grad.numpy()
+        error = np.linalg.norm(gradients[name] - wanted) / np.linalg.norm(wanted)
+        assert error < 1e-4, name

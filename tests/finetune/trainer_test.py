@@ -1,0 +1,218 @@
+"""Finetuning against torch, against itself on other layouts, and when it goes wrong.
+
+All of it on a LLaMA of random weights and a few examples.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_llama import tiny_llama, torch_llama
+
+from isara_jax.errors import InputError
+from isara_jax.finetune.batches import TrainingExample, shuffled_steps
+from isara_jax.finetune.optimizer import FinetuneConfig
+from isara_jax.finetune.trainer import Hooks, finetune
+from isara_jax.models.decoder import hidden_states
+from isara_jax.models.load import named_tensors
+from isara_jax.runtime.mesh import make_mesh
+
+EOS = 2
+CONFIG = FinetuneConfig(
+    learning_rate=1e-3,
+    train_batch=4,
+    accumulation=1,
+    epochs=5,
+    clip_norm=0.5,
+    remat="none",
+)
+
+
+def examples(count):
+    random = np.random.default_rng(3)
+
+    def tokens(least, most):
+        length = random.integers(least, most)
+        return tuple(int(token) for token in random.integers(3, 97, length))
+
+    return [
+        TrainingExample(
+            id=f"r01-{number:04d}",
+            prompt_tokens=tokens(16, 24),
+            answer_tokens=(*tokens(1, 8), EOS),
+        )
+        for number in range(count)
+    ]
+
+
+def one_device():
+    return make_mesh(data=1, model=1)
+
+
+def train(model, data, *, mesh=None, seed=1, **changes):
+    """Returns the model and the metrics of every step."""
+    metrics = []
+    trained = finetune(
+        model,
+        data,
+        config=dataclasses.replace(CONFIG, **changes),
+        round=1,
+        seed=seed,
+        mesh=mesh or one_device(),
+        hooks=Hooks(on_step=metrics.append),
+    )
+    return trained, metrics
+
+
+def assert_close(model, other, *, tolerance=1e-4):
+    theirs = dict(named_tensors(other))
+    for name, value in named_tensors(model):
+        error = np.linalg.norm(value - theirs[name]) / np.linalg.norm(theirs[name])
+        assert error < tolerance, name
+
+
+def test_five_steps_are_those_of_torch():
+    import torch
+
+    data = examples(4)
+    twin = torch_llama(tiny_llama())
+    trained, metrics = train(tiny_llama(), data)
+    optimizer = torch.optim.AdamW(twin.parameters(), betas=(0.9, 0.95), weight_decay=0)
+    assert len(metrics) == 5
+    for step in metrics:
+        optimizer.zero_grad()
+        losses = []
+        for example in data:
+            tokens = torch.tensor([example.prompt_tokens + example.answer_tokens])
+            split = len(example.prompt_tokens)
+            log_p = torch.log_softmax(twin(tokens).logits[0, split - 1 : -1], -1)
+            losses.append(-log_p[range(len(log_p)), tokens[0, split:]])
+        loss = torch.cat(losses).mean()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(twin.parameters(), CONFIG.clip_norm)
+        optimizer.param_groups[0]["lr"] = step.learning_rate
+        optimizer.step()
+        assert step.loss == pytest.approx(loss.item(), rel=1e-4)
+        assert step.gradient_norm == pytest.approx(norm.item(), rel=1e-4)
+        assert step.tokens == len(torch.cat(losses))
+    assert min(step.gradient_norm for step in metrics) > CONFIG.clip_norm
+    ours = dict(named_tensors(trained))
+    for name, parameter in twin.named_parameters():
+        wanted = parameter.detach().numpy()
+        error = np.linalg.norm(ours[name] - wanted) / np.linalg.norm(wanted)
+        assert error < 1e-4, name
+
+
+def test_accumulation_is_one_large_batch():
+    large, metrics = train(tiny_llama(), examples(16), train_batch=8, epochs=2)
+    summed, others = train(
+        tiny_llama(), examples(16), train_batch=2, accumulation=4, epochs=2
+    )
+    assert [m.tokens for m in others] == [m.tokens for m in metrics]
+    assert [m.loss for m in others] == pytest.approx(
+        [m.loss for m in metrics], rel=1e-5
+    )
+    assert_close(summed, large, tolerance=1e-5)
+
+
+def test_the_last_step_of_an_epoch_averages_over_what_it_has():
+    padded, metrics = train(tiny_llama(), examples(3), train_batch=2, accumulation=4)
+    exact, others = train(tiny_llama(), examples(3), train_batch=3)
+    assert [m.loss for m in metrics] == pytest.approx([m.loss for m in others])
+    assert_close(padded, exact, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_eight_devices_are_one(accumulation):
+    changes = {"accumulation": accumulation, "epochs": 2}
+    alone, metrics = train(tiny_llama(), examples(16), **changes)
+    mesh = make_mesh(data=4, model=2)
+    split, others = train(tiny_llama(), examples(16), mesh=mesh, **changes)
+    assert [m.loss for m in others] == pytest.approx(
+        [m.loss for m in metrics], rel=1e-5
+    )
+    assert_close(split, alone, tolerance=1e-5)
+    assert len(split.layers.gate.get_value().sharding.device_set) == 8
+    assert split.layers.gate.get_value().addressable_shards[0].data.shape == (2, 8, 32)
+
+
+def test_rounds_share_one_compiled_step(caplog):
+    # A setting that no other test has compiled for.
+    config = dataclasses.replace(CONFIG, weight_decay=0.1)
+    longer = examples(4) + examples(8)[4:]
+    with jax.log_compiles():
+        for number, data in enumerate((examples(4), longer), start=1):
+            finetune(
+                tiny_llama(),
+                data,
+                config=config,
+                round=number,
+                seed=1,
+                mesh=one_device(),
+            )
+    assert caplog.text.count("Compiling jit(train_step)") == 1
+
+
+def test_the_model_learns_to_stop():
+    data = examples(8)
+    model, metrics = train(
+        tiny_llama(), data, train_batch=8, epochs=60, learning_rate=1e-2
+    )
+    assert metrics[-1].loss < 0.1
+    for example in data:
+        tokens = jnp.array([example.prompt_tokens + example.answer_tokens[:-1]])
+        hidden = hidden_states(
+            model,
+            tokens,
+            segments=jnp.ones_like(tokens),
+            positions=jnp.arange(tokens.shape[1])[None],
+            remat="none",
+        )
+        assert int(model.logits(hidden[0, -1:]).argmax()) == EOS
+
+
+def test_another_seed_is_another_order():
+    one, again, other = (
+        [m.loss for m in train(tiny_llama(), examples(8), seed=seed)[1]]
+        for seed in (1, 1, 2)
+    )
+    assert one == again
+    assert one != other
+
+
+def test_bf16_trains_on_fp32_masters_and_comes_back_as_bf16():
+    def trained(dtype, **changes):
+        return train(tiny_llama(dtype=dtype), examples(8), **changes)
+
+    model, metrics = trained(jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(model)} == {jnp.dtype(jnp.bfloat16)}
+    assert [m.loss for m in metrics] == pytest.approx(
+        [m.loss for m in trained(jnp.float32)[1]], rel=0.05
+    )
+    # Each step is too small for bf16 to show at a scale of about 1, their sum is not.
+    longer, _ = trained(jnp.bfloat16, epochs=60, learning_rate=5e-4)
+    before = tiny_llama(dtype=jnp.bfloat16).norm.get_value()
+    assert jnp.mean(longer.norm.get_value() != before) > 0.5
+
+
+@pytest.mark.parametrize("where", ["embedding", "norm"])
+def test_a_loss_that_is_not_finite_names_step_and_examples(where):
+    model = tiny_llama()
+    variable = getattr(model, where)
+    setattr(model, where, variable.replace(variable.get_value() * jnp.nan))
+    data = examples(6)
+    first, *_ = shuffled_steps(data, examples_a_step=4, epochs=1, round=1, seed=1)
+    ids = ", ".join(example.id for example in first)
+    with pytest.raises(
+        FloatingPointError, match=f"round 1, step 1: loss nan, .* examples: {ids}$"
+    ):
+        train(model, data)
+
+
+def test_an_example_beyond_the_context_is_not_trained_on():
+    model = tiny_llama()
+    long = TrainingExample(id="x", prompt_tokens=(5,) * 128, answer_tokens=(EOS,))
+    with pytest.raises(InputError, match="none of 1 examples is within 128 tokens"):
+        train(model, [long])
