@@ -4,37 +4,45 @@ An attribute or a tensor that is not listed here stops the conversion with its n
 that no model is ever run with half of its arithmetic.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import gguf
-
 from isara_jax.errors import InputError
+from isara_jax.models.attributes import Attributes
 from isara_jax.models.llama import LlamaConfig
-from isara_jax.models.weights import gguf_value
 
 # Attributes that say nothing of the arithmetic of a forward pass.
 IGNORED_ATTRIBUTES = frozenset(
-    "architectures model_type torch_dtype dtype transformers_version use_cache "
+    "architectures torch_dtype dtype transformers_version use_cache "
     "bos_token_id eos_token_id pad_token_id initializer_range pretraining_tp "
-    "_name_or_path rope_interleaved is_llama_config attention_dropout "
+    "_name_or_path is_llama_config attention_dropout "
     "transformers.js_config max_sequence_length chunk_size_feed_forward "
     "output_hidden_states output_attentions return_dict id2label label2id "
     "problem_type is_encoder_decoder sep_token_id decoder_start_token_id".split()
 )
-# Attributes whose other values this port does not compute.
-ONLY_VALUES: dict[str, tuple[Any, ...]] = {
-    "hidden_act": ("silu",),
-    "attention_bias": (False,),
-    "mlp_bias": (False,),
-    "rope_scaling": (None,),
-    "sliding_window": (None,),
+# Attributes of which this port computes one value only.
+ONLY_VALUES: dict[str, Any] = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "rope_interleaved": False,
+    "rope_scaling": None,
+    "sliding_window": None,
 }
 SHAPE_ATTRIBUTES = frozenset(
-    "vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads "
-    "head_dim intermediate_size max_position_embeddings rope_theta rope_parameters "
-    "rms_norm_eps tie_word_embeddings".split()
+    "model_type vocab_size hidden_size num_hidden_layers num_attention_heads "
+    "num_key_value_heads head_dim intermediate_size max_position_embeddings rope_theta "
+    "rope_parameters rms_norm_eps tie_word_embeddings".split()
+)
+# The sizes that are not read below stand in the tensors too, whose shapes are checked.
+GGUF_KEYS = frozenset(
+    "llama." + key
+    for key in (
+        "block_count context_length embedding_length feed_forward_length vocab_size "
+        "attention.head_count attention.head_count_kv attention.key_length "
+        "attention.value_length attention.layer_norm_rms_epsilon rope.freq_base "
+        "rope.dimension_count".split()
+    )
 )
 
 
@@ -83,70 +91,66 @@ def _format(name: str, *path: str) -> TensorFormat:
     return TensorFormat(name=f"{name}.weight", path=path, transposed=False)
 
 
-def config_from_hugging_face(attributes: Mapping[str, Any]) -> LlamaConfig:
-    """Reads a `config.json` of model_type llama.
+def config_from_hugging_face(a: Attributes) -> LlamaConfig:
+    """Reads a `config.json`.
 
     Raises:
-      InputError: an attribute is unknown, missing, or has a value that is not computed.
+      InputError: the model is no LLaMA, or an attribute is unknown, missing, or has a
+        value that is not computed.
     """
-    a = dict(attributes)
-    for name, value in a.items():
-        allowed = ONLY_VALUES.get(name)
-        if allowed is not None and value not in allowed:
-            raise InputError(f"config.json: {name}={value!r}, expected {allowed[0]!r}")
-        known = IGNORED_ATTRIBUTES | SHAPE_ATTRIBUTES | ONLY_VALUES.keys()
-        if name not in known:
-            raise InputError(f"config.json: the attribute {name}={value!r} is unknown")
-    heads, width = _number(a, "num_attention_heads"), _number(a, "hidden_size")
-    return _checked(
-        LlamaConfig(
-            vocab_size=_number(a, "vocab_size"),
-            width=width,
-            layers=_number(a, "num_hidden_layers"),
-            heads=heads,
-            kv_heads=_number(a, "num_key_value_heads", heads),
-            head_size=_number(a, "head_dim", width // heads),
-            feed_forward=_number(a, "intermediate_size"),
-            context=_number(a, "max_position_embeddings"),
-            rope_base=_rope_base(a),
-            norm_epsilon=float(a.get("rms_norm_eps", 1e-6)),
-            tied_head=bool(a.get("tie_word_embeddings", False)),
-        )
+    a.require("model_type", "llama")
+    for name in ONLY_VALUES.keys() & a.values.keys():
+        a.require(name, ONLY_VALUES[name])
+    a.refuse_unknown(IGNORED_ATTRIBUTES | SHAPE_ATTRIBUTES | ONLY_VALUES.keys())
+    heads, width = a.whole("num_attention_heads"), a.whole("hidden_size")
+    config = LlamaConfig(
+        vocab_size=a.whole("vocab_size"),
+        width=width,
+        layers=a.whole("num_hidden_layers"),
+        heads=heads,
+        kv_heads=a.whole("num_key_value_heads", default=heads),
+        head_size=a.whole("head_dim", default=width // heads),
+        feed_forward=a.whole("intermediate_size"),
+        context=a.whole("max_position_embeddings"),
+        rope_base=_rope_base(a),
+        norm_epsilon=a.real("rms_norm_eps", default=1e-6),
+        tied_head=a.flag("tie_word_embeddings", default=False),
     )
+    _refuse_uneven(config, a, kv_heads="num_key_value_heads", head_size="head_dim")
+    return config
 
 
-def config_from_gguf(reader: gguf.GGUFReader) -> LlamaConfig:
-    """Reads the metadata of a GGUF file of architecture llama.
+def config_from_gguf(a: Attributes, *, tied_head: bool) -> LlamaConfig:
+    """Reads a GGUF file's metadata; whether the head is tied shows in its tensors.
 
     Raises:
-      InputError: a key is missing, or the rotary positions are scaled.
+      InputError: the model is no LLaMA, or a key is unknown, missing, or has a value
+        that is not computed.
     """
-    for field in reader.fields:
-        if field.startswith("llama.rope.scaling"):
-            raise InputError(f"GGUF metadata: {field} is set; scaling is not computed")
-    names = {tensor.name for tensor in reader.tensors}
-
-    def number(key: str) -> int:
-        return int(gguf_value(reader, f"llama.{key}"))
-
-    heads, width = number("attention.head_count"), number("embedding_length")
-    return _checked(
-        LlamaConfig(
-            vocab_size=len(gguf_value(reader, "tokenizer.ggml.tokens")),
-            width=width,
-            layers=number("block_count"),
-            heads=heads,
-            kv_heads=number("attention.head_count_kv"),
-            head_size=number("rope.dimension_count"),
-            feed_forward=number("feed_forward_length"),
-            context=number("context_length"),
-            rope_base=float(gguf_value(reader, "llama.rope.freq_base")),
-            norm_epsilon=_short(
-                gguf_value(reader, "llama.attention.layer_norm_rms_epsilon")
-            ),
-            tied_head="output.weight" not in names,
-        )
+    a.require("general.architecture", "llama")
+    a.refuse_unknown(GGUF_KEYS | {k for k in a.values if not k.startswith("llama.")})
+    heads = a.whole("llama.attention.head_count")
+    width = a.whole("llama.embedding_length")
+    config = LlamaConfig(
+        vocab_size=_count_of_tokens(a),
+        width=width,
+        layers=a.whole("llama.block_count"),
+        heads=heads,
+        kv_heads=a.whole("llama.attention.head_count_kv", default=heads),
+        head_size=a.whole("llama.rope.dimension_count", default=width // heads),
+        feed_forward=a.whole("llama.feed_forward_length"),
+        context=a.whole("llama.context_length"),
+        rope_base=a.real("llama.rope.freq_base", default=10_000.0),
+        norm_epsilon=_short(a.real("llama.attention.layer_norm_rms_epsilon")),
+        tied_head=tied_head,
     )
+    _refuse_uneven(
+        config,
+        a,
+        kv_heads="llama.attention.head_count_kv",
+        head_size="llama.rope.dimension_count",
+    )
+    return config
 
 
 def config_to_hugging_face(config: LlamaConfig, *, dtype: str) -> dict[str, Any]:
@@ -173,23 +177,24 @@ def config_to_hugging_face(config: LlamaConfig, *, dtype: str) -> dict[str, Any]
     }
 
 
-def _number(a: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    value = a.get(name)
-    value = default if value is None else value
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"config.json: {name}={value!r}, expected a positive integer")
-    return value
+def _rope_base(a: Attributes) -> float:
+    parameters = a.values.get("rope_parameters")
+    if parameters is None:
+        return a.real("rope_theta", default=10_000.0)
+    if not isinstance(parameters, dict):
+        raise a.error("rope_parameters", parameters, "expected a JSON object")
+    inner = Attributes(place=a.place, values=parameters)
+    if parameters.get("rope_type", "default") != "default":
+        raise a.error("rope_parameters", parameters, "expected rope_type 'default'")
+    inner.refuse_unknown({"rope_type", "rope_theta"})
+    return inner.real("rope_theta", default=a.real("rope_theta", default=10_000.0))
 
 
-def _rope_base(a: Mapping[str, Any]) -> float:
-    parameters = a.get("rope_parameters") or {}
-    kind = parameters.get("rope_type", "default")
-    unknown = set(parameters) - {"rope_type", "rope_theta"}
-    if kind != "default" or unknown:
-        raise InputError(
-            f"config.json: rope_parameters={parameters!r}, expected rope_type 'default'"
-        )
-    return float(parameters.get("rope_theta", a.get("rope_theta", 10000.0)))
+def _count_of_tokens(a: Attributes) -> int:
+    tokens = a.values.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, list) or not tokens:
+        raise InputError(f"{a.place}: tokenizer.ggml.tokens is no list of tokens")
+    return len(tokens)
 
 
 def _short(value: float) -> float:
@@ -197,12 +202,12 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _checked(config: LlamaConfig) -> LlamaConfig:
+def _refuse_uneven(
+    config: LlamaConfig, a: Attributes, *, kv_heads: str, head_size: str
+) -> None:
     if config.heads % config.kv_heads:
-        raise InputError(
-            f"num_attention_heads={config.heads}: must be a multiple of "
-            f"num_key_value_heads={config.kv_heads}"
+        raise a.error(
+            kv_heads, config.kv_heads, f"expected a divisor of {config.heads}"
         )
     if config.head_size % 2:
-        raise InputError(f"head_dim={config.head_size}: must be even")
-    return config
+        raise a.error(head_size, config.head_size, "expected an even number")

@@ -12,9 +12,16 @@ import numpy as np
 
 from isara_jax.errors import InputError
 from isara_jax.models import llama_format
+from isara_jax.models.attributes import Attributes
 from isara_jax.models.llama import Llama, LlamaConfig
 from isara_jax.models.llama_format import TensorFormat
-from isara_jax.models.weights import Weights, open_weights, read_gguf
+from isara_jax.models.weights import (
+    GGUF_HEAD,
+    Weights,
+    gguf_metadata,
+    open_weights,
+    read_gguf,
+)
 from isara_jax.runtime.mesh import Mesh, model_shardings
 from isara_jax.workdir import read_json
 
@@ -31,14 +38,21 @@ def load_config(source: Path) -> LlamaConfig:
     Raises:
       InputError: the architecture or an attribute is unknown, or the file is damaged.
     """
-    is_gguf = source.suffix == ".gguf"
-    path = source if is_gguf else source / "config.json"
-    try:
-        if is_gguf:
-            return llama_format.config_from_gguf(read_gguf(path))
-        return llama_format.config_from_hugging_face(_read_attributes(path))
-    except llama_format.FormatError as error:
-        raise InputError(f"{path}: {error}") from None
+    if source.suffix == ".gguf":
+        reader = read_gguf(source)
+        return llama_format.config_from_gguf(
+            Attributes(place=source, values=gguf_metadata(reader, source)),
+            tied_head=all(tensor.name != GGUF_HEAD for tensor in reader.tensors),
+        )
+    path = source / "config.json"
+    if not path.is_file():
+        raise InputError(f"{source}: no config.json in the folder")
+    attributes = read_json(path)
+    if not isinstance(attributes, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return llama_format.config_from_hugging_face(
+        Attributes(place=path, values=attributes)
+    )
 
 
 def load_model(source: Path, *, dtype: str, mesh: Mesh) -> Llama:
@@ -65,20 +79,11 @@ def load_model(source: Path, *, dtype: str, mesh: Mesh) -> Llama:
     return _filled(abstract, values)
 
 
-def _read_attributes(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path.parent}: no config.json in the folder")
-    attributes = read_json(path)
-    if not isinstance(attributes, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return attributes
-
-
 def load_licence(source: Path) -> str:
     """Returns the licence that a GGUF file or a model card states, or nothing."""
     if source.suffix == ".gguf":
-        field = read_gguf(source).get_field("general.license")
-        return str(field.contents()) if field else ""
+        metadata = gguf_metadata(read_gguf(source), source)
+        return str(metadata.get("general.license", ""))
     card = source / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     found = LICENCE_OF_CARD.search(text)

@@ -28,10 +28,11 @@ GGUF_LAYER_NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+GGUF_HEAD = "output.weight"
 GGUF_OTHER_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
+    GGUF_HEAD: "lm_head.weight",
 }
 # Rotary frequencies, which follow from the configuration.
 DERIVED_TENSORS = re.compile(r"rotary_emb\.inv_freq$")
@@ -62,8 +63,8 @@ class Weights:
             ) from None
         if value.dtype.name not in FLOATS:
             raise InputError(
-                f"{self.source}: the tensor {name!r} holds {value.dtype.name}, expected "
-                f"one of {', '.join(FLOATS)}"
+                f"{self.source}: the tensor {name!r} holds {value.dtype.name}, "
+                f"expected one of {', '.join(FLOATS)}"
             )
         return value
 
@@ -140,16 +141,20 @@ def open_gguf(path: Path, *, heads: int, kv_heads: int) -> Weights:
     Raises:
       InputError: the file is damaged, or holds a tensor that a LLaMA has not.
     """
-    reader = read_gguf(path)
     readers: dict[str, Callable[[], np.ndarray]] = {}
-    for tensor in reader.tensors:
-        if tensor.name == FREQUENCY_FACTORS:
-            _refuse_scaled_frequencies(tensor, path)
-            continue
+    for tensor in read_gguf(path).tensors:
         name = _hugging_face_name(tensor.name, path)
         turned = {"q_proj": heads, "k_proj": kv_heads}.get(name.split(".")[-2])
         readers[name] = _gguf_reader(tensor, turned)
-    return Weights(source=path, readers=readers)
+    weights = Weights(source=path, readers=readers)
+    if FREQUENCY_FACTORS in readers:
+        if np.any(weights.read(FREQUENCY_FACTORS) != 1):
+            raise InputError(
+                f"{path}: {FREQUENCY_FACTORS} is not all ones; scaled rotary positions "
+                "are not computed"
+            )
+        del readers[FREQUENCY_FACTORS]
+    return weights
 
 
 def read_gguf(path: Path) -> gguf.GGUFReader:
@@ -179,24 +184,16 @@ class _BoundedReader(gguf.GGUFReader):
         return super()._get(int(offset), dtype, count, override_order)
 
 
-def gguf_value(reader: gguf.GGUFReader, key: str) -> Any:
-    """Returns a metadata value.
+def gguf_metadata(reader: gguf.GGUFReader, path: Path) -> dict[str, Any]:
+    """Returns the metadata of a GGUF file by their keys.
 
     Raises:
-      InputError: the key is missing.
+      InputError: a value is damaged.
     """
-    field = reader.get_field(key)
-    if field is None:
-        raise InputError(f"GGUF metadata: the key {key!r} is missing")
-    return field.contents()
-
-
-def _refuse_scaled_frequencies(tensor: Any, path: Path) -> None:
-    if not np.all(_gguf_reader(tensor, None)() == 1):
-        raise InputError(
-            f"{path}: {FREQUENCY_FACTORS} is not all ones; scaled rotary positions are "
-            "not computed"
-        )
+    try:
+        return {name: field.contents() for name, field in reader.fields.items()}
+    except (ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{path}: the metadata are damaged ({error})") from None
 
 
 def _gguf_reader(tensor: Any, heads: int | None) -> Callable[[], np.ndarray]:
@@ -216,6 +213,8 @@ def _split_halves(interleaved: np.ndarray, heads: int) -> np.ndarray:
 
 
 def _hugging_face_name(name: str, path: Path) -> str:
+    if name == FREQUENCY_FACTORS:
+        return name
     if name in GGUF_OTHER_NAMES:
         return GGUF_OTHER_NAMES[name]
     match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight)", name)

@@ -37,25 +37,42 @@ def restore_tree(path: Path, target: Tree) -> Tree:
     Raises:
       InputError: the folder is missing or damaged, or holds another tree.
     """
-    leaves, structure = jax.tree_util.tree_flatten(target)
+    names = _by_path(target)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            read = checkpointer.restore(path.absolute(), _by_path(target))
-    except (ValueError, OSError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{path}: no whole checkpoint of this run ({reason})"
-        ) from None
-    names = list(_by_path(target))
-    if len(names) != len(leaves):
-        raise InputError(f"{path}: two arrays of the tree have one name")
+            stored = checkpointer.metadata(path.absolute()).item_metadata
+            _refuse_other_tree(path, None if stored is None else stored.tree, names)
+            read = checkpointer.restore(path.absolute(), names)
+    except (InputError, MemoryError, jax.errors.JaxRuntimeError):
+        raise
+    except Exception as error:  # noqa: BLE001 - Orbax raises it bare for damaged arrays
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: a damaged checkpoint ({reason:.200})") from None
+    structure = jax.tree_util.tree_structure(target)
     return jax.tree_util.tree_unflatten(structure, [read[name] for name in names])
+
+
+def _refuse_other_tree(path: Path, stored: Any, wanted: dict[str, Any]) -> None:
+    if not isinstance(stored, dict):
+        raise InputError(f"{path}: no whole checkpoint there")
+    for name in sorted(stored.keys() ^ wanted.keys()):
+        fault = "lacks" if name in wanted else "holds a further array,"
+        raise InputError(f"{path}: another tree's checkpoint; it {fault} {name!r}")
+    for name, array in wanted.items():
+        if stored[name].shape != array.shape:
+            raise InputError(
+                f"{path}: {name!r} has the shape {list(stored[name].shape)}, expected "
+                f"{list(array.shape)}"
+            )
 
 
 def _by_path(tree: Any) -> dict[str, Any]:
     """Names each array by its place, `layers.q`: readable without this package."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {_name(path): leaf for path, leaf in leaves}
+    named = {_name(path): leaf for path, leaf in leaves}
+    if len(named) != len(leaves):
+        raise ValueError("two arrays of the tree have one name")
+    return named
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -89,6 +89,9 @@ def load_tokenizer(source: Path) -> Tokenizer:
 def _ends(eos: int, source: Path) -> tuple[int, ...]:
     """Adds what the model's generation config names, such as an end of turn."""
     config = source / "generation_config.json"
-    named = read_json(config).get("eos_token_id") if config.is_file() else None
+    attributes = read_json(config) if config.is_file() else {}
+    if not isinstance(attributes, dict):
+        raise InputError(f"{config}: expected a JSON object")
+    named = attributes.get("eos_token_id")
     others = named if isinstance(named, list) else [named]
     return (eos, *(id for id in others if isinstance(id, int) and id != eos))

@@ -1,0 +1,84 @@
+"""What a model's file says of its shape and arithmetic, read with its errors."""
+
+import math
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isara_jax.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attributes:
+    """The attributes of a file; an error names the file, the attribute and its value.
+
+    An attribute that is null counts as absent.
+    """
+
+    place: Path
+    values: Mapping[str, Any]
+
+    def whole(self, name: str, *, default: int | None = None) -> int:
+        """Returns a whole number above 0.
+
+        Raises:
+          InputError: it is none, or absent without a default.
+        """
+        value = self._value(name, default)
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        # No size of a model is near to 2^31, and the product of two must stay a size.
+        if not is_whole or not 0 < value < 2**31:
+            raise self.error(name, value, "expected a whole number above 0")
+        return value
+
+    def real(self, name: str, *, default: float | None = None) -> float:
+        """Returns a finite number above 0.
+
+        Raises:
+          InputError: it is none, or absent without a default.
+        """
+        value = self._value(name, default)
+        is_real = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_real or not 0 < value < math.inf:
+            raise self.error(name, value, "expected a number above 0")
+        return float(value)
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """Returns true or false.
+
+        Raises:
+          InputError: it is neither.
+        """
+        value = self._value(name, default)
+        if not isinstance(value, bool):
+            raise self.error(name, value, "expected true or false")
+        return value
+
+    def require(self, name: str, expected: object) -> None:
+        """Checks the one value that is computed.
+
+        Raises:
+          InputError: it is another one.
+        """
+        value = self.values.get(name)
+        if value != expected:
+            raise self.error(name, value, f"expected {expected!r}")
+
+    def refuse_unknown(self, known: Container[str]) -> None:
+        """Checks that every attribute is known.
+
+        Raises:
+          InputError: one is not.
+        """
+        for name, value in self.values.items():
+            if name not in known:
+                raise self.error(name, value, "an attribute that is unknown here")
+
+    def error(self, name: str, value: object, rule: str) -> InputError:
+        """Returns the error that says where an attribute breaks which rule."""
+        return InputError(f"{self.place}: {name}={value!r}, {rule}")
+
+    def _value(self, name: str, default: object) -> Any:
+        value = self.values.get(name)
+        return default if value is None else value
