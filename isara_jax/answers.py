@@ -118,6 +118,7 @@ def _candidate(question: Question, record: dict[str, Any] | None) -> Candidate:
         id=question.id,
         question=question.text,
         answer=found.get("answer", ""),
+        answer_finish=found.get("finish", ""),
         question_demos=question.demos,
         answer_demos=tuple(found.get("demos", ())),
         nearest_seed=found.get("nearest_seed", ""),

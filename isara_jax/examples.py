@@ -48,6 +48,7 @@ class Candidate:
     id: str
     question: str
     answer: str
+    answer_finish: str
     question_demos: tuple[str, ...]
     answer_demos: tuple[str, ...]
     nearest_seed: str

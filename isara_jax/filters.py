@@ -31,6 +31,13 @@ class FilterConfig:
     min_answer_words: int = field(
         default=5, metadata={"help": "reject an answer of fewer words"}
     )
+    unfinished_answers: bool = field(
+        default=True,
+        metadata={
+            "help": "let answers pass that were cut at their greatest length, as the "
+            "paper does; what is trained on then ends in mid-sentence"
+        },
+    )
     earlier_duplicates: bool = field(
         default=True,
         metadata={
@@ -88,6 +95,13 @@ def short_answer(candidate: Candidate, known: Known) -> str | None:
     return _too_short(candidate.answer, known.config.min_answer_words)
 
 
+def unfinished_answer(candidate: Candidate, known: Known) -> str | None:
+    """Rejects an answer that did not end by itself, if it is to."""
+    if not known.config.unfinished_answers and candidate.answer_finish == "length":
+        return "the answer was cut at its greatest length"
+    return None
+
+
 def answer_in_question(candidate: Candidate, known: Known) -> str | None:
     """Rejects an answer that only repeats a part of its question."""
     del known
@@ -102,6 +116,7 @@ RULES: tuple[Rule, ...] = (
     copy_of_demo,
     short_question,
     short_answer,
+    unfinished_answer,
     answer_in_question,
 )
 
