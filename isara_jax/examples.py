@@ -140,7 +140,7 @@ def _json_object(line: bytes, path: Path, number: int) -> dict[str, Any]:
             f"{path}, line {number}: not UTF-8 (byte {error.start} of the line is "
             f"0x{line[error.start]:02x})"
         ) from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}, line {number}: not JSON ({error})") from None
     if not isinstance(record, dict):
         raise InputError(
@@ -172,6 +172,11 @@ def _stripped(value: object, field: str, path: Path, number: int) -> str:
         raise InputError(
             f"{path}, line {number}: the field {field!r} must be a text that is not "
             f"blank, got {value!r}"
+        )
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise InputError(
+            f"{path}, line {number}: the field {field!r} holds half of a surrogate "
+            f"pair, which is no character: {value!r}"
         )
     return value.strip()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from rouge_score import rouge_scorer
 
+from isara_jax.errors import InputError
 from isara_jax.examples import Candidate, Example, Pool
 from isara_jax.workdir import Records, RoundFolder, write_jsonl
 
@@ -45,6 +46,15 @@ class FilterConfig:
             "the paper looks at the round's own questions only"
         },
     )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_demo_rouge <= 1:
+            raise InputError(
+                f"--max_demo_rouge={self.max_demo_rouge}: must be from 0 to 1"
+            )
+        for name in ("min_question_words", "min_answer_words"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name}={getattr(self, name)}: must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

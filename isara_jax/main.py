@@ -39,8 +39,6 @@ from isara_jax.tuning import Tuner
 from isara_jax.workdir import Workdir, write_jsonl
 
 define_flags()
-# Orbax and others tell every file that they write.
-flags.FLAGS.set_default("verbosity", logging.WARNING)
 flags.adopt_module_key_flags(configuration)
 
 
@@ -58,7 +56,11 @@ def main(arguments: Sequence[str]) -> int:
     except (EnvironmentFailure, FloatingPointError) as error:
         return _stop(str(error), code=1)
     except OSError as error:
-        return _stop(f"{error}; what was written before is kept", code=1)
+        return _stop(
+            f"{error}: put that right and run the same command again, which goes on "
+            "from what is written",
+            code=1,
+        )
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -83,7 +85,7 @@ def work(config: Config) -> None:
     )
     with workdir.locked(), StopSignal() as signal:
         workdir.open(result_flags(), about)
-        if workdir.report.exists():
+        if workdir.model.exists():
             say(f"{workdir.path}: this run is finished, nothing is left to do")
         else:
             write_seeds(workdir, seeds)
@@ -104,7 +106,7 @@ def work(config: Config) -> None:
 def write_seeds(workdir: Workdir, seeds: Pool) -> None:
     """Keeps the seeds beside what was made from them, with their ids."""
     write_jsonl(
-        workdir.path / "seeds.jsonl",
+        workdir.seeds,
         [
             {"id": e.origin, "question": e.question, "answer": e.answer}
             for e in seeds.examples
@@ -165,19 +167,21 @@ def prepare(
 
 
 def hand_over(run: Run, *, base: str, model: Path) -> None:
-    """Aligns, and writes model/, dataset/, the TensorBoard files and the report."""
+    """Aligns, and writes dataset/, the TensorBoard files, the report and model/.
+
+    model/ comes last: where it is, the run is finished.
+    """
     aligned = align(run)
     release_dataset(run.workdir, rounds=finished_rounds(run.workdir), base=base)
-    if not run.workdir.model.exists():
-        release_model(
-            run.workdir,
-            aligned(),
-            run.sampler.tokenizer,
-            base=base,
-            license=load_licence(model),
-        )
     write_tensorboard(run.workdir)
     write_report(run.workdir)
+    release_model(
+        run.workdir,
+        aligned(),
+        run.sampler.tokenizer,
+        base=base,
+        license=load_licence(model),
+    )
 
 
 def parse(arguments: Sequence[str]) -> list[str]:
@@ -186,6 +190,9 @@ def parse(arguments: Sequence[str]) -> list[str]:
         remaining: list[str] = flags.FLAGS(list(arguments))
     except flags.Error as error:
         sys.exit(_stop(str(error), code=2))
+    if flags.FLAGS["verbosity"].using_default_value:
+        # app.run would choose INFO, at which libraries tell every step they take.
+        logging.set_verbosity(logging.WARNING)
     return remaining
 
 

@@ -29,8 +29,6 @@ def release_model(
     workdir: Workdir, model: Llama, tokenizer: Tokenizer, *, base: str, license: str
 ) -> None:
     """Writes model/: a Hugging Face folder, its card, and the same weights by Orbax."""
-    if workdir.model.exists():
-        return
     with _appearing(workdir.model) as folder:
         save_hugging_face(folder, model, tokenizer)
         write_text(
@@ -44,6 +42,7 @@ def release_dataset(workdir: Workdir, *, rounds: int, base: str) -> None:
     if workdir.dataset.exists():
         return
     pairs = list(kept_pairs(workdir, rounds=rounds))
+    datasets.disable_progress_bars()
     with _appearing(workdir.dataset) as folder:
         (folder / "data").mkdir()
         table = datasets.Dataset.from_list(pairs, features=_FEATURES)

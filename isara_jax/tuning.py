@@ -64,15 +64,16 @@ class Tuner:
 
         A finetuning that was stopped goes on from the state that it saved.
         """
-        if not folder.checkpoint.exists():
+        model = None
+        if folder.checkpoint.exists():
+            start.drop()
+        else:
             model = self._finetune(
                 start, examples, round=round, folder=folder, stage=stage
             )
             save_tree(folder.checkpoint, model)
-            _remove(_states(folder))
-            return HeldModel(lambda: self.saved(folder), model)
-        start.drop()
-        return HeldModel(lambda: self.saved(folder))
+        _remove(_states(folder))
+        return HeldModel(lambda: self.saved(folder), model)
 
     def saved(self, folder: RoundFolder) -> Llama:
         """Loads the model that a finetuning has left in its folder."""

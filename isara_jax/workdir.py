@@ -24,11 +24,18 @@ class Records:
     path: Path
 
     def read(self) -> list[dict[str, Any]]:
-        """Returns the whole records, oldest first; none where the file is missing."""
+        """Returns the whole records, oldest first; none where the file is missing.
+
+        Raises:
+          InputError: a whole line is damaged.
+        """
         if not self.path.exists():
             return []
         whole = self.path.read_bytes().rpartition(b"\n")[0]
-        return [json.loads(line) for line in whole.split(b"\n") if line]
+        try:
+            return [json.loads(line) for line in whole.split(b"\n") if line]
+        except ValueError as error:
+            raise InputError(f"{self.path}: damaged, not JSON ({error})") from None
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Writes the records after the last whole line and syncs them to the disk."""
@@ -105,6 +112,10 @@ class Workdir:
         return self.path / "manifest.json"
 
     @property
+    def seeds(self) -> Path:
+        return self.path / "seeds.jsonl"
+
+    @property
     def stages(self) -> Records:
         return Records(self.path / "stages.jsonl")
 
@@ -125,9 +136,14 @@ class Workdir:
         """Keeps a second process out of the folder.
 
         Raises:
-          InputError: another one is at work there.
+          InputError: another one is at work there, or the folder is a file.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(
+                f"--workdir={self.path}: is a file or lies in one, must be a folder"
+            ) from None
         with open(self.path / ".lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,20 +157,23 @@ class Workdir:
     def open(self, flags: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Writes the manifest of a new run, or checks that this is the same run.
 
+        A run that has made nothing yet is a new one: it was stopped by an input that
+        has been mended since.
+
         Raises:
           InputError: the folder is another run's (a flag or a hash differs), or it
             holds files but no manifest.
         """
-        if self.manifest.exists():
+        before_any_work = {self.manifest, self.seeds}
+        if all(path in before_any_work for path in self.path.glob("[!.]*")):
+            write_json(self.manifest, {"flags": dict(flags), **facts})
+        elif self.manifest.exists():
             self._same_run(flags, facts)
-            return
-        if any(path.name != ".lock" for path in self.path.glob("*")):
+        else:
             raise InputError(
                 f"--workdir={self.path}: the folder holds files but no manifest.json, "
                 "so it is no run's; choose an empty or a new folder"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.manifest, {"flags": dict(flags), **facts})
 
     def _same_run(self, flags: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         written = read_json(self.manifest)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.score import Scored, score
+from isara_jax.errors import InputError
 from isara_jax.evaluation.metrics import ScoredItem, summarise
 from isara_jax.examples import HeldOut
 from isara_jax.models.decoder import Decoder
@@ -30,6 +31,12 @@ class EvaluationConfig:
             "help": "evaluate the pretrained model, and SFT on the seeds alone, too"
         },
     )
+
+    def __post_init__(self) -> None:
+        if self.evaluation_tokens < 1:
+            raise InputError(
+                f"--evaluation_tokens={self.evaluation_tokens}: must be at least 1"
+            )
 
     @property
     def decoding(self) -> Decoding:

@@ -4,14 +4,17 @@ A tree is written whole or not at all, and read back into the shapes and shardin
 target.
 """
 
+import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 
-from isara_jax.errors import InputError
+from isara_jax.errors import EnvironmentFailure, InputError
 
 Tree = TypeVar("Tree")
 
@@ -20,11 +23,21 @@ def save_tree(path: Path, tree: Any) -> None:
     """Writes the tree's arrays; the folder appears by one rename when it is whole.
 
     What an interrupted save left beside it is removed first.
+
+    Raises:
+      EnvironmentFailure: the disk does not take it.
     """
     for left in path.parent.glob(f"{path.name}.orbax-checkpoint-tmp*"):
         shutil.rmtree(left)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), _by_path(tree))
+    try:
+        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(path.absolute(), _by_path(tree))
+    except (ValueError, OSError) as error:
+        raise EnvironmentFailure(
+            f"{path}: cannot be written ({_first_line(error).rpartition(': ')[2]}): "
+            "put that right and run the same command again, which goes on from what "
+            "is written"
+        ) from None
 
 
 def restore_tree(path: Path, target: Tree) -> Tree:
@@ -39,15 +52,16 @@ def restore_tree(path: Path, target: Tree) -> Tree:
     """
     names = _by_path(target)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
             stored = checkpointer.metadata(path.absolute()).item_metadata
             _refuse_other_tree(path, None if stored is None else stored.tree, names)
             read = checkpointer.restore(path.absolute(), names)
     except (InputError, MemoryError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:  # noqa: BLE001 - Orbax raises it bare for damaged arrays
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: a damaged checkpoint ({reason:.200})") from None
+        raise InputError(
+            f"{path}: a damaged checkpoint ({_first_line(error):.200})"
+        ) from None
     structure = jax.tree_util.tree_structure(target)
     return jax.tree_util.tree_unflatten(structure, [read[name] for name in names])
 
@@ -64,6 +78,28 @@ def _refuse_other_tree(path: Path, stored: Any, wanted: dict[str, Any]) -> None:
                 f"{path}: {name!r} has the shape {list(stored[name].shape)}, expected "
                 f"{list(array.shape)}"
             )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax's log, with the tracebacks of its threads, off the terminal.
+
+    What goes wrong there is raised here as well.
+    """
+
+    def of_others(record: logging.LogRecord) -> bool:
+        return "orbax" not in Path(record.pathname).parts
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(of_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(of_others)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _by_path(tree: Any) -> dict[str, Any]:
