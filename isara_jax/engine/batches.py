@@ -95,20 +95,21 @@ def rows_within(slots: int, *, multiple: int) -> int:
     return max(slots // multiple, 1) * multiple
 
 
-def _batch(prompts: Sequence[Prompt], rows: int, max_new_tokens: int) -> Batch:
-    length = round_up(max(len(p.tokens) for p in prompts), PROMPT_STEP)
-    shape = Shape(
-        rows=rows, prompt=length, capacity=cache_capacity(length + max_new_tokens)
-    )
-    return Batch(prompts=tuple(prompts), shape=shape)
-
-
 def cache_capacity(positions: int) -> int:
     """Rounds up to 32 positions, but never to a power of two of them.
 
     A row stride of a power of two puts all rows of the cache into the same sets of the
     processor's cache: attention was measured 3 to 5 times slower there.
     """
-    rounded = round_up(positions, 32)
-    is_power = rounded & (rounded - 1) == 0
-    return rounded + 32 if is_power else rounded
+    capacity = round_up(positions, 32)
+    while capacity & (capacity - 1) == 0:
+        capacity += 32
+    return capacity
+
+
+def _batch(prompts: Sequence[Prompt], rows: int, max_new_tokens: int) -> Batch:
+    length = round_up(max(len(p.tokens) for p in prompts), PROMPT_STEP)
+    shape = Shape(
+        rows=rows, prompt=length, capacity=cache_capacity(length + max_new_tokens)
+    )
+    return Batch(prompts=tuple(prompts), shape=shape)

@@ -1,4 +1,4 @@
-"""Continues prompts in batches: prefill and decode loops, each inside one jit.
+"""Continues prompts in batches, in stretches between which the host looks for stops.
 
 A sample is fixed by the model, its prompt and its own key: neither the batch it is in
 nor the slot decides anything (DESIGN 5). Stop strings are looked for on the host, once
@@ -12,12 +12,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Key
 
 from isara_jax.engine.batches import Batch, Prompt, Shape, left_padded
-from isara_jax.engine.decoding import Decoding, Form, Strengths, choose
+from isara_jax.engine.decoding import Decoding
+from isara_jax.engine.loops import DecodeState, decode, start
 from isara_jax.engine.stops import Decode, find_stop, tokens_until_stop
-from isara_jax.models.decoder import Cache, Decoder, extend, prefill
+from isara_jax.models.decoder import Decoder
 from isara_jax.runtime.mesh import Mesh, place_batch
 
 STEPS_BETWEEN_CHECKS = 8
@@ -49,19 +50,6 @@ class Completion:
     finish: str
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class DecodeState:
-    """A batch between two tokens; `history` holds prompt and continuation by slot."""
-
-    cache: Cache
-    logits: Float[Array, "B V"]
-    history: Int[Array, "B S"]
-    log_probabilities: Float[Array, "B S"]
-    seen: Bool[Array, "B V"]
-    done: Bool[Array, " B"]
-
-
 def generate_batch(
     model: Decoder,
     batch: Batch,
@@ -86,6 +74,7 @@ def generate_batch(
         place_batch(tokens, mesh),
         place_batch(segments, mesh),
         shape=batch.shape,
+        mesh=mesh,
     )
     keys = _sample_keys(batch, key)
     eos = jnp.asarray(ending.eos, jnp.int32)
@@ -102,83 +91,13 @@ def generate_batch(
             first_slot=jnp.int32(batch.shape.prompt),
             last_slot=jnp.int32(batch.shape.prompt + last),
             form=decoding.form,
+            mesh=mesh,
         )
         rows = zip(np.asarray(state.done), _written(state, batch.shape), strict=True)
         done = np.array([ended or _has_stop(row, ending) for ended, row in rows])
         if done.all():
             break
     return _completions(batch, state, ending=ending)
-
-
-@partial(jax.jit, static_argnames=("shape",))
-def start(
-    model: Decoder,
-    tokens: Int[Array, "B T"],
-    segments: Int[Array, "B T"],
-    *,
-    shape: Shape,
-) -> DecodeState:
-    """Runs the prompts and readies the state before the first new token."""
-    hidden, cache = prefill(model, tokens, segments=segments, capacity=shape.capacity)
-    logits = model.logits(hidden)
-    room = ((0, 0), (0, shape.capacity - shape.prompt))
-    rows = jnp.arange(shape.rows)[:, None]
-    seen = jnp.zeros(logits.shape, bool).at[rows, tokens].max(segments != 0)
-    return DecodeState(
-        cache=cache,
-        logits=logits,
-        history=jnp.pad(tokens, room),
-        log_probabilities=jnp.zeros((shape.rows, shape.capacity)),
-        seen=seen,
-        done=jnp.zeros(shape.rows, bool),
-    )
-
-
-@partial(jax.jit, static_argnames=("form",), donate_argnames=("state",))
-def decode(
-    model: Decoder,
-    state: DecodeState,
-    strengths: Strengths,
-    *,
-    keys: Key[Array, " B"],
-    eos: Int[Array, " E"],
-    first_slot: Int[Array, ""],
-    last_slot: Int[Array, ""],
-    form: Form,
-) -> DecodeState:
-    """Decodes until `last_slot` is filled or every row is done."""
-
-    def unfinished(state: DecodeState) -> Bool[Array, ""]:
-        return (state.cache.length < last_slot) & ~jnp.all(state.done)
-
-    def step(state: DecodeState) -> DecodeState:
-        slot = state.cache.length
-        now = jax.vmap(jax.random.fold_in, (0, None))(keys, slot - first_slot)
-        token = choose(
-            state.logits,
-            form,
-            strengths=strengths,
-            history=state.history,
-            segments=state.cache.segments,
-            seen=state.seen,
-            keys=now,
-        )
-        own = jax.nn.log_softmax(state.logits)
-        rows = jnp.arange(token.shape[0])
-        hidden, cache = extend(model, token[:, None], state.cache)
-        at = (0, slot)
-        return DecodeState(
-            cache=cache,
-            logits=model.logits(hidden[:, 0]),
-            history=jax.lax.dynamic_update_slice(state.history, token[:, None], at),
-            log_probabilities=jax.lax.dynamic_update_slice(
-                state.log_probabilities, own[rows, token][:, None], at
-            ),
-            seen=state.seen.at[rows, token].set(True),
-            done=state.done | jnp.any(token[:, None] == eos, axis=1),
-        )
-
-    return jax.lax.while_loop(unfinished, step, state)
 
 
 def _refuse_lack_of_room(shape: Shape, max_new_tokens: int) -> None:

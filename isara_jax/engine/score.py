@@ -159,11 +159,11 @@ def _score_chunk(model: Decoder, chunk: tuple[Array, Array]) -> Float[Array, " M
 
 
 def _refuse_misfit(item: Scored, *, number: int, context: int) -> None:
-    longest = max((len(c) for c in item.continuations), default=0)
-    shortest = min((len(c) for c in item.continuations), default=1)
-    if not item.prompt or not shortest or len(item.prompt) + longest > context:
+    lengths = [len(continuation) for continuation in item.continuations]
+    empty = not item.prompt or 0 in lengths
+    if empty or len(item.prompt) + max(lengths, default=0) > context:
         raise InputError(
             f"item {number} to score has a prompt of {len(item.prompt)} tokens and "
-            f"continuations of {shortest} to {longest}; neither may be empty and "
-            f"together they must fit the model's context of {context}"
+            f"continuations of {lengths}; none may be empty, and each must fit the "
+            f"model's context of {context} together with the prompt"
         )
