@@ -159,12 +159,14 @@ def _their_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
 def _refuse_other_tensors(
     weights: Weights, formats: tuple[TensorFormat, ...], config: LlamaConfig
 ) -> None:
+    # One by one, so that an absurd count of layers ends at the first one missing.
     known = set()
-    for tensor, number in itertools.product(formats, range(config.layers)):
-        name = tensor.name.format(number)
-        if name not in weights.readers:  # ends a count of layers that is absurd
-            raise InputError(f"{weights.source}: the tensor {name!r} is missing")
-        known.add(name)
+    for tensor in formats:
+        for number in range(config.layers if "{}" in tensor.name else 1):
+            name = tensor.name.format(number)
+            if name not in weights.readers:
+                raise InputError(f"{weights.source}: the tensor {name!r} is missing")
+            known.add(name)
     if config.tied_head:
         known.add("lm_head.weight")
     unknown = sorted(set(weights.readers) - known)

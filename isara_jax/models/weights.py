@@ -38,6 +38,8 @@ GGUF_OTHER_NAMES = {
 DERIVED_TENSORS = re.compile(r"rotary_emb\.inv_freq$")
 # What llama.cpp divides the frequencies by; of a model without scaling, all ones.
 FREQUENCY_FACTORS = "rope_freqs.weight"
+# What safetensors and gguf say of a type that they cannot give to numpy.
+UNREADABLE = (SafetensorError, TypeError, AttributeError, NotImplementedError)
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -56,8 +58,7 @@ class Weights:
         """
         try:
             value = self.readers[name]()
-        # What safetensors and gguf say of a type that they do not read into numpy.
-        except (SafetensorError, TypeError, NotImplementedError) as error:
+        except UNREADABLE as error:
             raise InputError(
                 f"{self.source}: the tensor {name!r} does not load ({error})"
             ) from None
@@ -200,7 +201,10 @@ def _gguf_reader(tensor: Any, heads: int | None) -> Callable[[], np.ndarray]:
     def read() -> np.ndarray:
         values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         values = values.astype(np.float32, copy=False)
-        return values if heads is None else _split_halves(values, heads)
+        # What is not of so many heads is no projection; the loader refuses its shape.
+        if heads is None or values.ndim != 2 or len(values) % (2 * heads):
+            return values
+        return _split_halves(values, heads)
 
     return read
 
