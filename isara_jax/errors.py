@@ -4,6 +4,10 @@ Both carry one sentence for the user. `main` and the tools turn an `InputError` 
 exit code 2 and an `EnvironmentFailure` into exit code 1.
 """
 
+GO_ON = (
+    "put that right and run the same command again, which goes on from what is written"
+)
+
 
 class InputError(ValueError):
     """What the user gave breaks a rule; the text names file, line, field and value."""

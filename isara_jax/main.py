@@ -18,7 +18,7 @@ from isara_jax import config as configuration
 from isara_jax.align import Run, align
 from isara_jax.answers import Retriever
 from isara_jax.config import Config, config_from_flags, define_flags, result_flags
-from isara_jax.errors import EnvironmentFailure, InputError
+from isara_jax.errors import GO_ON, EnvironmentFailure, InputError
 from isara_jax.examples import HeldOut, Pool, read_heldout, read_seeds
 from isara_jax.manifest import facts
 from isara_jax.models.load import abstract_model, load_config, load_licence, load_model
@@ -56,11 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     except (EnvironmentFailure, FloatingPointError) as error:
         return _stop(str(error), code=1)
     except OSError as error:
-        return _stop(
-            f"{error}: put that right and run the same command again, which goes on "
-            "from what is written",
-            code=1,
-        )
+        return _stop(f"{error}: {GO_ON}", code=1)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

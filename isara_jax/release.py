@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from safetensors import SafetensorError
 
+from isara_jax.errors import GO_ON, EnvironmentFailure
 from isara_jax.models.llama import Llama
 from isara_jax.models.save import save_hugging_face
 from isara_jax.runtime.checkpoint import save_tree
@@ -28,9 +30,18 @@ METHOD = (
 def release_model(
     workdir: Workdir, model: Llama, tokenizer: Tokenizer, *, base: str, license: str
 ) -> None:
-    """Writes model/: a Hugging Face folder, its card, and the same weights by Orbax."""
+    """Writes model/: a Hugging Face folder, its card, and the same weights by Orbax.
+
+    Raises:
+      EnvironmentFailure: the disk does not take them.
+    """
     with _appearing(workdir.model) as folder:
-        save_hugging_face(folder, model, tokenizer)
+        try:
+            save_hugging_face(folder, model, tokenizer)
+        except SafetensorError as error:
+            raise EnvironmentFailure(
+                f"{workdir.model}: cannot be written ({error}): {GO_ON}"
+            ) from None
         write_text(
             folder / "README.md", model_card(workdir, base=base, license=license)
         )

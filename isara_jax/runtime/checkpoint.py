@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import jax
 import orbax.checkpoint as ocp
 
-from isara_jax.errors import EnvironmentFailure, InputError
+from isara_jax.errors import GO_ON, EnvironmentFailure, InputError
 
 Tree = TypeVar("Tree")
 
@@ -35,8 +35,7 @@ def save_tree(path: Path, tree: Any) -> None:
     except (ValueError, OSError) as error:
         raise EnvironmentFailure(
             f"{path}: cannot be written ({_first_line(error).rpartition(': ')[2]}): "
-            "put that right and run the same command again, which goes on from what "
-            "is written"
+            f"{GO_ON}"
         ) from None
 
 
