@@ -124,12 +124,10 @@ def test_a_stop_in_the_last_step_comes_too_late():
 
 def test_the_target_of_a_restore_is_what_a_finetuning_starts_with():
     mesh = make_mesh(data=4, model=2)
-    target = abstract_state(
-        jax.eval_shape(lambda: tiny_llama(dtype=jnp.bfloat16)),
-        config=config(),
-        mesh=mesh,
-    )
-    state = initial_state(tiny_llama(), config=config(), mesh=mesh)
+    model = tiny_llama(dtype=jnp.bfloat16)
+    target = abstract_state(jax.eval_shape(lambda: model), config=config(), mesh=mesh)
+    state = initial_state(model, config=config(), mesh=mesh)
+    assert state.model.norm.get_value().dtype == jnp.float32
     assert jax.tree.structure(target) == jax.tree.structure(state)
     for want, have in zip(jax.tree.leaves(target), jax.tree.leaves(state), strict=True):
         assert (want.shape, want.dtype) == (have.shape, have.dtype)

@@ -110,6 +110,8 @@ def test_accumulation_is_one_large_batch():
     summed, others = train(
         tiny_llama(), examples(16), train_batch=2, accumulation=4, epochs=2
     )
+    answers = sum(len(example.answer_tokens) for example in examples(16))
+    assert sum(m.tokens for m in metrics[:2]) == answers
     assert [m.tokens for m in others] == [m.tokens for m in metrics]
     assert [m.loss for m in others] == pytest.approx(
         [m.loss for m in metrics], rel=1e-5
