@@ -29,6 +29,7 @@ class ScriptedEngine:
         if len(self.batches) == self.most_batches:
             raise Interrupted
         self.batches.append(batch)
+        self.decodings.append(decoding)
         self.keys.append(jax.random.key_data(key).tolist())
         self.decodings.append(decoding)
         return [self.completion(prompt) for prompt in batch.prompts]
