@@ -3,6 +3,7 @@
 import datasets
 import pytest
 import yaml
+from pyarrow import parquet
 from safetensors import SafetensorError
 from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
@@ -79,13 +80,13 @@ def test_the_dataset_has_every_kept_pair_with_its_origin(workdir, tmp_path):
     ]
 
 
-def test_a_run_that_kept_nothing_has_an_empty_dataset(workdir, tmp_path):
+def test_a_run_that_kept_nothing_has_an_empty_dataset(workdir):
     for number in (1, 2):
         write_jsonl(workdir.round(number).kept, [])
     released_dataset(workdir)
-    file = str(workdir.dataset / "data" / "train.parquet")
-    rows = datasets.Dataset.from_parquet(file, cache_dir=str(tmp_path / "cache"))
-    assert len(rows) == 0 and "question_demos" in rows.column_names
+    # Not by `datasets`, which refuses to load a file without rows.
+    table = parquet.read_table(workdir.dataset / "data" / "train.parquet")
+    assert table.num_rows == 0 and "question_demos" in table.column_names
 
 
 def test_the_dataset_s_card(workdir):
