@@ -68,7 +68,7 @@ def play(script, stops, prompts, *, check=lambda: None):
         counting_llama(),
         prompts,
         decoding=PLAY,
-        eos=(*ends, 96, 96)[:2],
+        eos=(96, 96, *ends)[-2:],
         stops=stops,
         decode=lambda ids: "".join(pieces[i] if i < len(pieces) else "~" for i in ids),
         check=check,
