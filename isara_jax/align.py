@@ -154,7 +154,7 @@ def training_data(run: Run, pools: Sequence[Pool]) -> list[TrainingExample]:
 
 def _training_example(sampler: Sampler, example: Example) -> TrainingExample:
     opening = sampler.template.open_answer(example.question)
-    prompt, _ = sampler.prompt((), opening, id=example.origin, number=0)
+    prompt, _ = sampler.prompt((), opening, id=example.origin, number=0, new_tokens=0)
     return TrainingExample(
         id=example.origin,
         prompt_tokens=prompt.tokens,

@@ -59,7 +59,11 @@ def answer_questions(
     for place, question in enumerate(asked):
         opening = sampler.template.open_answer(question.text)
         prompt, used = sampler.prompt(
-            demos_of[place], opening, id=question.id, number=question.number
+            demos_of[place],
+            opening,
+            id=question.id,
+            number=question.number,
+            new_tokens=decoding.max_new_tokens,
         )
         prompts.append(prompt)
         facts[question.id] = {

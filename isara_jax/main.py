@@ -120,9 +120,8 @@ def prepare(
     stop_requested: Callable[[], bool],
 ) -> Run:
     """Puts together what Algorithm 1 is given; the model is loaded when needed."""
-    tokenizer = load_tokenizer(model)
+    shape, tokenizer = load_config(model), load_tokenizer(model)
     mesh = make_mesh(data=config.run.mesh_data, model=config.run.mesh_model)
-    shape = load_config(model)
 
     def check() -> None:
         if stop_requested():

@@ -31,7 +31,9 @@ def draft_questions(
         id = f"r{round:02d}-{number:04d}"
         rng = np.random.default_rng([sampler.seed, round, Step.QUESTIONS, number])
         drawn = random_demos(pools, counts, rng=rng)
-        prompt, used = sampler.prompt(drawn, opening, id=id, number=number)
+        prompt, used = sampler.prompt(
+            drawn, opening, id=id, number=number, new_tokens=decoding.max_new_tokens
+        )
         prompts.append(prompt)
         demos_of[id] = used
     records = sample_into(

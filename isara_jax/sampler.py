@@ -47,17 +47,27 @@ class Sampler:
     check: Callable[[], None]
 
     def prompt(
-        self, demos: Sequence[Example], opening: str, *, id: str, number: int
+        self,
+        demos: Sequence[Example],
+        opening: str,
+        *,
+        id: str,
+        number: int,
+        new_tokens: int,
     ) -> tuple[Prompt, tuple[str, ...]]:
-        """Writes a prompt; returns it with the ids of the demos that it holds."""
+        """Writes a prompt; returns it with the ids of the demos that it holds.
+
+        They leave room in the context for the open turn and `new_tokens` after it.
+        """
+        bos = self.tokenizer.bos
+        rest = len(bos) + len(self.tokenizer.encode(opening)) + new_tokens
         ids, used = assemble(
             demos,
             opening,
             template=self.template,
             encode=self.tokenizer.encode,
-            budget=self.demo_tokens,
+            budget=min(self.demo_tokens, self.context - rest),
         )
-        bos = self.tokenizer.bos
         tokens = ids if tuple(ids[: len(bos)]) == bos else [*bos, *ids]
         prompt = Prompt(id=id, number=number, tokens=tuple(tokens))
         return prompt, tuple(demo.origin for demo in used)
@@ -129,11 +139,11 @@ def sample_into(
     done = sum(len(batch.prompts) for batch in batches[:whole])
     if whole < len(batches):
         records.keep_first(done)
-        key = sampler.key(round=round, step=step)
+        key, loaded = sampler.key(round=round, step=step), model()
         with progress(stage, total=len(prompts), done=done, unit="samples") as advance:
             for batch in batches[whole:]:
                 completions = sampler.continue_batch(
-                    model(), batch, decoding=decoding, key=key
+                    loaded, batch, decoding=decoding, key=key
                 )
                 records.append(describe(completion) for completion in completions)
                 advance(len(completions))

@@ -23,7 +23,9 @@ DEMO = Example(question="is it true ?", answer="The cat sat.", origin="seed-0003
 DECODING = Decoding(max_new_tokens=8)
 
 
-def make_sampler(tokenizer=None, *, template="paper", demo_tokens=500, check=None):
+def make_sampler(
+    tokenizer=None, *, template="paper", demo_tokens=500, context=512, check=None
+):
     tokenizer = tokenizer or tiny_tokenizer()
     return Sampler(
         tokenizer=tokenizer,
@@ -32,7 +34,7 @@ def make_sampler(tokenizer=None, *, template="paper", demo_tokens=500, check=Non
         seed=3,
         slots=2,
         demo_tokens=demo_tokens,
-        context=128,
+        context=context,
         check=check or (lambda: None),
     )
 
@@ -40,7 +42,9 @@ def make_sampler(tokenizer=None, *, template="paper", demo_tokens=500, check=Non
 def test_a_prompt_is_its_demonstrations_and_the_open_turn():
     sampler = make_sampler()
     opening = sampler.template.open_question()
-    prompt, used = sampler.prompt([DEMO, DEMO], opening, id="r01-0004", number=4)
+    prompt, used = sampler.prompt(
+        [DEMO, DEMO], opening, id="r01-0004", number=4, new_tokens=8
+    )
     text = sampler.tokenizer.hugging_face.decode(prompt.tokens)
     assert text == sampler.template.demonstration(DEMO) * 2 + opening
     assert (prompt.id, prompt.number) == ("r01-0004", 4)
@@ -49,8 +53,24 @@ def test_a_prompt_is_its_demonstrations_and_the_open_turn():
 
 def test_demonstrations_that_do_not_fit_are_not_named():
     sampler = make_sampler(demo_tokens=0)
-    prompt, used = sampler.prompt([DEMO], "who", id="r01-0004", number=4)
+    prompt, used = sampler.prompt([DEMO], "who", id="r", number=4, new_tokens=8)
     assert used == () and list(prompt.tokens) == sampler.tokenizer.encode("who")
+
+
+def test_demonstrations_leave_room_for_the_open_turn_and_what_is_to_come():
+    sampler = make_sampler(context=300)
+    opening = sampler.template.open_answer("who sat on the mat ?")
+    for new_tokens in range(0, 300, 11):
+        prompt, used = sampler.prompt(
+            [DEMO] * 9, opening, id="r", number=0, new_tokens=new_tokens
+        )
+        text = sampler.tokenizer.hugging_face.decode(prompt.tokens)
+        assert text.endswith(opening)
+        assert not used or len(prompt.tokens) + new_tokens <= sampler.context
+    assert used == ()
+    prompt, used = sampler.prompt([DEMO] * 9, opening, id="r", number=0, new_tokens=1)
+    one_more = len(sampler.tokenizer.encode(sampler.template.demonstration(DEMO)))
+    assert len(prompt.tokens) + one_more + 1 > sampler.context
 
 
 @pytest.mark.parametrize("opening", ["who", "<pad>who"])
@@ -58,7 +78,9 @@ def test_a_prompt_begins_with_one_bos(opening):
     plain = tiny_tokenizer()
     bos = plain.encode("<pad>")
     tokenizer = Tokenizer(hugging_face=plain.hugging_face, eos=(2,), bos=tuple(bos))
-    prompt, _ = make_sampler(tokenizer).prompt([], opening, id="", number=0)
+    prompt, _ = make_sampler(tokenizer).prompt(
+        [], opening, id="", number=0, new_tokens=8
+    )
     assert list(prompt.tokens) == bos + plain.encode("who")
 
 

@@ -103,6 +103,7 @@ def _answers(
             sampler.template.open_answer(item.question),
             id=f"heldout-{number:04d}",
             number=number,
+            new_tokens=config.evaluation_tokens,
         )[0]
         for number, item in enumerate(items)
     ]
@@ -142,7 +143,7 @@ def _reference_scores(
 
 def _scored(item: HeldOut, sampler: Sampler) -> Scored:
     opening = sampler.template.open_answer(item.question)
-    prompt, _ = sampler.prompt((), opening, id="", number=0)
+    prompt, _ = sampler.prompt((), opening, id="", number=0, new_tokens=0)
     return Scored(
         prompt=prompt.tokens,
         continuations=tuple(

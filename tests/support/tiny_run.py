@@ -17,8 +17,11 @@ from typing import Any
 import jax
 import tokenizers
 import transformers
+from absl import flags
+from absl.testing import flagsaver
 from tiny_bert import write_tiny_bert
 
+from isara_jax import main
 from isara_jax.models.llama import Llama, LlamaConfig
 from isara_jax.models.save import save_hugging_face
 from isara_jax.runtime.tokenizer import Tokenizer
@@ -112,6 +115,13 @@ class TinyRun:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+
+def main_in_process(arguments: list[str]) -> int:
+    """Parses the flags and runs main; the flags are as before afterwards."""
+    with flagsaver.flagsaver():
+        flags.FLAGS.unparse_flags()
+        return main.main(main.parse(["isara_jax.main", *arguments]))
 
 
 def one_device() -> dict[str, str]:
