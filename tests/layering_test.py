@@ -50,7 +50,10 @@ def own_imports(source: Source) -> Iterator[tuple[str, int]]:
 def imports_go_down(source: Source) -> list[str]:
     unit = source.name.partition(".")[0]
     if not unit:
-        return [f"line {line}: the package imports {n}" for n, line in source.imports]
+        return [
+            f"line {line}: the package imports {name}"
+            for name, line in own_imports(source)
+        ]
     if unit not in HEIGHT:
         return [f"{unit} has no place in LAYERS"]
     return [

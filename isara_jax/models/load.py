@@ -18,10 +18,9 @@ from isara_jax.models.llama_format import TensorFormat
 from isara_jax.models.weights import (
     GGUF_HEAD,
     Weights,
-    gguf_metadata,
     open_weights,
-    read_gguf,
 )
+from isara_jax.runtime.gguf_file import gguf_metadata, read_gguf
 from isara_jax.runtime.mesh import Mesh, model_shardings
 from isara_jax.workdir import read_json
 

@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from isara_jax.errors import InputError
+from isara_jax.runtime.gguf_file import read_gguf
 from isara_jax.workdir import read_json
 
 GGUF_LAYER_NAMES = {
@@ -156,45 +157,6 @@ def open_gguf(path: Path, *, heads: int, kv_heads: int) -> Weights:
             )
         del readers[FREQUENCY_FACTORS]
     return weights
-
-
-def read_gguf(path: Path) -> gguf.GGUFReader:
-    """Reads a GGUF file's header.
-
-    Raises:
-      InputError: it is damaged.
-    """
-    try:
-        return _BoundedReader(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    # The reader walks the file as numpy views, so damage shows as any of these.
-    except (ValueError, LookupError, TypeError, OSError, RecursionError) as error:
-        raise InputError(f"{path}: not a whole GGUF file ({error})") from None
-
-
-class _BoundedReader(gguf.GGUFReader):
-    """Stops at the file's end, where its base reads empty arrays for a count's time."""
-
-    def _get(
-        self, offset: int, dtype: Any, count: Any = 1, override_order: Any = None
-    ) -> Any:
-        end = int(offset) + np.dtype(dtype).itemsize * int(count)
-        if end > len(self.data):
-            raise ValueError(f"ends at byte {len(self.data)}, needs {end}")
-        return super()._get(int(offset), dtype, count, override_order)
-
-
-def gguf_metadata(reader: gguf.GGUFReader, path: Path) -> dict[str, Any]:
-    """Returns the metadata of a GGUF file by their keys.
-
-    Raises:
-      InputError: a value is damaged.
-    """
-    try:
-        return {name: field.contents() for name, field in reader.fields.items()}
-    except (ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{path}: the metadata are damaged ({error})") from None
 
 
 def _gguf_reader(tensor: Any, heads: int | None) -> Callable[[], np.ndarray]:

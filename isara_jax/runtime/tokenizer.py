@@ -9,6 +9,7 @@ import jinja2
 from transformers import AutoTokenizer
 
 from isara_jax.errors import InputError
+from isara_jax.runtime.gguf_file import gguf_tokenizer
 from isara_jax.workdir import read_json
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -64,19 +65,15 @@ def load_tokenizer(source: Path) -> Tokenizer:
     Raises:
       InputError: there is none, or it is damaged, or has no end-of-text token.
     """
-    place: dict[str, Any] = {"pretrained_model_name_or_path": source}
     if source.is_dir() and not any((source / name).is_file() for name in FILES):
         # transformers would make one up that knows its special tokens only.
         raise InputError(f"{source}: no tokenizer in the folder ({', '.join(FILES)})")
-    if source.suffix == ".gguf":
-        place = {
-            "pretrained_model_name_or_path": source.parent,
-            "gguf_file": source.name,
-        }
     try:
-        loaded = AutoTokenizer.from_pretrained(
-            **place, local_files_only=True, trust_remote_code=False
+        loaded = (
+            gguf_tokenizer(source) if source.suffix == ".gguf" else _of_folder(source)
         )
+    except InputError:
+        raise
     except Exception as error:  # noqa: BLE001 - damaged files raise every kind there
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
@@ -89,6 +86,12 @@ def load_tokenizer(source: Path) -> Tokenizer:
         hugging_face=loaded,
         eos=_ends(loaded.eos_token_id, source),
         bos=(loaded.bos_token_id,) if adds_bos else (),
+    )
+
+
+def _of_folder(folder: Path) -> Any:
+    return AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
     )
 
 

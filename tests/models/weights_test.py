@@ -14,13 +14,8 @@ from llama_files import gguf_tensors, write_gguf, write_llama
 from safetensors.numpy import load_file, save_file
 
 from isara_jax.errors import InputError
-from isara_jax.models.weights import (
-    gguf_metadata,
-    open_gguf,
-    open_safetensors,
-    open_weights,
-    read_gguf,
-)
+from isara_jax.models.weights import open_gguf, open_safetensors, open_weights
+from isara_jax.runtime.gguf_file import gguf_metadata, read_gguf
 
 
 @pytest.fixture(scope="module")
