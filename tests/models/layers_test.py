@@ -43,15 +43,13 @@ def test_rms_norm_is_its_formula():
     np.testing.assert_allclose(got, wide / root * np.asarray(scale), rtol=1e-5)
 
 
-def test_rms_norm_of_bf16_takes_the_mean_in_fp32():
-    # In bf16 a sum of 4096 ones stops at 256.
-    normed = rms_norm(
-        jnp.ones((1, 1, 4096), jnp.bfloat16),
-        jnp.ones(4096, jnp.bfloat16),
-        epsilon=0.0,
-    )
-    assert normed.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(normed.astype(jnp.float32), 1)
+def test_rms_norm_of_bf16_rounds_once():
+    x = drawn(2, 5, 64, dtype=jnp.bfloat16)
+    wide = np.asarray(x, np.float64)
+    expected = wide / np.sqrt((wide**2).mean(-1, keepdims=True) + 1e-5)
+    got = rms_norm(x, jnp.ones(64, jnp.bfloat16), epsilon=1e-5)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(got, expected.astype(jnp.bfloat16))
 
 
 @pytest.mark.parametrize(("base", "head_size"), [(10_000.0, 8), (100_000.0, 64)])

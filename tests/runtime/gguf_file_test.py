@@ -23,8 +23,8 @@ import importlib.machinery
 
 finder = importlib.machinery.PathFinder
 find = finder.find_spec
-finder.find_spec = lambda name, *more: (
-    None if name.partition(".")[0] == "torch" else find(name, *more)
+finder.find_spec = classmethod(
+    lambda _, name, *more: None if name.partition(".")[0] == "torch" else find(name, *more)
 )
 import sys
 
