@@ -38,6 +38,7 @@ EXTRAS_REQUIRE = {
         "beartype>=0.23.1,<0.24",
         "hypothesis>=6.170.15,<7",
         "pytest>=9.2,<10",
+        "pytest-xdist>=3.8,<4",
         # One version each: another one formats or judges the same code differently.
         "mypy==2.4.1",
         "ruff==0.17.6",

@@ -10,4 +10,5 @@ cd "$root"
 "$venv/bin/ruff" format --check
 "$venv/bin/ruff" check
 "$venv/bin/mypy"
-exec "$venv/bin/python" -m pytest "$@"
+# A file to a process: most of the time is compilation, which uses one core.
+exec "$venv/bin/python" -m pytest --numprocesses=auto --dist=loadfile "$@"
