@@ -23,8 +23,9 @@ import importlib.machinery
 
 finder = importlib.machinery.PathFinder
 find = finder.find_spec
+is_torch = lambda name: name.partition(".")[0] == "torch"
 finder.find_spec = classmethod(
-    lambda _, name, *more: None if name.partition(".")[0] == "torch" else find(name, *more)
+    lambda _, name, *more: None if is_torch(name) else find(name, *more)
 )
 import sys
 
