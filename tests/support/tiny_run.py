@@ -125,8 +125,9 @@ def main_in_process(arguments: list[str]) -> int:
 
 
 def one_device() -> dict[str, str]:
-    """Returns the environment of a process: one device, nothing compiled twice."""
+    """Returns a process's environment: no torch, one device, nothing compiled twice."""
     return os.environ | {
+        "PYTHONPATH": str(Path(__file__).parent / "without_torch"),
         "XLA_FLAGS": "",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
