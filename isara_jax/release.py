@@ -15,7 +15,7 @@ import datasets
 from safetensors import SafetensorError
 
 from isara_jax.errors import GO_ON, EnvironmentFailure
-from isara_jax.models.llama import Llama
+from isara_jax.models.families import LanguageModel
 from isara_jax.models.save import save_hugging_face
 from isara_jax.runtime.checkpoint import save_tree
 from isara_jax.runtime.tokenizer import Tokenizer
@@ -28,7 +28,12 @@ METHOD = (
 
 
 def release_model(
-    workdir: Workdir, model: Llama, tokenizer: Tokenizer, *, base: str, license: str
+    workdir: Workdir,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    *,
+    base: str,
+    license: str,
 ) -> None:
     """Writes model/: a Hugging Face folder, its card, and the same weights by Orbax.
 

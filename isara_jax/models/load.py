@@ -13,8 +13,14 @@ import numpy as np
 from isara_jax.errors import InputError
 from isara_jax.models import llama_format
 from isara_jax.models.attributes import Attributes
-from isara_jax.models.llama import Llama, LlamaConfig
-from isara_jax.models.llama_format import TensorFormat
+from isara_jax.models.families import (
+    LanguageModel,
+    ModelConfig,
+    family_named,
+    family_of,
+    unknown_tensor,
+)
+from isara_jax.models.tensor_format import TensorFormat
 from isara_jax.models.weights import (
     GGUF_HEAD,
     Weights,
@@ -32,7 +38,7 @@ LICENCE_OF_CARD = re.compile(
 )
 
 
-def load_config(source: Path) -> LlamaConfig:
+def load_config(source: Path) -> ModelConfig:
     """Reads the shape of the model in a Hugging Face folder or a GGUF file.
 
     Raises:
@@ -50,12 +56,12 @@ def load_config(source: Path) -> LlamaConfig:
     attributes = read_json(path)
     if not isinstance(attributes, dict):
         raise InputError(f"{path}: expected a JSON object")
-    return llama_format.config_from_hugging_face(
-        Attributes(place=path, values=attributes)
-    )
+    a = Attributes(place=path, values=attributes)
+    config: ModelConfig = family_named(a).config_from_hugging_face(a)
+    return config
 
 
-def load_model(source: Path, *, dtype: str, mesh: Mesh) -> Llama:
+def load_model(source: Path, *, dtype: str, mesh: Mesh) -> LanguageModel:
     """Reads the model in a Hugging Face folder or a GGUF file.
 
     Host memory holds the largest stacked parameter besides what the devices hold.
@@ -66,7 +72,7 @@ def load_model(source: Path, *, dtype: str, mesh: Mesh) -> Llama:
     config = load_config(source)
     weights = open_weights(source, heads=config.heads, kv_heads=config.kv_heads)
     abstract = abstract_model(config, dtype=dtype)
-    formats = llama_format.tensor_formats(config)
+    formats = family_of(config).tensor_formats(config)
     _refuse_other_tensors(weights, formats, config)
     shardings = model_shardings(abstract, mesh)
     values = {
@@ -90,29 +96,32 @@ def load_licence(source: Path) -> str:
     return found[1] if found else ""
 
 
-def abstract_model(config: LlamaConfig, *, dtype: str) -> Llama:
+def abstract_model(config: ModelConfig, *, dtype: str) -> LanguageModel:
     """Returns the model with shapes in the place of arrays."""
-    return jax.eval_shape(
-        lambda: Llama(config, key=jax.random.key(0), dtype=DTYPES[dtype])
+    build = family_of(config).build
+    model: LanguageModel = jax.eval_shape(
+        lambda: build(config, key=jax.random.key(0), dtype=DTYPES[dtype])
     )
+    return model
 
 
-def named_tensors(model: Llama) -> Iterator[tuple[str, np.ndarray]]:
+def named_tensors(model: LanguageModel) -> Iterator[tuple[str, np.ndarray]]:
     """Yields every tensor under its Hugging Face name, in that format's orientation."""
-    for tensor in llama_format.tensor_formats(model.config):
+    for tensor in family_of(model.config).tensor_formats(model.config):
         value = _at(model, tensor.path).get_value()
-        if "{}" not in tensor.name:
-            yield tensor.name, np.ascontiguousarray(value)
+        if not tensor.layered:
+            yield tensor.name, tensor.theirs(np.asarray(value))
             continue
         for number in range(model.config.layers):
-            yield tensor.name.format(number), _theirs(np.asarray(value[number]), tensor)
+            yield tensor.name.format(number), tensor.theirs(np.asarray(value[number]))
 
 
 def _stacked(weights: Weights, tensor: TensorFormat, variable: Any) -> np.ndarray:
     """Reads a parameter, all its layers under each other."""
     target = variable.get_value()
-    if "{}" not in tensor.name:
-        return _read(weights, tensor.name, target.shape).astype(target.dtype)
+    if not tensor.layered:
+        whole = _ours(weights, tensor.name, target.shape, tensor=tensor)
+        return whole.astype(target.dtype)
     layers = (
         _ours(weights, tensor.name.format(number), target.shape[1:], tensor=tensor)
         for number in range(target.shape[0])
@@ -127,42 +136,22 @@ def _stacked(weights: Weights, tensor: TensorFormat, variable: Any) -> np.ndarra
 def _ours(
     weights: Weights, name: str, shape: tuple[int, ...], *, tensor: TensorFormat
 ) -> np.ndarray:
-    if not tensor.transposed:
-        return _read(weights, name, shape)
-    return _read(weights, name, _their_shape(name, shape)).T.reshape(shape)
-
-
-def _read(weights: Weights, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    read = weights.read(name)
-    if read.shape != shape:
+    read, expected = weights.read(name), tensor.their_shape(shape)
+    if read.shape != expected:
         raise InputError(
             f"{weights.source}: the tensor {name!r} has the shape {list(read.shape)}, "
-            f"expected {list(shape)}"
+            f"expected {list(expected)}"
         )
-    return read
-
-
-def _theirs(value: np.ndarray, tensor: TensorFormat) -> np.ndarray:
-    if tensor.transposed:
-        rows, columns = _their_shape(tensor.name, value.shape)
-        value = value.reshape(columns, rows).T
-    return np.ascontiguousarray(value)  # safetensors writes the bytes as they lie
-
-
-def _their_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Returns [out, in] of a projection that is [in..., out...] here."""
-    # The output projection merges its inputs' heads, the others split their outputs'.
-    inputs = 2 if "o_proj" in name else 1
-    return int(np.prod(shape[inputs:])), int(np.prod(shape[:inputs]))
+    return tensor.ours(read, shape)
 
 
 def _refuse_other_tensors(
-    weights: Weights, formats: tuple[TensorFormat, ...], config: LlamaConfig
+    weights: Weights, formats: tuple[TensorFormat, ...], config: ModelConfig
 ) -> None:
     # One by one, so that an absurd count of layers ends at the first one missing.
     known = set()
     for tensor in formats:
-        for number in range(config.layers if "{}" in tensor.name else 1):
+        for number in range(config.layers if tensor.layered else 1):
             name = tensor.name.format(number)
             if name not in weights.readers:
                 raise InputError(f"{weights.source}: the tensor {name!r} is missing")
@@ -171,10 +160,7 @@ def _refuse_other_tensors(
         known.add("lm_head.weight")
     unknown = sorted(set(weights.readers) - known)
     if unknown:
-        raise InputError(
-            f"{weights.source}: the tensor {unknown[0]!r} is unknown to a LLaMA of "
-            f"{config.layers} layers ({len(unknown)} such)"
-        )
+        raise InputError(f"{weights.source}: {unknown_tensor(config, unknown[0])}")
 
 
 def _at(model: Any, path: tuple[str, ...]) -> Any:
@@ -183,7 +169,9 @@ def _at(model: Any, path: tuple[str, ...]) -> Any:
     return model
 
 
-def _filled(abstract: Llama, values: dict[tuple[str, ...], jax.Array]) -> Llama:
+def _filled(
+    abstract: LanguageModel, values: dict[tuple[str, ...], jax.Array]
+) -> LanguageModel:
     leaves, structure = jax.tree_util.tree_flatten_with_path(abstract)
     arrays = [values[tuple(key.name for key in path[:-1])] for path, _ in leaves]
     return jax.tree_util.tree_unflatten(structure, arrays)

@@ -6,21 +6,19 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from isara_jax.models import llama_format
-from isara_jax.models.llama import Llama
+from isara_jax.models.families import LanguageModel, family_of
 from isara_jax.models.load import named_tensors
 from isara_jax.runtime.tokenizer import Tokenizer
 from isara_jax.workdir import write_json
 
 
-def save_hugging_face(folder: Path, model: Llama, tokenizer: Tokenizer) -> None:
+def save_hugging_face(folder: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
     """Writes what transformers' `from_pretrained` reads, in the model's own dtype."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = dict(named_tensors(model))
     dtype = _dtype_name(next(iter(tensors.values())))
-    config: dict[str, Any] = llama_format.config_to_hugging_face(
-        model.config, dtype=dtype
-    )
+    family = family_of(model.config)
+    config: dict[str, Any] = family.config_to_hugging_face(model.config, dtype=dtype)
     end, *others = tokenizer.eos
     ends: int | list[int] = [end, *others] if others else end
     start = tokenizer.bos[0] if tokenizer.bos else None
