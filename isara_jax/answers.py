@@ -65,7 +65,7 @@ def answer_questions(
         facts[question.id] = {
             "demos": list(used),
             "nearest_seed": pools[0].examples[seeds.indices[place, 0]].origin,
-            "nearest_seed_similarity": round_off(seeds.similarities[place, 0]),
+            "nearest_seed_similarity": round_off(float(seeds.similarities[place, 0])),
         }
     text_of = {question.id: question.text for question in asked}
     records = sample_into(
@@ -109,7 +109,7 @@ def nearest_demos(
 
 def round_off(similarity: float) -> float:
     """Keeps the digits of a cosine that fp32 on another machine would agree on."""
-    return round(float(similarity), 4)
+    return round(similarity, 4)
 
 
 def _candidate(question: Question, record: dict[str, Any] | None) -> Candidate:

@@ -91,7 +91,6 @@ def generate_batch(
             first_slot=jnp.int32(batch.shape.prompt),
             last_slot=jnp.int32(batch.shape.prompt + last),
             form=decoding.form,
-            mesh=mesh,
         )
         rows = zip(np.asarray(state.done), _written(state, batch.shape), strict=True)
         done = np.array([ended or _has_stop(row, ending) for ended, row in rows])

@@ -52,7 +52,7 @@ def start(
     return laid_out(state, mesh)
 
 
-@partial(jax.jit, static_argnames=("form", "mesh"), donate_argnames=("state",))
+@partial(jax.jit, static_argnames=("form",), donate_argnames=("state",))
 def decode(
     model: Decoder,
     state: DecodeState,
@@ -63,7 +63,6 @@ def decode(
     first_slot: Int[Array, ""],
     last_slot: Int[Array, ""],
     form: Form,
-    mesh: Mesh,
 ) -> DecodeState:
     """Decodes until `last_slot` is filled or every row is done."""
 
@@ -86,7 +85,7 @@ def decode(
         rows = jnp.arange(token.shape[0])
         hidden, cache = extend(model, token[:, None], state.cache)
         at = (0, slot)
-        state = DecodeState(
+        return DecodeState(
             cache=cache,
             logits=model.logits(hidden[:, 0]),
             history=jax.lax.dynamic_update_slice(state.history, token[:, None], at),
@@ -96,16 +95,15 @@ def decode(
             seen=state.seen.at[rows, token].set(True),
             done=state.done | jnp.any(token[:, None] == eos, axis=1),
         )
-        return laid_out(state, mesh)
 
     return jax.lax.while_loop(unfinished, step, state)
 
 
 def laid_out(state: DecodeState, mesh: Mesh) -> DecodeState:
-    """Keeps the state in one layout on the mesh, from its start to its last token.
+    """Gives the state the layout on the mesh that the decode loop keeps.
 
-    Left to the compiler, the layout changed after the first stretch: that compiled the
-    loop twice, and the cache could not be updated in place.
+    Left to the compiler, it changed after the first stretch: that compiled the loop
+    twice, and the state could not be updated in place.
     """
 
     def split(array: Array, *words: str) -> Array:

@@ -25,13 +25,17 @@ def save_tree(path: Path, tree: Any) -> None:
     What an interrupted save left beside it is removed first.
 
     Raises:
+      FileExistsError: there is a checkpoint already.
       EnvironmentFailure: the disk does not take it.
     """
+    if path.exists():
+        raise FileExistsError(f"{path}: exists already")
+    named = _by_path(tree)
     for left in path.parent.glob(f"{path.name}.orbax-checkpoint-tmp*"):
         shutil.rmtree(left)
     try:
-        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(path.absolute(), _by_path(tree))
+        with _quiet(), _checkpointer() as checkpointer:
+            checkpointer.save(path.absolute(), args=ocp.args.StandardSave(named))
     except (ValueError, OSError) as error:
         raise EnvironmentFailure(
             f"{path}: cannot be written ({_first_line(error).rpartition(': ')[2]}): "
@@ -51,10 +55,12 @@ def restore_tree(path: Path, target: Tree) -> Tree:
     """
     names = _by_path(target)
     try:
-        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+        with _quiet(), _checkpointer() as checkpointer:
             stored = checkpointer.metadata(path.absolute()).item_metadata
             _refuse_other_tree(path, None if stored is None else stored.tree, names)
-            read = checkpointer.restore(path.absolute(), names)
+            read = checkpointer.restore(
+                path.absolute(), args=ocp.args.StandardRestore(names)
+            )
     except (InputError, MemoryError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:  # noqa: BLE001 - Orbax raises it bare for damaged arrays
@@ -63,6 +69,12 @@ def restore_tree(path: Path, target: Tree) -> Tree:
         ) from None
     structure = jax.tree_util.tree_structure(target)
     return jax.tree_util.tree_unflatten(structure, [read[name] for name in names])
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    # Not the asynchronous one: where a disk fails, its threads keep the process for
+    # minutes, and nothing here goes on before the tree is written.
+    return ocp.Checkpointer(ocp.StandardCheckpointHandler())
 
 
 def _refuse_other_tree(path: Path, stored: Any, wanted: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from transformers import AutoTokenizer
 
 from isara_jax.errors import InputError
@@ -39,13 +40,18 @@ class Tokenizer:
         """Writes a conversation in the model's own format, which runs sandboxed.
 
         Raises:
-          InputError: the tokenizer has no chat format.
+          InputError: the tokenizer has no chat format, or it refuses these turns.
         """
         if not self.hugging_face.chat_template:
             raise InputError("--template=chat: the tokenizer has no chat format")
-        return self.hugging_face.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=open_answer
-        )
+        try:
+            return self.hugging_face.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=open_answer
+            )
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise InputError(
+                f"--template=chat: the model's chat format fails ({error})"
+            ) from None
 
     def save(self, folder: Path) -> None:
         """Writes the files that transformers reads."""

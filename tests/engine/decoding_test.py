@@ -11,7 +11,7 @@ import scipy.stats
 from isara_jax.engine.decoding import Decoding, candidates, choose
 from isara_jax.errors import InputError
 
-ROWS, SLOTS, VOCABULARY = 40, 24, 13
+ROWS, SLOTS, VOCABULARY = 48, 24, 13
 STRENGTHS = {"temperature": 0.7, "top_p": 0.6, "repetition_penalty": 1.3}
 
 
@@ -28,7 +28,7 @@ def random_state(seed, *, end):
     history = random.integers(0, VOCABULARY, (ROWS, SLOTS))
     segments = np.zeros((ROWS, SLOTS), np.int32)
     for row in range(ROWS):
-        segments[row, end - row // 2 - 1 : end] = 1
+        segments[row, max(end - row // 2 - 1, 0) : end] = 1
         if row % 2:  # one that turns in circles, so that long n-grams do come back
             history[row] = np.resize(history[row, : row % 5 + 2], SLOTS)
     logits = random.normal(size=(ROWS, VOCABULARY)) * 3

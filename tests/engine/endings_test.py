@@ -61,7 +61,7 @@ ENDINGS = {
 }
 
 
-def play(script, stops, prompts):
+def play(script, stops, prompts, *, check=lambda: None):
     pieces = ["", *script.split("|")]
     ends = [at for at, piece in enumerate(pieces) if piece in ("</s>", "</turn>")]
     return complete(
@@ -71,6 +71,7 @@ def play(script, stops, prompts):
         eos=(*ends, 96, 96)[:2],
         stops=stops,
         decode=lambda ids: "".join(pieces[i] if i < len(pieces) else "~" for i in ids),
+        check=check,
     )
 
 
@@ -148,10 +149,12 @@ def test_a_check_that_raises_leaves_nothing_half_done(completions, allowed):
     assert sampled(tiny_llama(), PROMPTS) == completions
 
 
-def test_check_is_called_before_every_stretch_until_all_rows_are_done():
+@pytest.mark.parametrize(
+    ("script", "stretches"), [("a", 2), ("a|</s>", 1), ("a|END", 1)]
+)
+def test_check_is_called_before_every_stretch_until_all_rows_are_done(
+    script, stretches
+):
     calls = []
-    check = functools.partial(calls.append, None)
-    complete(counting_llama(), [ENDLESS], decoding=PLAY, eos=(1, 1), check=check)
-    assert len(calls) == 2
-    complete(counting_llama(), [SCRIPT], decoding=PLAY, eos=(7, 7), check=check)
-    assert len(calls) == 3
+    play(script, ("END",), [SCRIPT], check=functools.partial(calls.append, None))
+    assert len(calls) == stretches

@@ -27,6 +27,18 @@ RULES = Decoding(
 )
 
 
+def test_padding_is_not_seen():
+    tokens = jnp.array([[0, 0, 5, 7], [9, 0, 9, 9], [0, 0, 0, 96]])
+    segments = jnp.array([[0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 1]])
+    shape = Shape(rows=3, prompt=4, capacity=6)
+    mesh = make_mesh(data=1, model=1)
+    state = start(tiny_llama(), tokens, segments, shape=shape, mesh=mesh)
+    rows = [np.flatnonzero(row).tolist() for row in state.seen]
+    assert rows == [[5, 7], [0, 9], [96]]
+    assert state.history[:, 4:].tolist() == [[0, 0]] * 3
+    assert state.cache.segments[:, :4].tolist() == segments.tolist()
+
+
 @pytest.mark.parametrize(("data", "model"), [(1, 1), (4, 2)])
 def test_each_loop_is_compiled_once(compilations, data, model):
     mesh = make_mesh(data=data, model=model)
@@ -73,7 +85,6 @@ def test_the_cache_is_updated_in_place(data, model):
         first_slot=jnp.int32(0),
         last_slot=jnp.int32(0),
         form=RULES.form,
-        mesh=mesh,
     )
     memory = loop.compile().memory_analysis()
     a_device = (state.cache.keys.nbytes + state.cache.values.nbytes) // (data * model)

@@ -91,10 +91,14 @@ def test_a_group_takes_the_head_more_than_once():
 
 
 @pytest.mark.parametrize(("data", "model"), [(8, 1), (4, 2)])
-def test_eight_devices_are_one(by_torch, data, model):
+def test_eight_devices_are_one(by_torch, compilations, data, model):
     mesh = make_mesh(data=data, model=model)
     split = place(tiny_llama(), mesh)
     assert_close(scores(ITEMS, slots=3, model=split, mesh=mesh), by_torch)
+    # Three slots were as many as there are devices to share the rows.
+    compilations.clear()
+    scores(ITEMS, slots=data, model=split, mesh=mesh)
+    assert compilations == []
 
 
 def test_order_and_company_make_no_difference(by_torch):

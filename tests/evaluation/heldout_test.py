@@ -1,0 +1,154 @@
+"""What is asked of a model on the held-out items, and how the figures come together."""
+
+import math
+
+import pytest
+from scripted_engine import Interrupted, ScriptedEngine
+from tiny_llama import tiny_llama
+from tiny_run import tiny_tokenizer
+
+from isara_jax import sampler as sampler_module
+from isara_jax.errors import InputError
+from isara_jax.evaluation import heldout as module
+from isara_jax.evaluation.heldout import EvaluationConfig, evaluate
+from isara_jax.examples import HeldOut
+from isara_jax.prompts import make_template
+from isara_jax.runtime.mesh import make_mesh
+from isara_jax.sampler import Sampler
+from isara_jax.workdir import Records, read_json
+
+ITEMS = (
+    HeldOut(question="who sat ?", true=("The cat.", "A dog."), false=("Nobody has.",)),
+    HeldOut(
+        question="who ran ?", true=("The mouse ran.",), false=("The roof.", "No dog.")
+    ),
+)
+# By reference: log p, in nats.
+SCORES = {
+    "The cat.": -4.0,
+    "A dog.": -6.0,
+    "Nobody has.": -5.0,
+    "The mouse ran.": -9.0,
+    "The roof.": -3.0,
+    "No dog.": -7.0,
+}
+ANSWERS = {"heldout-0000": "The cat.", "heldout-0001": "The roof."}
+
+
+@pytest.fixture
+def sampler():
+    tokenizer = tiny_tokenizer()
+    return Sampler(
+        tokenizer=tokenizer,
+        template=make_template("paper", render=tokenizer.render_chat),
+        mesh=make_mesh(data=1, model=1),
+        seed=3,
+        slots=1,
+        demo_tokens=0,
+        context=128,
+        check=lambda: None,
+    )
+
+
+@pytest.fixture
+def result(tmp_path):
+    return tmp_path / "baselines" / "pretrained" / "evaluation.json"
+
+
+@pytest.fixture
+def run(monkeypatch, sampler, result):
+    """Evaluates with a scripted engine and known scores; returns both their calls."""
+
+    def run(engine=None, *, model=tiny_llama, items=ITEMS):
+        engine = engine or ScriptedEngine(ANSWERS.__getitem__)
+        scored = []
+
+        def score(model, asked, *, slots, mesh, check):
+            scored.extend(asked)
+            for item in asked:
+                texts = [
+                    sampler.tokenizer.decode(tokens) for tokens in item.continuations
+                ]
+                yield tuple(SCORES[text] for text in texts)
+
+        monkeypatch.setattr(sampler_module, "generate_batch", engine)
+        monkeypatch.setattr(module, "score", score)
+        evaluate(
+            model,
+            items,
+            name="pretrained",
+            config=EvaluationConfig(evaluation_tokens=9),
+            sampler=sampler,
+            result=result,
+        )
+        return engine, scored
+
+    return run
+
+
+def test_the_figures_are_of_the_references_and_the_answers(run, result, sampler):
+    run()
+    found = read_json(result)
+    assert (found["model"], found["items"]) == ("pretrained", 2)
+    true = ("The cat.", "A dog.", "The mouse ran.")
+    tokens = sum(len(sampler.answer_tokens(text)) for text in true)
+    assert found["metrics"]["nll"]["value"] == pytest.approx((4 + 6 + 9) / tokens)
+    assert found["metrics"]["mc1"]["value"] == 0.5
+    one = (math.exp(-4) + math.exp(-6)) / sum(map(math.exp, (-4, -6, -5)))
+    other = math.exp(-9) / sum(map(math.exp, (-9, -3, -7)))
+    assert found["metrics"]["mc2"]["value"] == pytest.approx((one + other) / 2)
+    first, second = found["answers"]
+    assert first["question"] == "who sat ?" and first["best_reference"] == "The cat."
+    assert (first["answer"], second["answer"]) == ("The cat.", "The roof.")
+    assert first["rouge_l_difference"] == 100
+    assert second["rouge_l_difference"] == pytest.approx(40 - 100)
+
+
+def test_the_model_is_asked_without_demonstrations_and_greedily(run, sampler):
+    engine, _ = run()
+    prompt = engine.prompts["heldout-0001"]
+    text = sampler.tokenizer.hugging_face.decode(prompt.tokens)
+    assert text == "BEGINNING OF CONVERSATION: USER: who ran ? ASSISTANT:"
+    (decoding,) = set(engine.decodings)
+    assert decoding.max_new_tokens == 9
+    assert decoding.form.greedy
+    assert (decoding.repetition_penalty, decoding.no_repeat_ngram) == (1, 0)
+
+
+def test_references_are_scored_as_they_would_be_trained(run, sampler):
+    _, scored = run()
+    assert [len(item.continuations) for item in scored] == [3, 3]
+    assert scored[0].continuations[1] == sampler.answer_tokens("A dog.")
+    assert scored[0].continuations[1][-1] == sampler.tokenizer.eos[0]
+    text = sampler.tokenizer.hugging_face.decode(scored[0].prompt)
+    assert text == "BEGINNING OF CONVERSATION: USER: who sat ? ASSISTANT:"
+
+
+def no_model():
+    raise AssertionError("the model was asked for")
+
+
+def test_what_is_evaluated_is_not_evaluated_again(run, result):
+    run()
+    before = result.read_bytes()
+    engine, scored = run(model=no_model)
+    assert (engine.batches, scored, result.read_bytes()) == ([], [], before)
+
+
+def test_no_item_is_no_evaluation(run, result):
+    run(model=no_model, items=())
+    assert not result.exists()
+
+
+def test_a_stopped_evaluation_keeps_its_answers(run, result):
+    with pytest.raises(Interrupted):
+        run(ScriptedEngine(ANSWERS.__getitem__, most_batches=1))
+    assert not result.exists()
+    assert len(Records(result.with_name("heldout_answers.jsonl")).read()) == 1
+    engine, _ = run()
+    assert len(engine.batches) == 1 and result.exists()
+
+
+def test_at_least_a_token_is_asked_for():
+    with pytest.raises(InputError, match="--evaluation_tokens=0: must be at least 1"):
+        EvaluationConfig(evaluation_tokens=0)

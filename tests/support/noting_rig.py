@@ -1,0 +1,151 @@
+"""Algorithm 1 with a scripted engine, and a trainer and a judge that take notes."""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from scripted_engine import ScriptedEngine
+from tiny_llama import TINY, tiny_llama
+from tiny_run import tiny_tokenizer
+
+from isara_jax.align import LoopConfig, Run
+from isara_jax.answers import Retriever
+from isara_jax.engine.decoding import Decoding
+from isara_jax.evaluation.heldout import EvaluationConfig
+from isara_jax.examples import Example, HeldOut, Pool
+from isara_jax.filters import FilterConfig
+from isara_jax.finetune.optimizer import FinetuneConfig
+from isara_jax.models.load import abstract_model
+from isara_jax.prompts import make_template
+from isara_jax.retrieval.embed import Embedder
+from isara_jax.runtime.mesh import make_mesh
+from isara_jax.sampler import Sampler
+from isara_jax.tuning import HeldModel, Tuner
+from isara_jax.workdir import Workdir, read_json, write_json
+
+QUESTION_TOKENS, ANSWER_TOKENS = 8, 6
+SEEDS = Pool(
+    round=0,
+    examples=tuple(
+        Example(
+            question=f"Is seed {name} a good one ?",
+            answer=f"Seed {name} is.",
+            origin=f"seed-{number:04d}",
+        )
+        for number, name in enumerate(("ant", "bee", "cow"))
+    ),
+)
+BASE = tiny_llama()
+
+
+class Author(ScriptedEngine):
+    """Writes a pair that the filter keeps, but for the ids of `bad`."""
+
+    def __init__(self, bad=(), **more):
+        super().__init__(**more)
+        self.bad = bad
+
+    def completion(self, prompt):
+        is_answer = self.decodings[-1].max_new_tokens == ANSWER_TOKENS
+        name = prompt.id.replace("-", "answer" if is_answer else "question")
+        text = " ".join(f"{name}{word}" for word in range(6))
+        return replace(
+            super().completion(prompt),
+            text="No." if prompt.id in self.bad and is_answer else text,
+        )
+
+
+class Hashed(Embedder):
+    """Gives every text a unit vector of its own."""
+
+    def __init__(self):
+        pass
+
+    def embed(self, texts):
+        seeds = [
+            int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) for text in texts
+        ]
+        rows = [np.random.default_rng(seed).standard_normal(8) for seed in seeds]
+        rows = np.reshape(rows, (len(texts), 8)).astype(np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotingTuner(Tuner):
+    """Notes what it is to train; the model that it returns has the call's number."""
+
+    notes: list[dict[str, Any]]
+
+    def finetuned(self, start, examples, *, round, folder, stage):
+        model = tiny_llama(seed=100 + len(self.notes))
+        self.notes.append(
+            {
+                "start": start.take(),
+                "result": model,
+                "ids": [example.id for example in examples],
+                "examples": examples,
+                "round": round,
+                "stage": stage,
+            }
+        )
+        return HeldModel(lambda: model)
+
+
+@dataclass
+class Rig:
+    """A run whose expensive parts take notes, and those notes."""
+
+    run: Run
+    engine: Author
+    evaluated: list[tuple[str, Any]] = field(default_factory=list)
+
+    def evaluate(self, model, items, *, name, config, sampler, result):
+        if not result.exists():
+            self.evaluated.append((name, model()))
+            write_json(result, {"model": name})
+
+    @property
+    def notes(self):
+        return self.run.tuner.notes
+
+    def outcome(self, number):
+        return read_json(self.run.workdir.round(number).summary)
+
+    def stages(self):
+        return [line["stage"] for line in self.run.workdir.stages.read()]
+
+
+def tiny_loop(path, *, loop=None, tuning=None, baselines=False):
+    """Returns a run of two rounds of four candidates; the keywords change it."""
+    tokenizer, mesh = tiny_tokenizer(), make_mesh(data=1, model=1)
+    return Run(
+        seeds=SEEDS,
+        heldout=(HeldOut(question="Who?", true=("I.",), false=("You.",)),),
+        base=lambda: BASE,
+        loop=LoopConfig(**{"rounds": 2, "candidates": 4, "demos": 3} | (loop or {})),
+        question_decoding=Decoding(max_new_tokens=QUESTION_TOKENS),
+        answer_decoding=Decoding(max_new_tokens=ANSWER_TOKENS),
+        filters=FilterConfig(),
+        evaluation=EvaluationConfig(baselines=baselines),
+        sampler=Sampler(
+            tokenizer=tokenizer,
+            template=make_template("paper", render=tokenizer.render_chat),
+            mesh=mesh,
+            seed=3,
+            slots=2,
+            demo_tokens=2000,
+            context=1024,
+            check=lambda: None,
+        ),
+        retriever=Retriever(embedder=Hashed(), method="exact"),
+        tuner=NotingTuner(
+            abstract=abstract_model(TINY, dtype="float32"),
+            config=FinetuneConfig(**(tuning or {})),
+            seed=3,
+            mesh=mesh,
+            stop_requested=lambda: False,
+            notes=[],
+        ),
+        workdir=Workdir(path),
+    )
