@@ -61,7 +61,8 @@ def release_dataset(workdir: Workdir, *, rounds: int, base: str) -> None:
     datasets.disable_progress_bars()
     with _appearing(workdir.dataset) as folder:
         (folder / "data").mkdir()
-        table = datasets.Dataset.from_list(pairs, features=_FEATURES)
+        columns = {name: [pair[name] for pair in pairs] for name in _FEATURES}
+        table = datasets.Dataset.from_dict(columns, features=_FEATURES)
         table.to_parquet(str(folder / "data" / "train.parquet"))
         write_text(folder / "README.md", dataset_card(workdir, pairs, base=base))
 
