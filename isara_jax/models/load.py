@@ -3,12 +3,14 @@
 import itertools
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int, Shaped
 
 from isara_jax.errors import InputError
 from isara_jax.models import llama_format
@@ -28,7 +30,7 @@ from isara_jax.models.weights import (
     open_weights,
     read_gguf,
 )
-from isara_jax.runtime.mesh import Mesh, model_shardings
+from isara_jax.runtime.mesh import Mesh, sharding_for
 from isara_jax.workdir import read_json
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -62,27 +64,48 @@ def load_config(source: Path) -> ModelConfig:
 
 
 def load_model(source: Path, *, dtype: str, mesh: Mesh) -> LanguageModel:
-    """Reads the model in a Hugging Face folder or a GGUF file.
+    """Reads the model in a folder of Hugging Face's or of Orbax's, or a GGUF file.
 
-    Host memory holds the largest stacked parameter besides what the devices hold.
+    Host memory holds the largest tensor of the file besides what the devices hold.
 
     Raises:
       InputError: as `load_config`, or a tensor is missing, unknown or mis-shaped.
     """
     config = load_config(source)
-    weights = open_weights(source, heads=config.heads, kv_heads=config.kv_heads)
+    weights = open_model_weights(source, config)
     abstract = abstract_model(config, dtype=dtype)
-    formats = family_of(config).tensor_formats(config)
-    _refuse_other_tensors(weights, formats, config)
-    shardings = model_shardings(abstract, mesh)
     values = {
-        tensor.path: jax.device_put(
-            _stacked(weights, tensor, _at(abstract, tensor.path)),
-            _at(shardings, tensor.path).get_value(),
-        )
-        for tensor in formats
+        tensor.path: _placed(weights, tensor, _at(abstract, tensor.path), mesh=mesh)
+        for tensor in family_of(config).tensor_formats(config)
     }
     return _filled(abstract, values)
+
+
+def open_model_weights(source: Path, config: ModelConfig) -> Weights:
+    """Opens the weights beside a configuration; they are the model's by their names.
+
+    Raises:
+      InputError: a file is damaged, or a tensor is missing or unknown.
+    """
+    weights = open_weights(source, heads=config.heads, kv_heads=config.kv_heads)
+    _refuse_other_tensors(weights, config)
+    return weights
+
+
+def read_tensors(
+    weights: Weights, config: ModelConfig
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields every tensor of the model as its file holds it, one at a time.
+
+    Raises:
+      InputError: a tensor is damaged or mis-shaped.
+    """
+    abstract = abstract_model(config, dtype="float32")
+    for tensor in family_of(config).tensor_formats(config):
+        shape = _at(abstract, tensor.path).get_value().shape
+        own = shape[1:] if tensor.layered else shape
+        for name in tensor.names(config.layers):
+            yield name, _theirs(weights, name, own, tensor=tensor)
 
 
 def load_licence(source: Path) -> str:
@@ -105,35 +128,63 @@ def abstract_model(config: ModelConfig, *, dtype: str) -> LanguageModel:
     return model
 
 
+def dtype_of(model: LanguageModel) -> str:
+    """Returns the dtype of a model's weights by its name."""
+    return str(jax.tree.leaves(model)[0].dtype)
+
+
 def named_tensors(model: LanguageModel) -> Iterator[tuple[str, np.ndarray]]:
     """Yields every tensor under its Hugging Face name, in that format's orientation."""
     for tensor in family_of(model.config).tensor_formats(model.config):
         value = _at(model, tensor.path).get_value()
-        if not tensor.layered:
-            yield tensor.name, tensor.theirs(np.asarray(value))
-            continue
-        for number in range(model.config.layers):
-            yield tensor.name.format(number), tensor.theirs(np.asarray(value[number]))
+        for number, name in enumerate(tensor.names(model.config.layers)):
+            own = value[number] if tensor.layered else value
+            yield name, tensor.theirs(np.asarray(own))
 
 
-def _stacked(weights: Weights, tensor: TensorFormat, variable: Any) -> np.ndarray:
-    """Reads a parameter, all its layers under each other."""
-    target = variable.get_value()
+def _placed(
+    weights: Weights, tensor: TensorFormat, variable: Any, *, mesh: Mesh
+) -> jax.Array:
+    """Reads a parameter onto the devices, layer by layer where it has layers."""
+    target, words = variable.get_value(), variable.get_metadata()["axes"]
+    sharding = sharding_for(words, target.shape, mesh)
     if not tensor.layered:
         whole = _ours(weights, tensor.name, target.shape, tensor=tensor)
-        return whole.astype(target.dtype)
+        return jax.device_put(whole.astype(target.dtype), sharding)
+    shape = target.shape[1:]
+    of_layer = sharding_for(words[1:], shape, mesh)
     layers = (
-        _ours(weights, tensor.name.format(number), target.shape[1:], tensor=tensor)
-        for number in range(target.shape[0])
+        _ours(weights, name, shape, tensor=tensor).astype(target.dtype)
+        for name in tensor.names(target.shape[0])
     )
     first = next(layers)  # of the shape that config.json says: there is such a size
-    stacked = np.empty(target.shape, target.dtype)
+    stack = jnp.zeros(target.shape, target.dtype, device=sharding)
     for number, layer in enumerate(itertools.chain([first], layers)):
-        stacked[number] = layer
-    return stacked
+        placed = jax.device_put(layer, of_layer)
+        stack = _with_layer(stack, placed, number, sharding=sharding)
+    return stack
+
+
+@partial(jax.jit, donate_argnums=0, static_argnames="sharding")
+def _with_layer(
+    stack: Shaped[Array, "L ..."],
+    layer: Shaped[Array, "..."],
+    number: Int[Array, ""] | int,
+    *,
+    sharding: Any,
+) -> Shaped[Array, "L ..."]:
+    """Writes a layer into the stack, in place."""
+    filled = jax.lax.dynamic_update_index_in_dim(stack, layer, number, 0)
+    return jax.lax.with_sharding_constraint(filled, sharding)
 
 
 def _ours(
+    weights: Weights, name: str, shape: tuple[int, ...], *, tensor: TensorFormat
+) -> np.ndarray:
+    return tensor.ours(_theirs(weights, name, shape, tensor=tensor), shape)
+
+
+def _theirs(
     weights: Weights, name: str, shape: tuple[int, ...], *, tensor: TensorFormat
 ) -> np.ndarray:
     read, expected = weights.read(name), tensor.their_shape(shape)
@@ -142,17 +193,14 @@ def _ours(
             f"{weights.source}: the tensor {name!r} has the shape {list(read.shape)}, "
             f"expected {list(expected)}"
         )
-    return tensor.ours(read, shape)
+    return read
 
 
-def _refuse_other_tensors(
-    weights: Weights, formats: tuple[TensorFormat, ...], config: ModelConfig
-) -> None:
+def _refuse_other_tensors(weights: Weights, config: ModelConfig) -> None:
     # One by one, so that an absurd count of layers ends at the first one missing.
     known = set()
-    for tensor in formats:
-        for number in range(config.layers if tensor.layered else 1):
-            name = tensor.name.format(number)
+    for tensor in family_of(config).tensor_formats(config):
+        for name in tensor.names(config.layers):
             if name not in weights.readers:
                 raise InputError(f"{weights.source}: the tensor {name!r} is missing")
             known.add(name)

@@ -1,5 +1,6 @@
 """Where a parameter lives in a Hugging Face file, and how it lies there."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,11 @@ class TensorFormat:
     def layered(self) -> bool:
         """Whether the file has a tensor a layer, which are stacked here."""
         return "{}" in self.name
+
+    def names(self, layers: int) -> Iterator[str]:
+        """Yields its names in a file of a model of so many layers."""
+        for number in range(layers if self.layered else 1):
+            yield self.name.format(number)
 
     def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Returns the shape in the file of a parameter that has this one here."""
