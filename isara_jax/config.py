@@ -22,6 +22,7 @@ from isara_jax.sections import (
     Section,
     Sections,
     define_sections,
+    result_values,
     section_flags,
     sections_from_flags,
 )
@@ -153,4 +154,4 @@ def flag_names(*, operational: bool) -> list[str]:
 
 def result_flags(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
     """Returns the value of every flag that changes results, for the manifest."""
-    return {name: flag_values[name].value for name in flag_names(operational=False)}
+    return result_values(SECTIONS, flag_values)

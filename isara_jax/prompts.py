@@ -126,7 +126,9 @@ class ChatTemplate:
         return text[max(text.find(self.opening), 0) :]
 
 
-def make_template(name: str, *, render: RenderChat) -> Template:
+def make_template(
+    name: str, *, render: RenderChat
+) -> ConversationTemplate | ChatTemplate:
     """Returns the named template: `paper`, `paper_spaced` or `chat`.
 
     Raises:

@@ -109,6 +109,12 @@ def section_flags(sections: Sections, *, operational: bool) -> list[str]:
     ]
 
 
+def result_values(sections: Sections, flag_values: flags.FlagValues) -> dict[str, Any]:
+    """Returns the value of every flag of the sections that changes results."""
+    names = section_flags(sections, operational=False)
+    return {name: flag_values[name].value for name in names}
+
+
 def _from_flags(section: Section, flag_values: flags.FlagValues) -> Any:
     values = {
         one.name: flag_values[section.prefix + one.name].value
