@@ -1,4 +1,4 @@
-"""LLaMA as Hugging Face and GGUF write it down: config attributes and tensor names.
+"""LLaMA as Hugging Face writes it down: config attributes and tensor names.
 
 An attribute or a tensor that is not listed here stops the conversion with its name, so
 that no model is ever run with half of its arithmetic.
@@ -6,7 +6,6 @@ that no model is ever run with half of its arithmetic.
 
 from typing import Any
 
-from isara_jax.errors import InputError
 from isara_jax.models.attributes import Attributes
 from isara_jax.models.llama import LlamaConfig
 from isara_jax.models.rope_format import rope_attributes, rope_base, rope_scaling
@@ -51,16 +50,6 @@ SHAPE_ATTRIBUTES = frozenset(
     "num_key_value_heads head_dim intermediate_size max_position_embeddings rope_theta "
     "rope_parameters rope_scaling rms_norm_eps tie_word_embeddings attention_bias "
     "mlp_bias sliding_window".split()
-)
-# The sizes that are not read below stand in the tensors too, whose shapes are checked.
-GGUF_KEYS = frozenset(
-    "llama." + key
-    for key in (
-        "block_count context_length embedding_length feed_forward_length vocab_size "
-        "attention.head_count attention.head_count_kv attention.key_length "
-        "attention.value_length attention.layer_norm_rms_epsilon rope.freq_base "
-        "rope.dimension_count".split()
-    )
 )
 
 
@@ -119,40 +108,7 @@ def config_from_hugging_face(a: Attributes) -> LlamaConfig:
         mlp_bias=a.flag("mlp_bias", default=False),
         score=score_head(a),
     )
-    _refuse_uneven(config, a, kv_heads="num_key_value_heads", head_size="head_dim")
-    return config
-
-
-def config_from_gguf(a: Attributes, *, tied_head: bool) -> LlamaConfig:
-    """Reads a GGUF file's metadata; whether the head is tied shows in its tensors.
-
-    Raises:
-      InputError: the model is no LLaMA, or a key is unknown, missing, or has a value
-        that is not computed.
-    """
-    a.require("general.architecture", "llama")
-    a.refuse_unknown(GGUF_KEYS | {k for k in a.values if not k.startswith("llama.")})
-    heads = a.whole("llama.attention.head_count")
-    width = a.whole("llama.embedding_length")
-    config = LlamaConfig(
-        vocab_size=_count_of_tokens(a),
-        width=width,
-        layers=a.whole("llama.block_count"),
-        heads=heads,
-        kv_heads=a.whole("llama.attention.head_count_kv", default=heads),
-        head_size=a.whole("llama.rope.dimension_count", default=width // heads),
-        feed_forward=a.whole("llama.feed_forward_length"),
-        context=a.whole("llama.context_length"),
-        rope_base=a.real("llama.rope.freq_base", default=10_000.0),
-        norm_epsilon=_short(a.real("llama.attention.layer_norm_rms_epsilon")),
-        tied_head=tied_head,
-    )
-    _refuse_uneven(
-        config,
-        a,
-        kv_heads="llama.attention.head_count_kv",
-        head_size="llama.rope.dimension_count",
-    )
+    refuse_uneven(config, a, kv_heads="num_key_value_heads", head_size="head_dim")
     return config
 
 
@@ -186,21 +142,14 @@ def config_to_hugging_face(config: LlamaConfig, *, dtype: str) -> dict[str, Any]
     return attributes | biases
 
 
-def _count_of_tokens(a: Attributes) -> int:
-    tokens = a.values.get("tokenizer.ggml.tokens")
-    if not isinstance(tokens, list) or not tokens:
-        raise InputError(f"{a.place}: tokenizer.ggml.tokens is no list of tokens")
-    return len(tokens)
-
-
-def _short(value: float) -> float:
-    """Drops the digits that a float32 never held (9.9999997e-06 is 1e-05)."""
-    return float(f"{value:.6g}")
-
-
-def _refuse_uneven(
+def refuse_uneven(
     config: LlamaConfig, a: Attributes, *, kv_heads: str, head_size: str
 ) -> None:
+    """Checks that heads share KV heads evenly and have halves to rotate.
+
+    Raises:
+      InputError: they do not; it names the attribute of the two given.
+    """
     if config.heads % config.kv_heads:
         raise a.error(
             kv_heads, config.kv_heads, f"expected a divisor of {config.heads}"

@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Array, Int, Shaped
 
 from isara_jax.errors import InputError
-from isara_jax.models import llama_format
 from isara_jax.models.attributes import Attributes
 from isara_jax.models.families import (
     LanguageModel,
@@ -22,9 +21,9 @@ from isara_jax.models.families import (
     family_of,
     unknown_tensor,
 )
+from isara_jax.models.gguf_format import load_gguf_config
 from isara_jax.models.tensor_format import TensorFormat
 from isara_jax.models.weights import (
-    GGUF_HEAD,
     Weights,
     gguf_metadata,
     open_weights,
@@ -47,11 +46,7 @@ def load_config(source: Path) -> ModelConfig:
       InputError: the architecture or an attribute is unknown, or the file is damaged.
     """
     if source.suffix == ".gguf":
-        reader = read_gguf(source)
-        return llama_format.config_from_gguf(
-            Attributes(place=source, values=gguf_metadata(reader, source)),
-            tied_head=all(tensor.name != GGUF_HEAD for tensor in reader.tensors),
-        )
+        return load_gguf_config(source)
     path = source / "config.json"
     if not path.is_file():
         raise InputError(f"{source}: no config.json in the folder")

@@ -39,7 +39,7 @@ GGUF_OTHER_NAMES = {
     "output_norm.weight": "model.norm.weight",
     GGUF_HEAD: "lm_head.weight",
 }
-# What llama.cpp divides the frequencies by; of a model without scaling, all ones.
+# What llama.cpp divides the rotary frequencies by.
 FREQUENCY_FACTORS = "rope_freqs.weight"
 # What safetensors and gguf say of a type that they cannot give to numpy.
 UNREADABLE = (SafetensorError, TypeError, AttributeError, NotImplementedError)
@@ -116,18 +116,12 @@ def open_gguf(path: Path, *, heads: int, kv_heads: int) -> Weights:
     """
     readers: dict[str, Callable[[], np.ndarray]] = {}
     for tensor in read_gguf(path).tensors:
+        if tensor.name == FREQUENCY_FACTORS:  # which the configuration has read
+            continue
         name = _hugging_face_name(tensor.name, path)
         turned = {"q_proj": heads, "k_proj": kv_heads}.get(name.split(".")[-2])
-        readers[name] = _gguf_reader(tensor, turned)
-    weights = Weights(source=path, readers=readers)
-    if FREQUENCY_FACTORS in readers:
-        if np.any(weights.read(FREQUENCY_FACTORS) != 1):
-            raise InputError(
-                f"{path}: {FREQUENCY_FACTORS} is not all ones; scaled rotary positions "
-                "are not computed"
-            )
-        del readers[FREQUENCY_FACTORS]
-    return weights
+        readers[name] = gguf_reader(tensor, heads=turned)
+    return Weights(source=path, readers=readers)
 
 
 def read_gguf(path: Path) -> gguf.GGUFReader:
@@ -169,12 +163,16 @@ def gguf_metadata(reader: gguf.GGUFReader, path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: the metadata are damaged ({error})") from None
 
 
-def _gguf_reader(tensor: Any, heads: int | None) -> Callable[[], np.ndarray]:
+def gguf_reader(
+    tensor: gguf.ReaderTensor, *, heads: int | None = None
+) -> Callable[[], np.ndarray]:
+    """Returns what dequantizes a tensor to fp32, its heads' rows put back in order."""
+
     def read() -> np.ndarray:
         values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         values = values.astype(np.float32, copy=False)
         # What is not of so many heads is no projection; the loader refuses its shape.
-        if heads is None or values.ndim != 2 or len(values) % (2 * heads):
+        if heads is None or values.ndim == 0 or len(values) % (2 * heads):
             return values
         return _split_halves(values, heads)
 
@@ -182,18 +180,16 @@ def _gguf_reader(tensor: Any, heads: int | None) -> Callable[[], np.ndarray]:
 
 
 def _split_halves(interleaved: np.ndarray, heads: int) -> np.ndarray:
-    """Undoes GGUF's row order (pairs side by side) of a [heads * H, D] projection."""
-    rows, width = interleaved.shape
-    pairs = interleaved.reshape(heads, rows // heads // 2, 2, width)
-    return pairs.swapaxes(1, 2).reshape(rows, width)
+    """Undoes GGUF's row order (pairs side by side) of a projection or its bias."""
+    rows, *columns = interleaved.shape
+    pairs = interleaved.reshape(heads, rows // heads // 2, 2, *columns)
+    return pairs.swapaxes(1, 2).reshape(interleaved.shape)
 
 
 def _hugging_face_name(name: str, path: Path) -> str:
-    if name == FREQUENCY_FACTORS:
-        return name
     if name in GGUF_OTHER_NAMES:
         return GGUF_OTHER_NAMES[name]
-    match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight)", name)
+    match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name)
     if match is None or match[2] not in GGUF_LAYER_NAMES:
         raise InputError(f"{path}: the tensor {name!r} is none of a LLaMA's")
-    return f"model.layers.{match[1]}.{GGUF_LAYER_NAMES[match[2]]}.weight"
+    return f"model.layers.{match[1]}.{GGUF_LAYER_NAMES[match[2]]}.{match[3]}"
