@@ -70,7 +70,7 @@ class Attributes:
           InputError: it is another one.
         """
         value: str = self._value(name, default)
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise self.error(name, value, f"expected one of {', '.join(choices)}")
         return value
 

@@ -31,7 +31,8 @@ def rope_scaling(a: Attributes) -> RopeScaling | None:
     """Returns how the frequencies are scaled, or nothing.
 
     Raises:
-      InputError: the kind of scaling is not computed, or a number of it is missing.
+      InputError: the kind of scaling is not computed, or a number of it is missing or
+        out of its bounds.
     """
     name = "rope_parameters" if a.values.get("rope_parameters") else "rope_scaling"
     inner = _inner(a, name)
@@ -50,11 +51,14 @@ def rope_scaling(a: Attributes) -> RopeScaling | None:
             name, inner.values, "expected rope_type default, linear or llama3"
         )
     inner.refuse_unknown(allowed | {"factor"} | LLAMA3.keys())
+    low, high = inner.real("low_freq_factor"), inner.real("high_freq_factor")
+    if high <= low:
+        raise inner.error("high_freq_factor", high, f"expected more than {low}")
     return RopeScaling(
         kind="llama3",
         factor=inner.real("factor"),
-        low=inner.real("low_freq_factor"),
-        high=inner.real("high_freq_factor"),
+        low=low,
+        high=high,
         original_context=inner.whole("original_max_position_embeddings"),
     )
 

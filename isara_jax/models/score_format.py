@@ -8,7 +8,7 @@ from isara_jax.models.tensor_format import TensorFormat, whole_format
 
 SCORE_ATTRIBUTES = frozenset(
     "id2label label2id problem_type num_labels score_dim score_type bias do_normalize "
-    "normalizer_type momentum".split()
+    "normalizer_type momentum mean var".split()
 )
 CLASSIFICATION = "ForSequenceClassification"
 # safe-rlhf's reward and cost models.
