@@ -9,10 +9,11 @@ number otherwise; other fields are ignored. A line of the output has the fields 
 text, finish ("eos", "stop" or "length"), prompt_tokens, new_tokens and log_probability
 (of the new tokens, in nats, before any decoding rule), in the order of the input.
 
-A sample follows from --seed and its place in the input, not from --slots (to the
-last bit in float32). Until all are there they grow in OUT.jsonl.partial, where the same
-command goes on after a stop. OUT.jsonl.settings.json keeps what they were made with: an
-output that is complete is left alone, and one of other settings is refused.
+A sample follows from --seed and its place in the input; in float32 --slots changes
+nothing but the rounding of its log-probability. Until all are there they grow in
+OUT.jsonl.partial, where the same command goes on after a stop. OUT.jsonl.settings.json
+keeps what they were made with: an output that is complete is left alone, and one of
+other settings is refused.
 """
 
 from collections.abc import Callable, Sequence
