@@ -15,6 +15,7 @@ INSTALL_REQUIRES = [
     "jinja2>=3.1.6,<4",
     "markupsafe>=3.0.4,<4",
     "matplotlib>=3.11.2,<4",
+    "ml-dtypes>=0.6,<0.7",
     "numpy>=2.4.6,<3",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",

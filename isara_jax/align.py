@@ -16,7 +16,7 @@ from isara_jax.evaluation.heldout import EvaluationConfig, evaluate
 from isara_jax.examples import Candidate, Example, HeldOut, Pool, Question
 from isara_jax.filters import FilterConfig, keep
 from isara_jax.finetune.batches import TrainingExample
-from isara_jax.models.llama import Llama
+from isara_jax.models.families import LanguageModel
 from isara_jax.questions import draft_questions
 from isara_jax.runtime.progress import say
 from isara_jax.sampler import Sampler
@@ -64,7 +64,7 @@ class Run:
 
     seeds: Pool
     heldout: Sequence[HeldOut]
-    base: Callable[[], Llama]
+    base: Callable[[], LanguageModel]
     loop: LoopConfig
     question_decoding: Decoding
     answer_decoding: Decoding

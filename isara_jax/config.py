@@ -5,9 +5,8 @@ disagree. A field whose metadata says `operational` changes no result: a run may
 resumed with another value of it.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from absl import flags
 
@@ -18,10 +17,19 @@ from isara_jax.evaluation.heldout import EvaluationConfig
 from isara_jax.filters import FilterConfig
 from isara_jax.finetune.optimizer import FinetuneConfig
 from isara_jax.retrieval.search import IndexMethod
+from isara_jax.sections import (
+    EngineConfig,
+    Section,
+    Sections,
+    define_sections,
+    result_values,
+    section_flags,
+    sections_from_flags,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(EngineConfig):
     """What the run works on, and where."""
 
     workdir: str = field(
@@ -53,7 +61,6 @@ class RunConfig:
             "references, the best first); empty: no evaluation"
         },
     )
-    seed: int = field(default=42, metadata={"help": "seed of all randomness"})
     template: Literal["paper", "paper_spaced", "chat"] = field(
         default="paper",
         metadata={
@@ -70,52 +77,19 @@ class RunConfig:
         default="auto",
         metadata={"help": "nearest-neighbour search; auto: ScaNN where it has a wheel"},
     )
-    dtype: Literal["float32", "bfloat16"] = field(
-        default="bfloat16",
-        metadata={
-            "help": "of weights and arithmetic; finetuning keeps fp32 master weights"
-        },
-    )
     slots: int = field(
         default=32, metadata={"help": "prompts that are continued at once"}
     )
-    mesh_data: int = field(
-        default=-1,
-        metadata={
-            "help": "devices over which batches and parameter shards are split; -1: "
-            "all that --mesh_model leaves",
-            "operational": True,
-        },
-    )
-    mesh_model: int = field(
-        default=1,
-        metadata={
-            "help": "devices over which heads and feed-forwards are split",
-            "operational": True,
-        },
-    )
-    compilation_cache: str = field(
-        default="~/.cache/isara_jax",
-        metadata={
-            "help": "folder in which compiled programs are kept for the next run; "
-            "empty: none",
-            "operational": True,
-        },
-    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("workdir", "seeds"):
             if not getattr(self, name):
                 raise InputError(f"--{name}: must be given")
-        for name in ("slots", "mesh_model"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name}={getattr(self, name)}: must be at least 1")
+        if self.slots < 1:
+            raise InputError(f"--slots={self.slots}: must be at least 1")
         if self.demo_tokens < 0:
             raise InputError(f"--demo_tokens={self.demo_tokens}: must be 0 or more")
-        if self.mesh_data != -1 and self.mesh_data < 1:
-            raise InputError(f"--mesh_data={self.mesh_data}: must be -1 or at least 1")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"--seed={self.seed}: must be from 0 to 2^32 - 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,17 +105,8 @@ class Config:
     evaluation: EvaluationConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A section's dataclass, the prefix of its flags, and defaults that differ."""
-
-    kind: type
-    prefix: str
-    defaults: dict[str, Any]
-
-
 # The decoding defaults are the paper's, as far as there is a rule for them.
-SECTIONS: dict[str, Section] = {
+SECTIONS: Sections = {
     "run": Section(kind=RunConfig, prefix="", defaults={}),
     "loop": Section(kind=LoopConfig, prefix="", defaults={}),
     "question": Section(
@@ -169,70 +134,24 @@ SECTIONS: dict[str, Section] = {
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines a flag for every field of every section."""
-    for section, one in _all_fields():
-        name = section.prefix + one.name
-        default = section.defaults.get(one.name, one.default)
-        if default is MISSING:
-            raise ValueError(f"the field {name} has no default")
-        kind = get_type_hints(section.kind)[one.name]
-        _define(name, kind, default, one.metadata["help"], flag_values)
+    """Defines a flag for every field of every section of a run."""
+    define_sections(SECTIONS, flag_values)
 
 
 def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
-    """Builds the sections from parsed flags.
+    """Builds the sections of a run from parsed flags.
 
     Raises:
       InputError: a value breaks a rule of its section.
     """
-    built = {}
-    for attribute, section in SECTIONS.items():
-        values = {
-            one.name: flag_values[section.prefix + one.name].value
-            for one in fields(section.kind)
-        }
-        try:
-            built[attribute] = section.kind(**values)
-        except InputError as error:
-            raise InputError(_with_prefix(str(error), section)) from None
-    return Config(**built)
+    return Config(**sections_from_flags(SECTIONS, flag_values))
 
 
 def flag_names(*, operational: bool) -> list[str]:
-    """Lists the flags that change results, or those that do not."""
-    return [
-        section.prefix + one.name
-        for section, one in _all_fields()
-        if one.metadata.get("operational", False) == operational
-    ]
+    """Lists the flags of a run that change results, or those that do not."""
+    return section_flags(SECTIONS, operational=operational)
 
 
 def result_flags(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
     """Returns the value of every flag that changes results, for the manifest."""
-    return {name: flag_values[name].value for name in flag_names(operational=False)}
-
-
-def _all_fields() -> Iterator[tuple[Section, Field[Any]]]:
-    for section in SECTIONS.values():
-        for one in fields(section.kind):
-            yield section, one
-
-
-def _define(
-    name: str, kind: Any, default: Any, help: str, flag_values: flags.FlagValues
-) -> None:
-    if get_origin(kind) is Literal:
-        choices = list(get_args(kind))
-        flags.DEFINE_enum(name, default, choices, help, flag_values=flag_values)
-        return
-    defining: dict[Any, Callable[..., Any]] = {
-        bool: flags.DEFINE_bool,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        str: flags.DEFINE_string,
-    }
-    defining[kind](name, default, help, flag_values=flag_values)
-
-
-def _with_prefix(message: str, section: Section) -> str:
-    return f"--{section.prefix}{message}" if section.prefix else message
+    return result_values(SECTIONS, flag_values)

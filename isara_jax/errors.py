@@ -4,9 +4,8 @@ Both carry one sentence for the user. `main` and the tools turn an `InputError` 
 exit code 2 and an `EnvironmentFailure` into exit code 1.
 """
 
-GO_ON = (
-    "put that right and run the same command again, which goes on from what is written"
-)
+AGAIN = "put that right and run the same command again"
+GO_ON = f"{AGAIN}, which goes on from what is written"
 
 
 class InputError(ValueError):

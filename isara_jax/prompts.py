@@ -55,6 +55,10 @@ class Template(Protocol):
         """Writes a conversation up to the answer that is to come."""
         ...
 
+    def next_answer(self, earlier: Sequence[Example], question: str) -> str:
+        """Writes a conversation's earlier turns, and the next up to its answer."""
+        ...
+
     def closing(self, answer: str) -> str:
         """Writes an answer as it follows `open_answer` in training and scoring."""
         ...
@@ -83,6 +87,11 @@ class ConversationTemplate:
     def open_answer(self, question: str) -> str:
         return f"{self.open_question()} {question} ASSISTANT:"
 
+    def next_answer(self, earlier: Sequence[Example], question: str) -> str:
+        # The format closes after a pair, so earlier turns are demonstrations.
+        closed = [self.demonstration(turn) for turn in earlier]
+        return "".join(closed) + self.open_answer(question)
+
     def closing(self, answer: str) -> str:
         return f"{self.answer_lead}{answer}"
 
@@ -96,17 +105,17 @@ class ChatTemplate:
     stops: tuple[str, ...] = ()
 
     def demonstration(self, example: Example) -> str:
-        turns = [
-            {"role": "user", "content": example.question},
-            {"role": "assistant", "content": example.answer},
-        ]
-        return self._without_preamble(self.render(turns, open_answer=False))
+        return self._without_preamble(self.render(_turns(example), open_answer=False))
 
     def open_question(self) -> str:
         return self.opening
 
     def open_answer(self, question: str) -> str:
-        turns = [{"role": "user", "content": question}]
+        return self.next_answer((), question)
+
+    def next_answer(self, earlier: Sequence[Example], question: str) -> str:
+        turns = [turn for example in earlier for turn in _turns(example)]
+        turns.append({"role": "user", "content": question})
         return self._without_preamble(self.render(turns, open_answer=True))
 
     def closing(self, answer: str) -> str:
@@ -117,7 +126,9 @@ class ChatTemplate:
         return text[max(text.find(self.opening), 0) :]
 
 
-def make_template(name: str, *, render: RenderChat) -> Template:
+def make_template(
+    name: str, *, render: RenderChat
+) -> ConversationTemplate | ChatTemplate:
     """Returns the named template: `paper`, `paper_spaced` or `chat`.
 
     Raises:
@@ -150,6 +161,13 @@ def assemble(
         texts.append(text)
         used.append(demo)
     return encode("".join(texts) + opening), tuple(used)
+
+
+def _turns(example: Example) -> list[dict[str, str]]:
+    return [
+        {"role": "user", "content": example.question},
+        {"role": "assistant", "content": example.answer},
+    ]
 
 
 def _user_opening(render: RenderChat) -> str:

@@ -3,21 +3,18 @@
 Both folders appear by one rename, so one that is there is whole.
 """
 
-import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import datasets
-from safetensors import SafetensorError
 
-from isara_jax.errors import GO_ON, EnvironmentFailure
-from isara_jax.models.llama import Llama
+from isara_jax.models.card import front_matter, licence_words
+from isara_jax.models.families import LanguageModel
+from isara_jax.models.load import named_tensors
 from isara_jax.models.save import save_hugging_face
-from isara_jax.runtime.checkpoint import save_tree
+from isara_jax.models.weights import ORBAX
+from isara_jax.runtime.checkpoint import save_stream
+from isara_jax.runtime.folders import appearing
 from isara_jax.runtime.tokenizer import Tokenizer
 from isara_jax.workdir import Records, Workdir, read_json, write_text
 
@@ -28,24 +25,24 @@ METHOD = (
 
 
 def release_model(
-    workdir: Workdir, model: Llama, tokenizer: Tokenizer, *, base: str, license: str
+    workdir: Workdir,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    *,
+    base: str,
+    license: str,
 ) -> None:
-    """Writes model/: a Hugging Face folder, its card, and the same weights by Orbax.
+    """Writes model/: a Hugging Face folder, its card, and the same tensors by Orbax.
 
     Raises:
       EnvironmentFailure: the disk does not take them.
     """
-    with _appearing(workdir.model) as folder:
-        try:
-            save_hugging_face(folder, model, tokenizer)
-        except SafetensorError as error:
-            raise EnvironmentFailure(
-                f"{workdir.model}: cannot be written ({error}): {GO_ON}"
-            ) from None
+    with appearing(workdir.model) as folder:
+        save_hugging_face(folder, model, tokenizer)
         write_text(
             folder / "README.md", model_card(workdir, base=base, license=license)
         )
-        save_tree(folder / "orbax", model)
+        save_stream(folder / ORBAX, named_tensors(model))
 
 
 def release_dataset(workdir: Workdir, *, rounds: int, base: str) -> None:
@@ -54,7 +51,7 @@ def release_dataset(workdir: Workdir, *, rounds: int, base: str) -> None:
         return
     pairs = list(kept_pairs(workdir, rounds=rounds))
     datasets.disable_progress_bars()
-    with _appearing(workdir.dataset) as folder:
+    with appearing(workdir.dataset) as folder:
         (folder / "data").mkdir()
         columns = {name: [pair[name] for pair in pairs] for name in _FEATURES}
         table = datasets.Dataset.from_dict(columns, features=_FEATURES)
@@ -94,7 +91,7 @@ _FEATURES = datasets.Features(
 
 def model_card(workdir: Workdir, *, base: str, license: str) -> str:
     """Says what the model was made from, how, and how it measured."""
-    head = _front_matter(
+    head = front_matter(
         {
             "library_name": "transformers",
             "license": license or "other",
@@ -109,7 +106,7 @@ def model_card(workdir: Workdir, *, base: str, license: str) -> str:
     return f"""{head}
 # {workdir.path.resolve().name}: aligned by ISARA
 
-- **Base**: `{base}`, licence {_licence(license)}
+- **Base**: `{base}`, licence {licence_words(license)}
 - **Method**: {METHOD}
 - **Data**: the seeds of `{flags["seeds"]}`, and {kept} pairs kept of {generated} that
   the model wrote itself over {rounds} rounds; no instruction, label or reward model
@@ -130,7 +127,7 @@ def dataset_card(
     workdir: Workdir, pairs: Sequence[Mapping[str, Any]], *, base: str
 ) -> str:
     """Says what the pairs are and who wrote them."""
-    head = _front_matter(
+    head = front_matter(
         {
             "configs": [{"config_name": "default", "data_files": "data/train.parquet"}],
             "tags": ["synthetic", "isara", "self-alignment"],
@@ -170,25 +167,6 @@ def _cell(metric: Mapping[str, float]) -> str:
     return f"{metric['value']:.3g} ({metric['low']:.3g} to {metric['high']:.3g})"
 
 
-def _licence(license: str) -> str:
-    return f"`{license}`" if license else "not stated in its files"
-
-
 def _summary(workdir: Workdir, number: int) -> dict[str, Any]:
     summary: dict[str, Any] = read_json(workdir.round(number).summary)
     return summary
-
-
-def _front_matter(fields: Mapping[str, Any]) -> str:
-    """Writes the YAML head of a card; JSON is YAML, and quotes what must be quoted."""
-    lines = [f"{name}: {json.dumps(value)}" for name, value in fields.items()]
-    return "\n".join(("---", *lines, "---"))
-
-
-@contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    os.replace(partial, folder)

@@ -9,7 +9,7 @@ from isara_jax.finetune.batches import TrainingExample
 from isara_jax.finetune.optimizer import FinetuneConfig
 from isara_jax.finetune.state import TrainState, abstract_state
 from isara_jax.finetune.trainer import Hooks, StepMetrics, finetune
-from isara_jax.models.llama import Llama
+from isara_jax.models.families import LanguageModel
 from isara_jax.runtime.checkpoint import restore_tree, save_tree
 from isara_jax.runtime.mesh import Mesh, abstract_on
 from isara_jax.runtime.progress import progress
@@ -22,16 +22,18 @@ class HeldModel:
     Finetuning reuses its buffers, so it takes the model away from here.
     """
 
-    def __init__(self, load: Callable[[], Llama], model: Llama | None = None):
+    def __init__(
+        self, load: Callable[[], LanguageModel], model: LanguageModel | None = None
+    ):
         self._load = load
         self._model = model
 
-    def __call__(self) -> Llama:
+    def __call__(self) -> LanguageModel:
         if self._model is None:
             self._model = self._load()
         return self._model
 
-    def take(self) -> Llama:
+    def take(self) -> LanguageModel:
         """Returns the model and forgets it."""
         model, self._model = self(), None
         return model
@@ -45,7 +47,7 @@ class HeldModel:
 class Tuner:
     """What every finetuning of a run shares; `abstract` is the model's shapes."""
 
-    abstract: Llama
+    abstract: LanguageModel
     config: FinetuneConfig
     seed: int
     mesh: Mesh
@@ -75,7 +77,7 @@ class Tuner:
         _remove(_states(folder))
         return HeldModel(lambda: self.saved(folder), model)
 
-    def saved(self, folder: RoundFolder) -> Llama:
+    def saved(self, folder: RoundFolder) -> LanguageModel:
         """Loads the model that a finetuning has left in its folder."""
         return restore_tree(folder.checkpoint, abstract_on(self.abstract, self.mesh))
 
@@ -87,7 +89,7 @@ class Tuner:
         round: int,
         folder: RoundFolder,
         stage: str,
-    ) -> Llama:
+    ) -> LanguageModel:
         restored = self._restored(folder)
         done = int(restored.step) if restored else 0
         folder.metrics.keep_first(done)

@@ -18,7 +18,7 @@ LAYERS = (
     ("engine", "finetune", "prompts", "retrieval"),
     ("sampler",),
     ("answers", "evaluation", "filters", "questions", "release", "report", "tuning"),
-    ("align", "manifest"),
+    ("align", "command", "manifest", "sections"),
     ("config",),
     ("main", "tools"),
 )
@@ -32,7 +32,7 @@ OWNERS = {
     "jax.NamedSharding": ("runtime.mesh",),
     "jax.P": ("runtime.mesh",),
     "jax.make_mesh": ("runtime.mesh",),
-    "absl.flags": ("config", "main", "tools"),
+    "absl.flags": ("command", "config", "main", "sections", "tools"),
 }
 
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax", "tokamax")

@@ -35,6 +35,15 @@ def test_the_paper_s_open_turns_end_without_a_space():
     )
 
 
+def test_the_paper_s_conversation_goes_on_as_a_prompt_with_demonstrations_does():
+    assert PAPER.next_answer([DEMO, OTHER], "Will it be?") == (
+        PAPER.demonstration(DEMO)
+        + PAPER.demonstration(OTHER)
+        + PAPER.open_answer("Will it be?")
+    )
+    assert PAPER.next_answer([], "Is it?") == PAPER.open_answer("Is it?")
+
+
 def test_the_paper_puts_no_space_before_a_trained_answer_and_paper_spaced_does():
     assert PAPER.closing("It is.") == "It is."
     spaced = make_template("paper_spaced", render=no_chat)
@@ -86,6 +95,29 @@ def test_no_prompt_of_the_real_model_holds_its_system_prompt(smollm2):
         text = smollm2.hugging_face.decode(ids)
         assert text == chat.demonstration(DEMO) + chat.demonstration(OTHER) + opening
         assert "system" not in text and "helpful" not in text
+
+
+def render_with_count(turns, *, open_answer):
+    """A format that depends on the whole conversation, and begins with a preamble."""
+    text = f"<system>Obey for {len(turns)} turns."
+    text += "".join(f"<{turn['role']}>{turn['content']}" for turn in turns)
+    return text + ("<assistant>" if open_answer else "")
+
+
+def test_a_chat_s_conversation_is_rendered_as_a_whole_without_its_preamble():
+    asked = []
+
+    def render(turns, *, open_answer):
+        asked.append(len(turns))
+        return render_with_count(turns, open_answer=open_answer)
+
+    chat = make_template("chat", render=render)
+    asked.clear()
+    assert chat.next_answer([DEMO, OTHER], "Will it be?") == (
+        "<user>Is it?<assistant>It is.<user>Was it?<assistant>It was not."
+        "<user>Will it be?<assistant>"
+    )
+    assert asked == [5]
 
 
 def render_brackets(turns, *, open_answer):

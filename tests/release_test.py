@@ -1,8 +1,11 @@
 """model/ and dataset/: what their cards say, and that each is whole or absent."""
 
+import hashlib
+
 import datasets
 import pytest
 import yaml
+from handoff import restored
 from pyarrow import parquet
 from safetensors import SafetensorError
 from tiny_llama import tiny_llama
@@ -10,7 +13,10 @@ from tiny_run import tiny_tokenizer
 
 from isara_jax import release as module
 from isara_jax.errors import EnvironmentFailure
+from isara_jax.models import shards
+from isara_jax.models.load import load_model, named_tensors
 from isara_jax.release import finished_rounds, release_dataset, release_model
+from isara_jax.runtime.mesh import make_mesh
 from isara_jax.workdir import Workdir, write_json, write_jsonl
 
 BASE = 'hub/"odd": name'
@@ -150,13 +156,32 @@ def test_a_stop_in_the_middle_leaves_no_folder(workdir, monkeypatch):
     assert not workdir.dataset.exists()
 
 
+def test_orbax_alone_reads_the_same_tensors(workdir):
+    released_model(workdir)
+    expected = {
+        name: [str(t.dtype), list(t.shape), hashlib.sha256(t.tobytes()).hexdigest()]
+        for name, t in named_tensors(tiny_llama())
+    }
+    assert restored(workdir.model) == expected
+
+
+def test_the_orbax_part_is_a_model_where_the_safetensors_are_gone(workdir):
+    released_model(workdir)
+    (workdir.model / "model.safetensors").unlink()
+    read = load_model(workdir.model, dtype="float32", mesh=make_mesh(data=1, model=1))
+    for (name, value), (_, expected) in zip(
+        named_tensors(read), named_tensors(tiny_llama()), strict=True
+    ):
+        assert value.tobytes() == expected.tobytes(), name
+
+
 def test_a_disk_too_full_for_the_weights(workdir, monkeypatch):
-    def full(*arguments):
+    def full(*arguments, **_):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "save_hugging_face", full)
-        with pytest.raises(EnvironmentFailure, match=r"model: cannot be written \(I/O"):
+        patch.setattr(shards, "save_file", full)
+        with pytest.raises(EnvironmentFailure, match=r"cannot be written \(I/O"):
             released_model(workdir)
     assert not workdir.model.exists()
     released_model(workdir)

@@ -1,7 +1,7 @@
 """What a model's file says of its shape and arithmetic, read with its errors."""
 
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,14 @@ class Attributes:
             raise self.error(name, value, "expected a whole number above 0")
         return value
 
+    def whole_or_none(self, name: str) -> int | None:
+        """Returns a whole number above 0, or None where it is absent.
+
+        Raises:
+          InputError: it is something else.
+        """
+        return None if self.values.get(name) is None else self.whole(name)
+
     def real(self, name: str, *, default: float | None = None) -> float:
         """Returns a finite number above 0.
 
@@ -53,6 +61,17 @@ class Attributes:
         value = self._value(name, default)
         if not isinstance(value, bool):
             raise self.error(name, value, "expected true or false")
+        return value
+
+    def one_of(self, name: str, choices: Collection[str], *, default: str) -> str:
+        """Returns one of the words.
+
+        Raises:
+          InputError: it is another one.
+        """
+        value: str = self._value(name, default)
+        if not isinstance(value, str) or value not in choices:
+            raise self.error(name, value, f"expected one of {', '.join(choices)}")
         return value
 
     def require(self, name: str, expected: object) -> None:

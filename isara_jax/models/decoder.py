@@ -48,6 +48,10 @@ class Decoder(Protocol):
         """Applies the output head to chosen positions, in fp32."""
         ...
 
+    def scores(self, hidden: Float[Array, "rows D"]) -> Float[Array, "rows labels"]:
+        """Applies the score head, of a model that has one instead, in fp32."""
+        ...
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -80,7 +84,9 @@ def hidden_states(
     def layer_pass(x: Array, layer: Any) -> tuple[Array, None]:
         def attend(q: Array, k: Array, v: Array) -> tuple[Array, None]:
             k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-            return causal_attention(q, k, v, segments=segments), None
+            return causal_attention(
+                q, k, v, segments=segments, window=model.config.window
+            ), None
 
         return model.run_layer(layer, x, positions, attend)
 
@@ -114,7 +120,9 @@ def prefill(
 
         def attend(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
             k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-            mixed = causal_attention(q, k, v, segments=segments)
+            mixed = causal_attention(
+                q, k, v, segments=segments, window=model.config.window
+            )
             return mixed, _written(keys, values, k, v, layer=number, start=0)
 
         x, (keys, values) = model.run_layer(layer, x, positions, attend)
@@ -144,8 +152,9 @@ def extend(
     before = jnp.sum(cache.segments != 0, axis=1, keepdims=True)
     positions = before + jnp.arange(length)
     slots = jnp.arange(segments.shape[1])
-    up_to_own = slots[None, :] <= (start + jnp.arange(length))[:, None]
-    visible = (segments != 0)[:, None, :] & up_to_own[None]
+    back = (start + jnp.arange(length))[:, None] - slots[None, :]
+    near = (back >= 0) & (back < (model.config.window or segments.shape[1]))
+    visible = (segments != 0)[:, None, :] & near[None]
 
     def layer_pass(carry: tuple, numbered: tuple) -> tuple[tuple, None]:
         x, keys, values = carry
@@ -167,6 +176,25 @@ def extend(
     )
     longer = Cache(keys=keys, values=values, segments=segments, length=start + length)
     return model.finish(x), longer
+
+
+def pooled_scores(
+    model: Decoder, tokens: Int[Array, "B T"], *, segments: Int[Array, "B T"]
+) -> Float[Array, "B labels"]:
+    """Returns what a model with a score head says of every row's last token.
+
+    Rows may be padded on either side; segments are 1 for a token and 0 for padding.
+    """
+    hidden = hidden_states(
+        model,
+        tokens,
+        segments=segments,
+        positions=left_padded_positions(segments),
+        remat="none",
+    )
+    slots = jnp.arange(tokens.shape[1])
+    last = jnp.max(jnp.where(segments != 0, slots, 0), axis=1)
+    return model.scores(hidden[jnp.arange(tokens.shape[0]), last])
 
 
 def empty_cache(model: Decoder, *, rows: int, capacity: int) -> Cache:

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from isara_jax.models.encoder_format import EncoderConfig, EncoderTensors, read_config
-from isara_jax.models.layers import attention
+from isara_jax.models.layers import attention, layer_norm
 
 
 class Encoder(nnx.Module):
@@ -36,7 +36,9 @@ class Encoder(nnx.Module):
         epsilon = self.config.norm_epsilon
         states = self.words[...][tokens] + self.positions[...][: tokens.shape[1]]
         states = states + self.token_types[...][0]
-        states = _layer_norm(states, self.norm_scale, self.norm_bias, epsilon=epsilon)
+        states = layer_norm(
+            states, self.norm_scale[...], self.norm_bias[...], epsilon=epsilon
+        )
         states, _ = jax.lax.scan(
             lambda carry, layer: (layer(carry, mask), None), states, self.layers
         )
@@ -71,18 +73,21 @@ class EncoderLayers(nnx.Module):
     ) -> Float[Array, "B T D"]:
         """Applies one layer: attention, then the feed-forward part, each post-norm."""
         epsilon = self.config.norm_epsilon
-        states = _layer_norm(
+        states = layer_norm(
             states + self._attend(states, mask),
-            self.out_norm_scale,
-            self.out_norm_bias,
+            self.out_norm_scale[...],
+            self.out_norm_bias[...],
             epsilon=epsilon,
         )
         raised = jax.nn.gelu(
             states @ self.up[...] + self.up_bias[...], approximate=False
         )
         lowered = raised @ self.down[...] + self.down_bias[...]
-        return _layer_norm(
-            states + lowered, self.down_norm_scale, self.down_norm_bias, epsilon=epsilon
+        return layer_norm(
+            states + lowered,
+            self.down_norm_scale[...],
+            self.down_norm_bias[...],
+            epsilon=epsilon,
         )
 
     def _attend(
@@ -130,11 +135,3 @@ def load_encoder(folder: Path) -> Encoder:
     encoder = Encoder(config, tensors)
     tensors.refuse_unread()
     return encoder
-
-
-def _layer_norm(
-    states: Float[Array, "B T D"], scale: nnx.Param, bias: nnx.Param, *, epsilon: float
-) -> Float[Array, "B T D"]:
-    centred = states - states.mean(axis=-1, keepdims=True)
-    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(variance + epsilon) * scale[...] + bias[...]

@@ -6,8 +6,9 @@ D width, N query heads, K KV heads, H head size, F feed-forward, V vocabulary, L
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+
+from isara_jax.models.rotary import RopeScaling, rotary_frequencies
 
 # Queries are taken in chunks of this many, so that a chunk multiplies only the keys
 # before its end: half of the square is never computed.
@@ -23,14 +24,30 @@ def rms_norm(
     return (wide * jax.lax.rsqrt(power + epsilon)).astype(x.dtype) * scale
 
 
+def layer_norm(
+    x: Float[Array, "B T D"],
+    scale: Float[Array, " D"],
+    bias: Float[Array, " D"],
+    *,
+    epsilon: float,
+) -> Float[Array, "B T D"]:
+    """Computes (x - mean) / sqrt(variance + epsilon) * scale + bias, inside in fp32."""
+    wide = x.astype(jnp.float32)
+    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    normed = centred * jax.lax.rsqrt(variance + epsilon)
+    return (normed * scale + bias).astype(x.dtype)
+
+
 def rotary_angles(
-    positions: Int[Array, "B T"], *, head_size: int, base: float
+    positions: Int[Array, "B T"],
+    *,
+    head_size: int,
+    base: float,
+    scaling: RopeScaling | None = None,
 ) -> tuple[Float[Array, "B T half"], Float[Array, "B T half"]]:
-    """Returns the cosines and sines of position * base^(-2i / head_size)."""
-    # On the host, in fp32, as the reference does: a compiled power differs by platform,
-    # and thousands of positions multiply the difference.
-    exponents = np.arange(0, head_size, 2, dtype=np.float32) / head_size
-    frequencies = 1 / np.float32(base) ** exponents
+    """Returns the cosines and sines of position * frequency."""
+    frequencies = rotary_frequencies(head_size, base=base, scaling=scaling)
     angles = positions[..., None].astype(jnp.float32) * frequencies
     return jnp.cos(angles), jnp.sin(angles)
 
@@ -82,17 +99,22 @@ def causal_attention(
     v: Float[Array, "B K T H"],
     *,
     segments: Int[Array, "B T"],
+    window: int | None = None,
 ) -> Float[Array, "B T N H"]:
-    """Attends to the positions up to one's own that have one's own segment id."""
+    """Attends to the positions up to one's own that have one's own segment id.
+
+    With a window, to the last so many of them only, one's own among these.
+    """
     length = q.shape[1]
     chunks = []
     for start in range(0, length, QUERY_CHUNK):
         end = min(start + QUERY_CHUNK, length)
-        earlier = jnp.arange(start, end)[:, None] >= jnp.arange(end)[None, :]
+        back = jnp.arange(start, end)[:, None] - jnp.arange(end)[None, :]
+        near = (back >= 0) & (back < (window or end))
         same = segments[:, start:end, None] == segments[:, None, :end]
         chunks.append(
             attention(
-                q[:, start:end], k[:, :, :end], v[:, :, :end], visible=same & earlier
+                q[:, start:end], k[:, :, :end], v[:, :, :end], visible=same & near
             )
         )
     return jnp.concatenate(chunks, axis=1)

@@ -1,8 +1,9 @@
 """LLaMA (Touvron et al. 2023) as an immutable Flax NNX value.
 
 RMSNorm before each half of a layer, rotary positions, grouped-query attention, SwiGLU,
-tied or untied output head. Layers are stacked along a leading axis and scanned by
-`models.decoder`. Parameters are kept as [in, out], their axes named in words.
+tied or untied output head, or a score head. So are its descendants: Vicuna, TinyLlama,
+SmolLM, Mistral with its sliding window. Layers are stacked along a leading axis and
+scanned by `models.decoder`. Parameters are kept as [in, out], axes named in words.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from isara_jax.models.decoder import Attend
-from isara_jax.models.layers import rms_norm, rotary_angles, rotate
+from isara_jax.models.layers import RopeScaling, rms_norm, rotary_angles, rotate
+from isara_jax.models.score_head import ScoreHead, score_parameters, scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,11 @@ class LlamaConfig:
     rope_base: float
     norm_epsilon: float
     tied_head: bool
+    rope_scaling: RopeScaling | None = None
+    window: int | None = None
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    score: ScoreHead | None = None
 
 
 class LlamaLayers(nnx.Module):
@@ -48,6 +55,10 @@ class LlamaLayers(nnx.Module):
             return nnx.Param(
                 jnp.ones((c.layers, c.width), dtype), axes=("layers", "norm")
             )
+
+        def bias(*shape: int, axes: tuple[str, ...]) -> nnx.Param:
+            value = jnp.zeros((c.layers, *shape), dtype)
+            return nnx.Param(value, axes=("layers", *axes))
 
         self.attention_norm = scale()
         self.q = matrix(
@@ -66,6 +77,15 @@ class LlamaLayers(nnx.Module):
         self.gate = matrix(c.width, c.feed_forward, axes=("embed", "mlp"))
         self.up = matrix(c.width, c.feed_forward, axes=("embed", "mlp"))
         self.down = matrix(c.feed_forward, c.width, axes=("mlp", "embed"))
+        if c.attention_bias:
+            self.q_bias = bias(c.heads, c.head_size, axes=("heads", "head_dim"))
+            self.k_bias = bias(c.kv_heads, c.head_size, axes=("kv_heads", "head_dim"))
+            self.v_bias = bias(c.kv_heads, c.head_size, axes=("kv_heads", "head_dim"))
+            self.o_bias = bias(c.width, axes=("norm",))
+        if c.mlp_bias:
+            self.gate_bias = bias(c.feed_forward, axes=("mlp",))
+            self.up_bias = bias(c.feed_forward, axes=("mlp",))
+            self.down_bias = bias(c.width, axes=("norm",))
 
 
 class Llama(nnx.Module):
@@ -83,7 +103,11 @@ class Llama(nnx.Module):
         self.embedding = table(embedding_key)
         self.layers = LlamaLayers(config, key=layers_key, dtype=dtype)
         self.norm = nnx.Param(jnp.ones((config.width,), dtype), axes=("norm",))
-        if not config.tied_head:
+        if config.score is not None:
+            self.score, self.score_bias = score_parameters(
+                config.score, width=config.width, key=head_key, dtype=dtype
+            )
+        elif not config.tied_head:
             self.head = table(head_key)
 
     def embed(
@@ -102,16 +126,33 @@ class Llama(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], Any]:
         """Adds attention and then the feed-forward to the residual stream."""
         c = self.config
-        angles = rotary_angles(positions, head_size=c.head_size, base=c.rope_base)
+        angles = rotary_angles(
+            positions,
+            head_size=c.head_size,
+            base=c.rope_base,
+            scaling=c.rope_scaling,
+        )
         normed = rms_norm(x, layer.attention_norm[...], epsilon=c.norm_epsilon)
-        q = rotate(jnp.einsum("btd,dnh->btnh", normed, layer.q[...]), *angles)
-        k = rotate(jnp.einsum("btd,dkh->btkh", normed, layer.k[...]), *angles)
+        q = jnp.einsum("btd,dnh->btnh", normed, layer.q[...])
+        k = jnp.einsum("btd,dkh->btkh", normed, layer.k[...])
         v = jnp.einsum("btd,dkh->btkh", normed, layer.v[...])
-        mixed, carried = attend(q, k, v)
-        x = x + jnp.einsum("btnh,nhd->btd", mixed, layer.o[...])
+        if c.attention_bias:
+            q, k = q + layer.q_bias[...], k + layer.k_bias[...]
+            v = v + layer.v_bias[...]
+        mixed, carried = attend(rotate(q, *angles), rotate(k, *angles), v)
+        out = jnp.einsum("btnh,nhd->btd", mixed, layer.o[...])
+        x = x + (out + layer.o_bias[...] if c.attention_bias else out)
         normed = rms_norm(x, layer.mlp_norm[...], epsilon=c.norm_epsilon)
-        gated = jax.nn.silu(normed @ layer.gate[...]) * (normed @ layer.up[...])
-        return x + gated @ layer.down[...], carried
+        return x + self._feed_forward(layer, normed), carried
+
+    def _feed_forward(
+        self, layer: LlamaLayers, x: Float[Array, "B T D"]
+    ) -> Float[Array, "B T D"]:
+        gate, up = x @ layer.gate[...], x @ layer.up[...]
+        if not self.config.mlp_bias:
+            return (jax.nn.silu(gate) * up) @ layer.down[...]
+        gate, up = gate + layer.gate_bias[...], up + layer.up_bias[...]
+        return (jax.nn.silu(gate) * up) @ layer.down[...] + layer.down_bias[...]
 
     def finish(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Applies the final norm."""
@@ -122,3 +163,7 @@ class Llama(nnx.Module):
         table = self.embedding if self.config.tied_head else self.head
         # Table first: a third faster on CPU than hidden @ table.T.
         return jnp.matmul(table[...], hidden.T, preferred_element_type=jnp.float32).T
+
+    def scores(self, hidden: Float[Array, "rows D"]) -> Float[Array, "rows labels"]:
+        """Scores the labels of a model with a score head, in fp32."""
+        return scored(hidden, self.score, self.score_bias)

@@ -1,15 +1,26 @@
-"""LLaMA as Hugging Face and GGUF write it down: config attributes and tensor names.
+"""LLaMA as Hugging Face writes it down: config attributes and tensor names.
 
 An attribute or a tensor that is not listed here stops the conversion with its name, so
 that no model is ever run with half of its arithmetic.
 """
 
-from dataclasses import dataclass, replace
 from typing import Any
 
-from isara_jax.errors import InputError
 from isara_jax.models.attributes import Attributes
 from isara_jax.models.llama import LlamaConfig
+from isara_jax.models.rope_format import rope_attributes, rope_base, rope_scaling
+from isara_jax.models.score_format import (
+    SCORE_ATTRIBUTES,
+    head_attributes,
+    score_formats,
+    score_head,
+)
+from isara_jax.models.tensor_format import (
+    Layout,
+    TensorFormat,
+    layer_format,
+    whole_format,
+)
 
 # Attributes that say nothing of the arithmetic of a forward pass.
 IGNORED_ATTRIBUTES = frozenset(
@@ -17,78 +28,53 @@ IGNORED_ATTRIBUTES = frozenset(
     "bos_token_id eos_token_id pad_token_id initializer_range pretraining_tp "
     "_name_or_path is_llama_config attention_dropout "
     "transformers.js_config max_sequence_length chunk_size_feed_forward "
-    "output_hidden_states output_attentions return_dict id2label label2id "
-    "problem_type is_encoder_decoder sep_token_id decoder_start_token_id".split()
+    "output_hidden_states output_attentions return_dict "
+    "is_encoder_decoder sep_token_id decoder_start_token_id".split()
 )
+PROJECTIONS = {
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+}
 # Attributes of which this port computes one value only.
 ONLY_VALUES: dict[str, Any] = {
     "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
     "rope_interleaved": False,
-    "rope_scaling": None,
-    "sliding_window": None,
 }
 SHAPE_ATTRIBUTES = frozenset(
     "model_type vocab_size hidden_size num_hidden_layers num_attention_heads "
     "num_key_value_heads head_dim intermediate_size max_position_embeddings rope_theta "
-    "rope_parameters rms_norm_eps tie_word_embeddings".split()
+    "rope_parameters rope_scaling rms_norm_eps tie_word_embeddings attention_bias "
+    "mlp_bias sliding_window".split()
 )
-# The sizes that are not read below stand in the tensors too, whose shapes are checked.
-GGUF_KEYS = frozenset(
-    "llama." + key
-    for key in (
-        "block_count context_length embedding_length feed_forward_length vocab_size "
-        "attention.head_count attention.head_count_kv attention.key_length "
-        "attention.value_length attention.layer_norm_rms_epsilon rope.freq_base "
-        "rope.dimension_count".split()
-    )
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorFormat:
-    """Where a parameter lives in a Hugging Face file; `{}` is the layer's number.
-
-    Projections are [out, in] there and [in, out] here, their head axes split.
-    """
-
-    name: str
-    path: tuple[str, ...]
-    transposed: bool
 
 
 def tensor_formats(config: LlamaConfig) -> tuple[TensorFormat, ...]:
     """Lists every parameter of a LLaMA with its name in a Hugging Face file."""
+    whole = [
+        whole_format("model.embed_tokens.weight", "embedding"),
+        whole_format("model.norm.weight", "norm"),
+        *score_formats(config.score),
+    ]
+    if not config.tied_head and config.score is None:
+        whole.append(whole_format("lm_head.weight", "head"))
     layer = "model.layers.{}."
-    projections = {
-        "q": "self_attn.q_proj",
-        "k": "self_attn.k_proj",
-        "v": "self_attn.v_proj",
-        "o": "self_attn.o_proj",
-        "gate": "mlp.gate_proj",
-        "up": "mlp.up_proj",
-        "down": "mlp.down_proj",
-    }
-    norms = {
-        "attention_norm": "input_layernorm",
-        "mlp_norm": "post_attention_layernorm",
-    }
-    whole = {"embedding": "model.embed_tokens", "norm": "model.norm"}
-    if not config.tied_head:
-        whole["head"] = "lm_head"
-    return (
-        *(_format(name, ours) for ours, name in whole.items()),
-        *(_format(layer + n, "layers", o) for o, n in norms.items()),
-        *(
-            replace(_format(layer + name, "layers", ours), transposed=True)
-            for ours, name in projections.items()
-        ),
-    )
-
-
-def _format(name: str, *path: str) -> TensorFormat:
-    return TensorFormat(name=f"{name}.weight", path=path, transposed=False)
+    layers = [
+        layer_format(f"{layer}input_layernorm.weight", "attention_norm", "vector"),
+        layer_format(f"{layer}post_attention_layernorm.weight", "mlp_norm", "vector"),
+    ]
+    for ours, theirs in PROJECTIONS.items():
+        layout: Layout = "merging" if ours == "o" else "projection"
+        layers.append(layer_format(f"{layer}{theirs}.weight", ours, layout))
+        if config.mlp_bias if theirs.startswith("mlp") else config.attention_bias:
+            layers.append(
+                layer_format(f"{layer}{theirs}.bias", f"{ours}_bias", "vector")
+            )
+    return (*whole, *layers)
 
 
 def config_from_hugging_face(a: Attributes) -> LlamaConfig:
@@ -98,10 +84,11 @@ def config_from_hugging_face(a: Attributes) -> LlamaConfig:
       InputError: the model is no LLaMA, or an attribute is unknown, missing, or has a
         value that is not computed.
     """
-    a.require("model_type", "llama")
     for name in ONLY_VALUES.keys() & a.values.keys():
         a.require(name, ONLY_VALUES[name])
-    a.refuse_unknown(IGNORED_ATTRIBUTES | SHAPE_ATTRIBUTES | ONLY_VALUES.keys())
+    a.refuse_unknown(
+        IGNORED_ATTRIBUTES | SHAPE_ATTRIBUTES | ONLY_VALUES.keys() | SCORE_ATTRIBUTES
+    )
     heads, width = a.whole("num_attention_heads"), a.whole("hidden_size")
     config = LlamaConfig(
         vocab_size=a.whole("vocab_size"),
@@ -112,52 +99,25 @@ def config_from_hugging_face(a: Attributes) -> LlamaConfig:
         head_size=a.whole("head_dim", default=width // heads),
         feed_forward=a.whole("intermediate_size"),
         context=a.whole("max_position_embeddings"),
-        rope_base=_rope_base(a),
+        rope_base=rope_base(a),
+        rope_scaling=rope_scaling(a),
         norm_epsilon=a.real("rms_norm_eps", default=1e-6),
         tied_head=a.flag("tie_word_embeddings", default=False),
+        window=a.whole_or_none("sliding_window"),
+        attention_bias=a.flag("attention_bias", default=False),
+        mlp_bias=a.flag("mlp_bias", default=False),
+        score=score_head(a),
     )
-    _refuse_uneven(config, a, kv_heads="num_key_value_heads", head_size="head_dim")
-    return config
-
-
-def config_from_gguf(a: Attributes, *, tied_head: bool) -> LlamaConfig:
-    """Reads a GGUF file's metadata; whether the head is tied shows in its tensors.
-
-    Raises:
-      InputError: the model is no LLaMA, or a key is unknown, missing, or has a value
-        that is not computed.
-    """
-    a.require("general.architecture", "llama")
-    a.refuse_unknown(GGUF_KEYS | {k for k in a.values if not k.startswith("llama.")})
-    heads = a.whole("llama.attention.head_count")
-    width = a.whole("llama.embedding_length")
-    config = LlamaConfig(
-        vocab_size=_count_of_tokens(a),
-        width=width,
-        layers=a.whole("llama.block_count"),
-        heads=heads,
-        kv_heads=a.whole("llama.attention.head_count_kv", default=heads),
-        head_size=a.whole("llama.rope.dimension_count", default=width // heads),
-        feed_forward=a.whole("llama.feed_forward_length"),
-        context=a.whole("llama.context_length"),
-        rope_base=a.real("llama.rope.freq_base", default=10_000.0),
-        norm_epsilon=_short(a.real("llama.attention.layer_norm_rms_epsilon")),
-        tied_head=tied_head,
-    )
-    _refuse_uneven(
-        config,
-        a,
-        kv_heads="llama.attention.head_count_kv",
-        head_size="llama.rope.dimension_count",
-    )
+    refuse_uneven(config, a, kv_heads="num_key_value_heads", head_size="head_dim")
     return config
 
 
 def config_to_hugging_face(config: LlamaConfig, *, dtype: str) -> dict[str, Any]:
     """Writes the attributes of a `config.json` that transformers reads."""
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+    family = "Llama" if config.window is None else "Mistral"
+    attributes = {
+        **head_attributes(config.score, family=family),
+        "model_type": family.lower(),
         "hidden_act": "silu",
         "vocab_size": config.vocab_size,
         "hidden_size": config.width,
@@ -168,43 +128,28 @@ def config_to_hugging_face(config: LlamaConfig, *, dtype: str) -> dict[str, Any]
         "intermediate_size": config.feed_forward,
         "max_position_embeddings": config.context,
         "rope_theta": config.rope_base,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_base},
+        "rope_parameters": rope_attributes(config),
         "rms_norm_eps": config.norm_epsilon,
         "tie_word_embeddings": config.tied_head,
-        "attention_bias": False,
-        "mlp_bias": False,
         "torch_dtype": dtype,
     }
+    if config.window is not None:
+        return attributes | {"sliding_window": config.window}
+    biases = {
+        "attention_bias": config.attention_bias,
+        "mlp_bias": config.mlp_bias,
+    }
+    return attributes | biases
 
 
-def _rope_base(a: Attributes) -> float:
-    parameters = a.values.get("rope_parameters")
-    if parameters is None:
-        return a.real("rope_theta", default=10_000.0)
-    if not isinstance(parameters, dict):
-        raise a.error("rope_parameters", parameters, "expected a JSON object")
-    inner = Attributes(place=a.place, values=parameters)
-    if parameters.get("rope_type", "default") != "default":
-        raise a.error("rope_parameters", parameters, "expected rope_type 'default'")
-    inner.refuse_unknown({"rope_type", "rope_theta"})
-    return inner.real("rope_theta", default=a.real("rope_theta", default=10_000.0))
-
-
-def _count_of_tokens(a: Attributes) -> int:
-    tokens = a.values.get("tokenizer.ggml.tokens")
-    if not isinstance(tokens, list) or not tokens:
-        raise InputError(f"{a.place}: tokenizer.ggml.tokens is no list of tokens")
-    return len(tokens)
-
-
-def _short(value: float) -> float:
-    """Drops the digits that a float32 never held (9.9999997e-06 is 1e-05)."""
-    return float(f"{value:.6g}")
-
-
-def _refuse_uneven(
+def refuse_uneven(
     config: LlamaConfig, a: Attributes, *, kv_heads: str, head_size: str
 ) -> None:
+    """Checks that heads share KV heads evenly and have halves to rotate.
+
+    Raises:
+      InputError: they do not; it names the attribute of the two given.
+    """
     if config.heads % config.kv_heads:
         raise a.error(
             kv_heads, config.kv_heads, f"expected a divisor of {config.heads}"

@@ -3,25 +3,32 @@
 import itertools
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int, Shaped
 
 from isara_jax.errors import InputError
-from isara_jax.models import llama_format
 from isara_jax.models.attributes import Attributes
-from isara_jax.models.llama import Llama, LlamaConfig
-from isara_jax.models.llama_format import TensorFormat
+from isara_jax.models.families import (
+    LanguageModel,
+    ModelConfig,
+    family_named,
+    family_of,
+    unknown_tensor,
+)
+from isara_jax.models.gguf_format import load_gguf_config
+from isara_jax.models.tensor_format import TensorFormat
 from isara_jax.models.weights import (
-    GGUF_HEAD,
     Weights,
     open_weights,
 )
 from isara_jax.runtime.gguf_file import gguf_metadata, read_gguf
-from isara_jax.runtime.mesh import Mesh, model_shardings
+from isara_jax.runtime.mesh import Mesh, sharding_for
 from isara_jax.workdir import read_json
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -31,51 +38,68 @@ LICENCE_OF_CARD = re.compile(
 )
 
 
-def load_config(source: Path) -> LlamaConfig:
+def load_config(source: Path) -> ModelConfig:
     """Reads the shape of the model in a Hugging Face folder or a GGUF file.
 
     Raises:
       InputError: the architecture or an attribute is unknown, or the file is damaged.
     """
     if source.suffix == ".gguf":
-        reader = read_gguf(source)
-        return llama_format.config_from_gguf(
-            Attributes(place=source, values=gguf_metadata(reader, source)),
-            tied_head=all(tensor.name != GGUF_HEAD for tensor in reader.tensors),
-        )
+        return load_gguf_config(source)
     path = source / "config.json"
     if not path.is_file():
         raise InputError(f"{source}: no config.json in the folder")
     attributes = read_json(path)
     if not isinstance(attributes, dict):
         raise InputError(f"{path}: expected a JSON object")
-    return llama_format.config_from_hugging_face(
-        Attributes(place=path, values=attributes)
-    )
+    a = Attributes(place=path, values=attributes)
+    config: ModelConfig = family_named(a).config_from_hugging_face(a)
+    return config
 
 
-def load_model(source: Path, *, dtype: str, mesh: Mesh) -> Llama:
-    """Reads the model in a Hugging Face folder or a GGUF file.
+def load_model(source: Path, *, dtype: str, mesh: Mesh) -> LanguageModel:
+    """Reads the model in a folder of Hugging Face's or of Orbax's, or a GGUF file.
 
-    Host memory holds the largest stacked parameter besides what the devices hold.
+    Host memory holds the largest tensor of the file besides what the devices hold.
 
     Raises:
       InputError: as `load_config`, or a tensor is missing, unknown or mis-shaped.
     """
     config = load_config(source)
-    weights = open_weights(source, heads=config.heads, kv_heads=config.kv_heads)
+    weights = open_model_weights(source, config)
     abstract = abstract_model(config, dtype=dtype)
-    formats = llama_format.tensor_formats(config)
-    _refuse_other_tensors(weights, formats, config)
-    shardings = model_shardings(abstract, mesh)
     values = {
-        tensor.path: jax.device_put(
-            _stacked(weights, tensor, _at(abstract, tensor.path)),
-            _at(shardings, tensor.path).get_value(),
-        )
-        for tensor in formats
+        tensor.path: _placed(weights, tensor, _at(abstract, tensor.path), mesh=mesh)
+        for tensor in family_of(config).tensor_formats(config)
     }
     return _filled(abstract, values)
+
+
+def open_model_weights(source: Path, config: ModelConfig) -> Weights:
+    """Opens the weights beside a configuration; they are the model's by their names.
+
+    Raises:
+      InputError: a file is damaged, or a tensor is missing or unknown.
+    """
+    weights = open_weights(source, heads=config.heads, kv_heads=config.kv_heads)
+    _refuse_other_tensors(weights, config)
+    return weights
+
+
+def read_tensors(
+    weights: Weights, config: ModelConfig
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields every tensor of the model as its file holds it, one at a time.
+
+    Raises:
+      InputError: a tensor is damaged or mis-shaped.
+    """
+    abstract = abstract_model(config, dtype="float32")
+    for tensor in family_of(config).tensor_formats(config):
+        shape = _at(abstract, tensor.path).get_value().shape
+        own = shape[1:] if tensor.layered else shape
+        for name in tensor.names(config.layers):
+            yield name, _theirs(weights, name, own, tensor=tensor)
 
 
 def load_licence(source: Path) -> str:
@@ -89,80 +113,88 @@ def load_licence(source: Path) -> str:
     return found[1] if found else ""
 
 
-def abstract_model(config: LlamaConfig, *, dtype: str) -> Llama:
+def abstract_model(config: ModelConfig, *, dtype: str) -> LanguageModel:
     """Returns the model with shapes in the place of arrays."""
-    return jax.eval_shape(
-        lambda: Llama(config, key=jax.random.key(0), dtype=DTYPES[dtype])
+    build = family_of(config).build
+    model: LanguageModel = jax.eval_shape(
+        lambda: build(config, key=jax.random.key(0), dtype=DTYPES[dtype])
     )
+    return model
 
 
-def named_tensors(model: Llama) -> Iterator[tuple[str, np.ndarray]]:
+def dtype_of(model: LanguageModel) -> str:
+    """Returns the dtype of a model's weights by its name."""
+    return str(jax.tree.leaves(model)[0].dtype)
+
+
+def named_tensors(model: LanguageModel) -> Iterator[tuple[str, np.ndarray]]:
     """Yields every tensor under its Hugging Face name, in that format's orientation."""
-    for tensor in llama_format.tensor_formats(model.config):
+    for tensor in family_of(model.config).tensor_formats(model.config):
         value = _at(model, tensor.path).get_value()
-        if "{}" not in tensor.name:
-            yield tensor.name, np.ascontiguousarray(value)
-            continue
-        for number in range(model.config.layers):
-            yield tensor.name.format(number), _theirs(np.asarray(value[number]), tensor)
+        for number, name in enumerate(tensor.names(model.config.layers)):
+            own = value[number] if tensor.layered else value
+            yield name, tensor.theirs(np.asarray(own))
 
 
-def _stacked(weights: Weights, tensor: TensorFormat, variable: Any) -> np.ndarray:
-    """Reads a parameter, all its layers under each other."""
-    target = variable.get_value()
-    if "{}" not in tensor.name:
-        return _read(weights, tensor.name, target.shape).astype(target.dtype)
+def _placed(
+    weights: Weights, tensor: TensorFormat, variable: Any, *, mesh: Mesh
+) -> jax.Array:
+    """Reads a parameter onto the devices, layer by layer where it has layers."""
+    target, words = variable.get_value(), variable.get_metadata()["axes"]
+    sharding = sharding_for(words, target.shape, mesh)
+    if not tensor.layered:
+        whole = _ours(weights, tensor.name, target.shape, tensor=tensor)
+        return jax.device_put(whole.astype(target.dtype), sharding)
+    shape = target.shape[1:]
+    of_layer = sharding_for(words[1:], shape, mesh)
     layers = (
-        _ours(weights, tensor.name.format(number), target.shape[1:], tensor=tensor)
-        for number in range(target.shape[0])
+        _ours(weights, name, shape, tensor=tensor).astype(target.dtype)
+        for name in tensor.names(target.shape[0])
     )
     first = next(layers)  # of the shape that config.json says: there is such a size
-    stacked = np.empty(target.shape, target.dtype)
+    stack = jnp.zeros(target.shape, target.dtype, device=sharding)
     for number, layer in enumerate(itertools.chain([first], layers)):
-        stacked[number] = layer
-    return stacked
+        placed = jax.device_put(layer, of_layer)
+        stack = _with_layer(stack, placed, number, sharding=sharding)
+    return stack
+
+
+@partial(jax.jit, donate_argnums=0, static_argnames="sharding")
+def _with_layer(
+    stack: Shaped[Array, "L ..."],
+    layer: Shaped[Array, "..."],
+    number: Int[Array, ""] | int,
+    *,
+    sharding: Any,
+) -> Shaped[Array, "L ..."]:
+    """Writes a layer into the stack, in place."""
+    filled = jax.lax.dynamic_update_index_in_dim(stack, layer, number, 0)
+    return jax.lax.with_sharding_constraint(filled, sharding)
 
 
 def _ours(
     weights: Weights, name: str, shape: tuple[int, ...], *, tensor: TensorFormat
 ) -> np.ndarray:
-    if not tensor.transposed:
-        return _read(weights, name, shape)
-    return _read(weights, name, _their_shape(name, shape)).T.reshape(shape)
+    return tensor.ours(_theirs(weights, name, shape, tensor=tensor), shape)
 
 
-def _read(weights: Weights, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    read = weights.read(name)
-    if read.shape != shape:
+def _theirs(
+    weights: Weights, name: str, shape: tuple[int, ...], *, tensor: TensorFormat
+) -> np.ndarray:
+    read, expected = weights.read(name), tensor.their_shape(shape)
+    if read.shape != expected:
         raise InputError(
             f"{weights.source}: the tensor {name!r} has the shape {list(read.shape)}, "
-            f"expected {list(shape)}"
+            f"expected {list(expected)}"
         )
     return read
 
 
-def _theirs(value: np.ndarray, tensor: TensorFormat) -> np.ndarray:
-    if tensor.transposed:
-        rows, columns = _their_shape(tensor.name, value.shape)
-        value = value.reshape(columns, rows).T
-    return np.ascontiguousarray(value)  # safetensors writes the bytes as they lie
-
-
-def _their_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Returns [out, in] of a projection that is [in..., out...] here."""
-    # The output projection merges its inputs' heads, the others split their outputs'.
-    inputs = 2 if "o_proj" in name else 1
-    return int(np.prod(shape[inputs:])), int(np.prod(shape[:inputs]))
-
-
-def _refuse_other_tensors(
-    weights: Weights, formats: tuple[TensorFormat, ...], config: LlamaConfig
-) -> None:
+def _refuse_other_tensors(weights: Weights, config: ModelConfig) -> None:
     # One by one, so that an absurd count of layers ends at the first one missing.
     known = set()
-    for tensor in formats:
-        for number in range(config.layers if "{}" in tensor.name else 1):
-            name = tensor.name.format(number)
+    for tensor in family_of(config).tensor_formats(config):
+        for name in tensor.names(config.layers):
             if name not in weights.readers:
                 raise InputError(f"{weights.source}: the tensor {name!r} is missing")
             known.add(name)
@@ -170,10 +202,7 @@ def _refuse_other_tensors(
         known.add("lm_head.weight")
     unknown = sorted(set(weights.readers) - known)
     if unknown:
-        raise InputError(
-            f"{weights.source}: the tensor {unknown[0]!r} is unknown to a LLaMA of "
-            f"{config.layers} layers ({len(unknown)} such)"
-        )
+        raise InputError(f"{weights.source}: {unknown_tensor(config, unknown[0])}")
 
 
 def _at(model: Any, path: tuple[str, ...]) -> Any:
@@ -182,7 +211,9 @@ def _at(model: Any, path: tuple[str, ...]) -> Any:
     return model
 
 
-def _filled(abstract: Llama, values: dict[tuple[str, ...], jax.Array]) -> Llama:
+def _filled(
+    abstract: LanguageModel, values: dict[tuple[str, ...], jax.Array]
+) -> LanguageModel:
     leaves, structure = jax.tree_util.tree_flatten_with_path(abstract)
     arrays = [values[tuple(key.name for key in path[:-1])] for path, _ in leaves]
     return jax.tree_util.tree_unflatten(structure, arrays)

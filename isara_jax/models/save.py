@@ -3,34 +3,35 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors.numpy import save_file
-
-from isara_jax.models import llama_format
-from isara_jax.models.llama import Llama
-from isara_jax.models.load import named_tensors
+from isara_jax.models.families import LanguageModel, ModelConfig, family_of
+from isara_jax.models.load import dtype_of, named_tensors
+from isara_jax.models.shards import write_safetensors
 from isara_jax.runtime.tokenizer import Tokenizer
 from isara_jax.workdir import write_json
 
 
-def save_hugging_face(folder: Path, model: Llama, tokenizer: Tokenizer) -> None:
-    """Writes what transformers' `from_pretrained` reads, in the model's own dtype."""
+def save_hugging_face(folder: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    """Writes what transformers' `from_pretrained` reads, in the model's own dtype.
+
+    Raises:
+      EnvironmentFailure: the disk does not take it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = dict(named_tensors(model))
-    dtype = _dtype_name(next(iter(tensors.values())))
-    config: dict[str, Any] = llama_format.config_to_hugging_face(
-        model.config, dtype=dtype
-    )
+    write_safetensors(folder, named_tensors(model))
+    write_description(folder, model.config, tokenizer, dtype=dtype_of(model))
+
+
+def write_description(
+    folder: Path, config: ModelConfig, tokenizer: Tokenizer, *, dtype: str
+) -> None:
+    """Writes what stands beside the weights: config.json last, then it is a model."""
     end, *others = tokenizer.eos
     ends: int | list[int] = [end, *others] if others else end
-    start = tokenizer.bos[0] if tokenizer.bos else None
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    write_json(
-        folder / "config.json", {**config, "bos_token_id": start, "eos_token_id": ends}
-    )
-    write_json(folder / "generation_config.json", {"eos_token_id": ends})
+    attributes: dict[str, Any] = {
+        **family_of(config).config_to_hugging_face(config, dtype=dtype),
+        "bos_token_id": tokenizer.bos[0] if tokenizer.bos else None,
+        "eos_token_id": ends,
+    }
     tokenizer.save(folder)
-
-
-def _dtype_name(tensor: np.ndarray) -> str:
-    return str(tensor.dtype)
+    write_json(folder / "generation_config.json", {"eos_token_id": ends})
+    write_json(folder / "config.json", attributes)

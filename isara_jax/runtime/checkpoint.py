@@ -1,7 +1,7 @@
-"""Trees of arrays on the disk, by Orbax.
+"""Arrays on the disk, by Orbax: trees, and streams of named tensors.
 
-A tree is written whole or not at all, and read back into the shapes and shardings of a
-target.
+Both are written whole or not at all. A tree is read back into the shapes and shardings
+of a target, a tensor of a stream by its name.
 """
 
 import logging
@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint import v1
 
-from isara_jax.errors import GO_ON, EnvironmentFailure, InputError
+from isara_jax.errors import AGAIN, GO_ON, EnvironmentFailure, InputError
+from isara_jax.runtime.folders import appearing
+from isara_jax.runtime.streams import Tensors, in_groups
 
 Tree = TypeVar("Tree")
+
+GROUP_BYTES = 2**29
 
 
 def save_tree(path: Path, tree: Any) -> None:
@@ -33,14 +39,8 @@ def save_tree(path: Path, tree: Any) -> None:
     named = _by_path(tree)
     for left in path.parent.glob(f"{path.name}.orbax-checkpoint-tmp*"):
         shutil.rmtree(left)
-    try:
-        with _quiet(), _checkpointer() as checkpointer:
-            checkpointer.save(path.absolute(), args=ocp.args.StandardSave(named))
-    except (ValueError, OSError) as error:
-        raise EnvironmentFailure(
-            f"{path}: cannot be written ({_first_line(error).rpartition(': ')[2]}): "
-            f"{GO_ON}"
-        ) from None
+    with _writing(path, GO_ON), _quiet(), _checkpointer() as checkpointer:
+        checkpointer.save(path.absolute(), args=ocp.args.StandardSave(named))
 
 
 def restore_tree(path: Path, target: Tree) -> Tree:
@@ -54,21 +54,109 @@ def restore_tree(path: Path, target: Tree) -> Tree:
       InputError: the folder is missing or damaged, or holds another tree.
     """
     names = _by_path(target)
+    with _reading(path), _quiet(), _checkpointer() as checkpointer:
+        _refuse_other_tree(path, _stored(path), names)
+        read = checkpointer.restore(
+            path.absolute(), args=ocp.args.StandardRestore(names)
+        )
+    structure = jax.tree_util.tree_structure(target)
+    return jax.tree_util.tree_unflatten(structure, [read[name] for name in names])
+
+
+def save_stream(
+    path: Path, tensors: Tensors, *, group_bytes: int = GROUP_BYTES
+) -> None:
+    """Writes a flat tree of named tensors as they come, uncompressed.
+
+    About `group_bytes` are in memory at a time. The folder is of `save_tree`'s format
+    and appears by one rename when it is whole.
+
+    Raises:
+      FileExistsError: there is a checkpoint already.
+      EnvironmentFailure: the disk does not take it.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path}: exists already")
+    context = v1.Context()
+    context.array.saving.use_compression = False  # weights are noise
+    # Where the devices of a later reader differ, a stored sharding is a wrong one.
+    context.array.saving.enable_write_sharding_file = False
+    with appearing(path.absolute()) as partial, context:
+        session = partial / "session"
+        for group in in_groups(tensors, most_bytes=group_bytes):
+            with _writing(path, AGAIN), _quiet():
+                v1.partial.save(session, group)
+        with _writing(path, AGAIN), _quiet():
+            v1.partial.finalize(session)
+            # What lies around the tree says which classes of Orbax's wrote it.
+            for file in (session / "state").iterdir():
+                file.rename(partial / file.name)
+            shutil.rmtree(session)
+
+
+def stored_tensors(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes and dtypes of what `save_stream` wrote, by their names.
+
+    Raises:
+      InputError: there is no whole checkpoint, or it is no flat tree of arrays.
+    """
+    with _reading(path):
+        stored = _stored(path)
+        if not isinstance(stored, dict):
+            raise InputError(f"{path}: no whole checkpoint there")
+        for name, value in stored.items():
+            if not hasattr(value, "shape"):
+                raise InputError(f"{path}: {name!r} is no array of a flat tree")
+        return {
+            name: jax.ShapeDtypeStruct(value.shape, value.dtype)
+            for name, value in stored.items()
+        }
+
+
+def read_tensor(path: Path, name: str) -> np.ndarray:
+    """Reads one tensor of what `save_stream` wrote into the host's memory.
+
+    Raises:
+      InputError: it is damaged.
+    """
+    wanted = ocp.args.PyTreeRestore(
+        item={name: 0},
+        restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray)},
+        partial_restore=True,
+    )
+    handler = ocp.PyTreeCheckpointHandler()
+    with _reading(path), _quiet(), ocp.Checkpointer(handler) as checkpointer:
+        tensor: np.ndarray = checkpointer.restore(path.absolute(), args=wanted)[name]
+        return tensor
+
+
+def _stored(path: Path) -> Any:
+    with _quiet(), _checkpointer() as checkpointer:
+        stored = checkpointer.metadata(path.absolute()).item_metadata
+    return None if stored is None else stored.tree
+
+
+@contextmanager
+def _writing(path: Path, again: str) -> Iterator[None]:
     try:
-        with _quiet(), _checkpointer() as checkpointer:
-            stored = checkpointer.metadata(path.absolute()).item_metadata
-            _refuse_other_tree(path, None if stored is None else stored.tree, names)
-            read = checkpointer.restore(
-                path.absolute(), args=ocp.args.StandardRestore(names)
-            )
+        yield
+    except (ValueError, OSError) as error:
+        raise EnvironmentFailure(
+            f"{path}: cannot be written ({_first_line(error).rpartition(': ')[2]}): "
+            f"{again}"
+        ) from None
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (InputError, MemoryError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:  # noqa: BLE001 - Orbax raises it bare for damaged arrays
         raise InputError(
             f"{path}: a damaged checkpoint ({_first_line(error):.200})"
         ) from None
-    structure = jax.tree_util.tree_structure(target)
-    return jax.tree_util.tree_unflatten(structure, [read[name] for name in names])
 
 
 def _checkpointer() -> ocp.Checkpointer:

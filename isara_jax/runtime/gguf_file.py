@@ -28,12 +28,20 @@ def read_gguf(path: Path) -> gguf.GGUFReader:
       InputError: it is damaged.
     """
     try:
-        return _BoundedReader(path)
+        reader = _BoundedReader(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     # The reader walks the file as numpy views, so damage shows as any of these.
     except (ValueError, LookupError, TypeError, OSError, RecursionError) as error:
         raise InputError(f"{path}: not a whole GGUF file ({error})") from None
+    # Where the header counts too few tensors, all of them are read from a wrong place.
+    end = max((int(t.data_offset + t.n_bytes) for t in reader.tensors), default=0)
+    if len(reader.data) - end >= reader.alignment:
+        raise InputError(
+            f"{path}: not a whole GGUF file (its tensors end at byte {end} of "
+            f"{len(reader.data)})"
+        )
+    return reader
 
 
 class _BoundedReader(gguf.GGUFReader):

@@ -24,6 +24,8 @@ RULES: dict[str, str | None] = {
     "head_dim": None,
     "mlp": "model",
     "positions": None,
+    "narrow": None,
+    "labels": None,
     "norm": None,
     "batch": "data",
     "time": None,

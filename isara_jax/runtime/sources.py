@@ -1,8 +1,8 @@
 """Where weights come from: the values of --model and --encoder become local paths.
 
-DESIGN.md 1 lists the forms: a folder, a `.gguf` file, `package:NAME`, or a hub id.
-Nothing here reads a weight; but a pickle, which runs code when it is read, is refused
-here already.
+DESIGN.md 1 lists the forms: a folder of safetensors or of Orbax's, a `.gguf` file,
+`package:NAME`, or a hub id. Nothing here reads a weight; but a pickle, which runs code
+when it is read, is refused here already.
 """
 
 import importlib.metadata
@@ -15,6 +15,7 @@ _PACKAGE = "package:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
 _WEIGHTS = (".safetensors", ".gguf")
+_ORBAX = "orbax"  # the part of a model's folder that Orbax reads
 _WANTED_OF_HUB = (
     *("*.safetensors", "*.gguf", "*.json"),
     *("*.model", "*.txt", "*.jinja"),
@@ -53,7 +54,8 @@ def locate(source: str) -> Path:
 def _without_pickles(path: Path) -> Path:
     if path.is_dir():
         suffixes = {file.suffix for file in path.iterdir()}
-        if suffixes.intersection(_PICKLES) and not suffixes.intersection(_WEIGHTS):
+        has_weights = suffixes.intersection(_WEIGHTS) or (path / _ORBAX).is_dir()
+        if suffixes.intersection(_PICKLES) and not has_weights:
             raise InputError(f"{path}: its only weights are pickles; {_HOW_TO_CONVERT}")
     elif path.suffix in _PICKLES:
         raise InputError(f"{path}: is a pickle; {_HOW_TO_CONVERT}")

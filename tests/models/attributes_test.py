@@ -29,6 +29,25 @@ def test_what_is_absent_or_null_has_its_default():
         assert a.flag(name, default=True) is True
 
 
+def test_one_of_the_words():
+    words = {"relu": 0, "gelu": 1}
+    assert (
+        attributes(act="gelu").one_of("act", ("relu", "gelu"), default="relu") == "gelu"
+    )
+    assert attributes(act=None).one_of("act", ("relu",), default="relu") == "relu"
+    for value in ("tanh", 3, ["relu"], {}):
+        with pytest.raises(InputError, match=r"act=.*, expected one of relu, gelu"):
+            attributes(act=value).one_of("act", words, default="relu")
+
+
+def test_a_whole_number_or_none():
+    assert attributes(window=3).whole_or_none("window") == 3
+    assert attributes(window=None).whole_or_none("window") is None
+    assert attributes().whole_or_none("window") is None
+    with pytest.raises(InputError, match="window=0, expected a whole number"):
+        attributes(window=0).whole_or_none("window")
+
+
 @pytest.mark.parametrize("value", ["3", 3.0, 0, -1, True, [3], 2**31, 10**30, None])
 def test_no_whole_number(value):
     with pytest.raises(InputError, match=r"f/config\.json: heads=.*, expected a whole"):

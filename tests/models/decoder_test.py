@@ -14,9 +14,12 @@ from isara_jax.models.decoder import (
     extend,
     hidden_states,
     left_padded_positions,
+    pooled_scores,
     prefill,
 )
+from isara_jax.models.llama import Llama
 from isara_jax.models.load import abstract_model
+from isara_jax.models.score_head import ScoreHead
 
 whole_rows = jax.jit(hidden_states, static_argnames="remat")
 run_prompt = jax.jit(prefill, static_argnames="capacity")
@@ -178,6 +181,23 @@ def test_jit_changes_nothing(model):
         run_more(model, more, compiled[1])[0],
         atol=1e-5,
     )
+
+
+def test_scores_are_those_of_the_last_token_whatever_side_the_padding_is():
+    model = Llama(
+        dataclasses.replace(TINY, score=ScoreHead(labels=3, bias=True, name="score")),
+        key=jax.random.key(0),
+    )
+    tokens = drawn_tokens(2, 9)
+    filling = jnp.zeros((2, 4), int)
+    ones = jnp.ones_like(tokens)
+    expected = pooled_scores(model, tokens, segments=ones)
+    assert expected.shape == (2, 3)
+    for order in (1, -1):
+        padded = jnp.concatenate([tokens, filling][::order], axis=1)
+        segments = jnp.concatenate([ones, filling][::order], axis=1)
+        got = pooled_scores(model, padded, segments=segments)
+        np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_an_empty_cache_is_the_model_s(model):

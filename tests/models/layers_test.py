@@ -11,6 +11,7 @@ from isara_jax.models.layers import (
     QUERY_CHUNK,
     attention,
     causal_attention,
+    layer_norm,
     rms_norm,
     rotary_angles,
     rotate,
@@ -50,6 +51,27 @@ def test_rms_norm_of_bf16_rounds_once():
     got = rms_norm(x, jnp.ones(64, jnp.bfloat16), epsilon=1e-5)
     assert got.dtype == jnp.bfloat16
     np.testing.assert_array_equal(got, expected.astype(jnp.bfloat16))
+
+
+def test_layer_norm_is_torch_s():
+    x, scale, bias = 3 * drawn(2, 5, 8) + 1, drawn(8, seed=1), drawn(8, seed=2)
+    theirs = torch.nn.functional.layer_norm(
+        torch.tensor(np.array(x)),
+        (8,),
+        weight=torch.tensor(np.array(scale)),
+        bias=torch.tensor(np.array(bias)),
+        eps=0.1,
+    )
+    got = layer_norm(x, scale, bias, epsilon=0.1)
+    np.testing.assert_allclose(got, theirs.numpy(), atol=1e-5)
+
+
+def test_layer_norm_of_bf16_is_taken_in_fp32():
+    x = jnp.concatenate([jnp.zeros(2048), jnp.full(2048, 2.0)])[None, None]
+    ones, zeros = jnp.ones(4096, jnp.bfloat16), jnp.zeros(4096, jnp.bfloat16)
+    normed = layer_norm(x.astype(jnp.bfloat16), ones, zeros, epsilon=0.0)
+    assert normed.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(jnp.abs(normed).astype(jnp.float32), 1)
 
 
 @pytest.mark.parametrize(("base", "head_size"), [(10_000.0, 8), (100_000.0, 64)])
@@ -126,6 +148,20 @@ def test_chunks_of_queries_change_nothing(length):
     whole = attention(q, k, v, visible=jnp.asarray(visible))
     assert QUERY_CHUNK == 128, "the lengths above lie around it"
     np.testing.assert_allclose(got, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("window", [1, 5, 128, 300])
+def test_a_window_shows_the_last_so_many(window):
+    length = 200
+    q = drawn(2, length, 2, 4)
+    k, v = drawn(2, 1, length, 4, seed=1), drawn(2, 1, length, 4, seed=2)
+    back = np.arange(length)[:, None] - np.arange(length)[None, :]
+    visible = np.broadcast_to((back >= 0) & (back < window), (2, length, length))
+    got = causal_attention(q, k, v, segments=jnp.ones((2, length), int), window=window)
+    whole = attention(q, k, v, visible=jnp.asarray(visible))
+    np.testing.assert_allclose(got, whole, atol=1e-6)
+    if window == 1:
+        np.testing.assert_allclose(got[:, :, 0], v[:, 0], atol=1e-6)
 
 
 def test_bf16_stays_bf16_and_near():

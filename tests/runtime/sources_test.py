@@ -59,7 +59,8 @@ def hub(monkeypatch):
     [
         ("config.json", "model.safetensors"),
         ("config.json", "model.safetensors", "pytorch_model.bin"),
-        ("checkpoint/manifest.ocdbt",),
+        ("config.json", "orbax/manifest.ocdbt"),
+        ("config.json", "orbax/manifest.ocdbt", "optimizer.pt"),
     ],
 )
 def test_a_folder_is_itself(tmp_path, names):

@@ -5,8 +5,7 @@ import numpy as np
 
 from isara_jax.engine.batches import Prompt, plan
 from isara_jax.engine.generate import Ending, generate_batch
-from isara_jax.models.load import model_shardings
-from isara_jax.runtime.mesh import make_mesh
+from isara_jax.runtime.mesh import make_mesh, model_shardings
 
 
 def random_prompts(*lengths, vocabulary=97):

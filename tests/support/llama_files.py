@@ -51,7 +51,7 @@ def write_llama(folder, *, shard_size="1GB", dtype=torch.float32, **attributes):
     ).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "norm" in name:  # scales that do something
+            if "norm" in name or "bias" in name:  # which do something then
                 parameter.add_(torch.randn_like(parameter) * 0.3)
     model.to(dtype).save_pretrained(folder, max_shard_size=shard_size)
     return model.float()
@@ -106,8 +106,8 @@ def gguf_tensors(model):
 
 
 def pairs_side_by_side(rows, *, heads):
-    """Reorders a head's rows 0 1 2 3 4 5 to 0 3 1 4 2 5."""
-    halves = rows.reshape(heads, 2, -1, rows.shape[1])
+    """Reorders a head's rows, or its biases, 0 1 2 3 4 5 to 0 3 1 4 2 5."""
+    halves = rows.reshape(heads, 2, -1, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 

@@ -1,0 +1,66 @@
+"""The model families: which code reads, writes and runs a model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from isara_jax.errors import InputError
+from isara_jax.models import llama_format, opt_format
+from isara_jax.models.attributes import Attributes
+from isara_jax.models.llama import Llama, LlamaConfig
+from isara_jax.models.opt import Opt, OptConfig
+from isara_jax.models.tensor_format import TensorFormat
+
+ModelConfig = LlamaConfig | OptConfig
+LanguageModel = Llama | Opt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A family's model and its two directions of Hugging Face's format."""
+
+    build: Callable[..., Any]
+    config_from_hugging_face: Callable[[Attributes], Any]
+    config_to_hugging_face: Callable[..., dict[str, Any]]
+    tensor_formats: Callable[[Any], tuple[TensorFormat, ...]]
+
+
+LLAMA = Family(
+    build=Llama,
+    config_from_hugging_face=llama_format.config_from_hugging_face,
+    config_to_hugging_face=llama_format.config_to_hugging_face,
+    tensor_formats=llama_format.tensor_formats,
+)
+OPT = Family(
+    build=Opt,
+    config_from_hugging_face=opt_format.config_from_hugging_face,
+    config_to_hugging_face=opt_format.config_to_hugging_face,
+    tensor_formats=opt_format.tensor_formats,
+)
+# By the `model_type` of a config.json.
+FAMILIES = {"llama": LLAMA, "mistral": LLAMA, "opt": OPT}
+
+
+def family_named(a: Attributes) -> Family:
+    """Returns the family of a `config.json`.
+
+    Raises:
+      InputError: its model_type is unknown.
+    """
+    kind = a.values.get("model_type")
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise a.error("model_type", kind, f"expected one of {', '.join(FAMILIES)}")
+    return FAMILIES[kind]
+
+
+def family_of(config: ModelConfig) -> Family:
+    """Returns the family whose model has such a configuration."""
+    return LLAMA if isinstance(config, LlamaConfig) else OPT
+
+
+def unknown_tensor(config: ModelConfig, name: str) -> InputError:
+    """Returns the error for a tensor that the family does not have."""
+    kind = "a LLaMA" if isinstance(config, LlamaConfig) else "an OPT"
+    return InputError(
+        f"the tensor {name!r} is unknown to {kind} of {config.layers} layers"
+    )

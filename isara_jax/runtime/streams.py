@@ -1,0 +1,33 @@
+"""Streams of named tensors, of which only a few are in memory at a time."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+Tensors = Iterable[tuple[str, np.ndarray]]
+
+
+def in_groups(tensors: Tensors, *, most_bytes: int) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the tensors in groups of at most `most_bytes`, or of one larger tensor.
+
+    A group is emptied before the next one is gathered: two of them at a time would be
+    twice the memory.
+
+    Raises:
+      ValueError: two tensors of a group have one name.
+    """
+    group: dict[str, np.ndarray] = {}
+    size = 0
+    for name, tensor in tensors:
+        if group and size + tensor.nbytes > most_bytes:
+            yield group
+            group.clear()
+            size = 0
+        if name in group:
+            raise ValueError(f"two tensors are named {name!r}")
+        group[name] = tensor
+        size += tensor.nbytes
+        del tensor
+    if group:
+        yield group
+        group.clear()

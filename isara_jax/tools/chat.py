@@ -1,0 +1,209 @@
+"""Talks to a model on the terminal, or to two at once: before and after alignment.
+
+    python -m isara_jax.tools.chat --model=ANY
+    python -m isara_jax.tools.chat --model=BEFORE --other=runs/NAME/model
+
+Each line that is typed is a question. Each model sees its own earlier answers, as many
+of the latest turns as fit its context. /reset forgets the conversation; /quit, Ctrl-D
+and Ctrl-C end it. Two models answer side by side where the terminal is wide enough, and
+one under the other elsewhere. Questions may also come from a pipe; then only answers
+are written.
+"""
+
+import io
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Literal
+
+from absl import flags
+
+from isara_jax.command import start
+from isara_jax.engine.decoding import Decoding
+from isara_jax.errors import InputError
+from isara_jax.prompts import Template, make_template
+from isara_jax.runtime.compilation import keep_compiled
+from isara_jax.runtime.mesh import Mesh, make_mesh
+from isara_jax.runtime.tokenizer import Tokenizer
+from isara_jax.sections import (
+    EngineConfig,
+    Section,
+    define_sections,
+    sections_from_flags,
+)
+from isara_jax.tools.conversation import Conversation, Speaker
+from isara_jax.tools.terminal import has_room_for_columns, in_columns, printable
+from isara_jax.tools.writer import Writer, open_writer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatConfig:
+    """Who is talked to, and how the conversation is written down."""
+
+    model: str = field(
+        default="",
+        metadata={
+            "help": "a Hugging Face folder, a .gguf file, a hub id, or package:NAME"
+        },
+    )
+    other: str = field(
+        default="",
+        metadata={"help": "a second model, which gets the same questions; empty: none"},
+    )
+    template: Literal["auto", "paper", "paper_spaced", "chat"] = field(
+        default="auto",
+        metadata={
+            "help": "how the conversation is written; auto: the model's own chat "
+            "format where its tokenizer has one, paper_spaced elsewhere"
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise InputError("--model: must be given")
+
+
+SECTIONS = {
+    "chat": Section(kind=ChatConfig, prefix="", defaults={}),
+    "decoding": Section(
+        kind=Decoding,
+        prefix="",
+        defaults={"max_new_tokens": 256, "temperature": 0.7},
+    ),
+    "engine": Section(kind=EngineConfig, prefix="", defaults={}),
+}
+RESET, QUIT = "/reset", "/quit"
+
+
+def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Loads the models and talks until there are no more questions."""
+    sections = sections_from_flags(SECTIONS, flag_values)
+    chat, engine = sections["chat"], sections["engine"]
+    names = [name for name in (chat.model, chat.other) if name]
+    writers = [open_writer(name) for name in names]
+    templates = [choose_template(chat.template, writer.tokenizer) for writer in writers]
+    keep_compiled(engine.compilation_cache)
+    mesh = make_mesh(data=engine.mesh_data, model=engine.mesh_model)
+    speakers = [
+        make_speaker(
+            writer, template, engine=engine, decoding=sections["decoding"], mesh=mesh
+        )
+        for writer, template in zip(writers, templates, strict=True)
+    ]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    if interactive:
+        tell(f"{printable(' and '.join(names))}; {RESET} forgets, {QUIT} ends")
+    width = shutil.get_terminal_size().columns if interactive else None
+    with suppress(KeyboardInterrupt):
+        lines = lines_of_terminal() if interactive else lines_of_pipe()
+        for answers in answered(lines, Conversation(speakers)):
+            print(laid_out(names, answers, width=width), flush=True)
+
+
+def choose_template(name: str, tokenizer: Tokenizer) -> Template:
+    """Returns the named template, or the one that suits the tokenizer.
+
+    Raises:
+      InputError: `chat` with a tokenizer that has no usable chat format.
+    """
+    if name == "auto":
+        name = "chat" if tokenizer.hugging_face.chat_template else "paper_spaced"
+    return make_template(name, render=tokenizer.render_chat)
+
+
+def make_speaker(
+    writer: Writer,
+    template: Template,
+    *,
+    engine: EngineConfig,
+    decoding: Decoding,
+    mesh: Mesh,
+) -> Speaker:
+    """Loads a model and gives it what it needs to answer."""
+    return Speaker(
+        name=writer.name,
+        model=writer.load(engine=engine, mesh=mesh),
+        sampler=writer.sampler(
+            template, engine=engine, slots=1, mesh=mesh, check=lambda: None
+        ),
+        decoding=decoding,
+    )
+
+
+def answered(lines: Iterable[str], conversation: Conversation) -> Iterator[list[str]]:
+    """Yields every speaker's answer to each line that asks something."""
+    for line in lines:
+        # A terminal that is not UTF-8 gives halves of surrogate pairs.
+        question = line.encode("utf-8", errors="replace").decode("utf-8").strip()
+        if question == QUIT:
+            return
+        if question == RESET:
+            conversation.forget()
+        elif question.startswith("/"):
+            tell(f"{printable(question)}: unknown, there are {RESET} and {QUIT}")
+        elif question:
+            try:
+                answers = conversation.ask(question)
+            except InputError as error:
+                tell(str(error))
+                continue
+            yield answers
+
+
+def lines_of_terminal() -> Iterator[str]:
+    """Yields what is typed, with a prompt, and with the keys that edit a line."""
+    with suppress(ImportError):
+        import readline  # noqa: F401 - input() edits with it once it is imported
+    while True:
+        try:
+            yield input("> ")
+        except EOFError:
+            return
+        except UnicodeDecodeError as error:
+            tell(f"the line is not {error.encoding}; type it again")
+
+
+def lines_of_pipe() -> Iterator[str]:
+    """Yields the lines of standard input, bytes that are no UTF-8 replaced."""
+    for line in sys.stdin.buffer:
+        yield line.decode("utf-8", errors="replace")
+
+
+def laid_out(names: Sequence[str], answers: Sequence[str], *, width: int | None) -> str:
+    """Returns the answers as they are shown; a `width` is that of a terminal."""
+    if len(answers) == 1:
+        return printable(answers[0])
+    if width is not None and has_room_for_columns(width):
+        left, right = map(headed, names, answers)
+        return in_columns(left, right, width=width)
+    return "\n".join(
+        printable(headed(*pair)) for pair in zip(names, answers, strict=True)
+    )
+
+
+def headed(name: str, answer: str) -> str:
+    """Puts the speaker's name above its answer."""
+    return f"[{name}]\n{answer}"
+
+
+def tell(sentence: str) -> None:
+    """Says something that is no answer."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def run() -> None:
+    """Starts the command."""
+    define_sections(SECTIONS)
+    start(
+        work,
+        module="isara_jax.tools.chat",
+        to_save_memory="--max_new_tokens, or leave --other out",
+    )
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,124 @@
+"""The files of `tools.generate`: what is asked for, and what is written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isara_jax.errors import InputError
+from isara_jax.examples import read_jsonl
+from isara_jax.workdir import Records, read_json, write_json, write_jsonl
+
+KINDS = ("prompt", "question")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A line of the input; `kind`, a prompt or a question, is its text's field."""
+
+    id: str | int
+    kind: str
+    text: str
+
+
+def read_requests(path: Path) -> list[Request]:
+    """Reads JSONL of prompts or of questions, each with an id or its line's number.
+
+    Raises:
+      InputError: a line is no JSON object, has not one of the two fields or another
+        one than the first line, its text is blank or no text, or an id is no text or
+        whole number, or stands twice.
+    """
+    requests: list[Request] = []
+    line_of: dict[str, int] = {}
+    for number, record in read_jsonl(path):
+        request = _request(record, f"{path}, line {number}", number=number)
+        if request.kind != (requests or [request])[0].kind:
+            raise InputError(
+                f"{path}, line {number}: has a {request.kind!r}, the first line a "
+                f"{requests[0].kind!r}; a file holds one of the two kinds"
+            )
+        first = line_of.setdefault(str(request.id), number)
+        if first != number:
+            raise InputError(
+                f"{path}, line {number}: the id {request.id!r} of line {first} again"
+            )
+        requests.append(request)
+    return requests
+
+
+def _request(record: dict[str, Any], place: str, *, number: int) -> Request:
+    kinds = [kind for kind in KINDS if kind in record]
+    if len(kinds) != 1:
+        raise InputError(
+            f"{place}: must have one of the fields 'prompt' and 'question', got "
+            f"{', '.join(map(repr, record)) or 'none'}"
+        )
+    kind, text = kinds[0], record[kinds[0]]
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(
+            f"{place}: the field {kind!r} must be a text that is not blank, got "
+            f"{text!r:.50}"
+        )
+    id = record.get("id", number)
+    if not isinstance(id, str | int) or isinstance(id, bool) or id == "":
+        raise InputError(
+            f"{place}: the field 'id' must be a text or a whole number, got {id!r:.50}"
+        )
+    for value in (text, str(id)):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise InputError(
+                f"{place}: holds half of a surrogate pair, which is no character: "
+                f"{value!r:.50}"
+            )
+    return Request(id=id, kind=kind, text=text)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file that holds every completion or is not there, and what lies beside it."""
+
+    path: Path
+
+    @property
+    def partial(self) -> Records:
+        return Records(self.path.with_name(f"{self.path.name}.partial"))
+
+    @property
+    def settings(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.settings.json")
+
+    def open(self, settings: Mapping[str, Any]) -> None:
+        """Notes the settings, or checks that what is there was made with them.
+
+        Raises:
+          InputError: it was made with others, or by something else, or is a folder.
+        """
+        if self.path.is_dir():
+            raise InputError(f"--output={self.path}: is a folder, must be a file")
+        if not self.path.exists() and not self.partial.path.exists():
+            write_json(self.settings, dict(settings))
+            return
+        if not self.settings.exists():
+            raise InputError(
+                f"--output={self.path}: the file exists, and {self.settings.name}, "
+                "which would tell what it was made with, does not; choose another "
+                "--output"
+            )
+        written = read_json(self.settings)
+        for name in sorted(set(written) | set(settings)):
+            then, now = written.get(name), settings.get(name)
+            if then != now:
+                raise InputError(
+                    f"--output={self.path}: was begun with {name}={then!r}, not "
+                    f"{now!r}; go on with the old value or choose another --output"
+                )
+
+    def finish(self, requests: Sequence[Request]) -> None:
+        """Writes the completions in the order of the input, by one rename."""
+        found = {record["id"]: record for record in self.partial.read()}
+        write_jsonl(
+            self.path,
+            [found[str(request.id)] | {"id": request.id} for request in requests],
+        )
+        self.partial.path.unlink()

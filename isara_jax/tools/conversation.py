@@ -1,0 +1,79 @@
+"""A conversation with one model or with several, each of which recalls its own part."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from isara_jax.engine.batches import Prompt
+from isara_jax.engine.decoding import Decoding
+from isara_jax.examples import Example
+from isara_jax.models.decoder import Decoder
+from isara_jax.sampler import Sampler, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speaker:
+    """A model that answers; what was said before is given to it."""
+
+    name: str
+    model: Decoder
+    sampler: Sampler
+    decoding: Decoding
+
+    def answer(self, earlier: Sequence[Example], question: str, *, number: int) -> str:
+        """Answers a conversation's next question; its sample follows from `number`.
+
+        Raises:
+          InputError: the question does not fit the context, or the chat format fails.
+        """
+        prompt = self.prompt(earlier, question, number=number)
+        (batch,) = self.sampler.batches([prompt], self.decoding)
+        (completion,) = self.sampler.continue_batch(
+            self.model,
+            batch,
+            decoding=self.decoding,
+            key=self.sampler.key(round=0, step=Step.ANSWERS),
+        )
+        return completion.text
+
+    def prompt(
+        self, earlier: Sequence[Example], question: str, *, number: int
+    ) -> Prompt:
+        """Writes the conversation, without the oldest turns where it is too long."""
+        room = self.sampler.context - self.decoding.max_new_tokens
+        for oldest in range(len(earlier) + 1):
+            opening = self.sampler.template.next_answer(earlier[oldest:], question)
+            prompt, _ = self.sampler.prompt(
+                (), opening, id=str(number), number=number, new_tokens=0
+            )
+            if len(prompt.tokens) <= room:
+                break
+        return prompt
+
+
+class Conversation:
+    """What was asked and answered so far."""
+
+    def __init__(self, speakers: Sequence[Speaker]):
+        self.speakers = speakers
+        self.asked = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Begins a new conversation, whose samples are new ones as well."""
+        self._turns: list[list[Example]] = [[] for _ in self.speakers]
+
+    def ask(self, question: str) -> list[str]:
+        """Returns every speaker's answer; where one fails, nobody recalls it.
+
+        Raises:
+          InputError: as `Speaker.answer`.
+        """
+        answers = [
+            speaker.answer(turns, question, number=self.asked)
+            for speaker, turns in zip(self.speakers, self._turns, strict=True)
+        ]
+        origin = f"turn-{self.asked:04d}"
+        self.asked += 1
+        for turns, answer in zip(self._turns, answers, strict=True):
+            turns.append(Example(question=question, answer=answer, origin=origin))
+        return answers

@@ -1,0 +1,205 @@
+"""Continues the prompts of a JSONL file with a model.
+
+    python -m isara_jax.tools.generate --model=ANY --input=IN.jsonl --output=OUT.jsonl
+
+A line of the input is {"prompt": TEXT}, which is continued as it is, or
+{"question": TEXT}, which is written with --template and answered; a file holds one of
+the two kinds. A line may name its "id", a text or a whole number, which is its line's
+number otherwise; other fields are ignored. A line of the output has the fields id,
+text, finish ("eos", "stop" or "length"), prompt_tokens, new_tokens and log_probability
+(of the new tokens, in nats, before any decoding rule), in the order of the input.
+
+A sample follows from --seed and its place in the input; in float32 --slots changes
+nothing but the rounding of its log-probability. Until all are there they grow in
+OUT.jsonl.partial, where the same command goes on after a stop. OUT.jsonl.settings.json
+keeps what they were made with: an output that is complete is left alone, and one of
+other settings is refused.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Literal
+
+from absl import flags
+
+from isara_jax.command import start
+from isara_jax.engine.batches import Prompt
+from isara_jax.engine.decoding import Decoding
+from isara_jax.errors import InputError
+from isara_jax.manifest import hash_bytes, hash_weights
+from isara_jax.models.decoder import Decoder
+from isara_jax.prompts import ConversationTemplate, Template, make_template
+from isara_jax.runtime.compilation import keep_compiled
+from isara_jax.runtime.mesh import make_mesh
+from isara_jax.runtime.progress import say
+from isara_jax.runtime.signals import StopRequested, StopSignal
+from isara_jax.sampler import Sampler, Step, sample_into
+from isara_jax.sections import (
+    EngineConfig,
+    Section,
+    define_sections,
+    result_values,
+    sections_from_flags,
+)
+from isara_jax.tools.completions import Output, Request, read_requests
+from isara_jax.tools.writer import Writer, open_writer
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """What is continued, how it is written down, and where the completions go."""
+
+    model: str = field(
+        default="",
+        metadata={
+            "help": "a Hugging Face folder, a .gguf file, a hub id, or package:NAME"
+        },
+    )
+    input: str = field(
+        default="", metadata={"help": "JSONL of prompts or of questions"}
+    )
+    output: str = field(
+        default="",
+        metadata={"help": "JSONL of the completions", "operational": True},
+    )
+    template: Literal["paper", "paper_spaced", "chat"] = field(
+        default="paper",
+        metadata={
+            "help": "how a question is written: the paper's text; the same, to which "
+            "a space before an answer was trained; or the model's own chat format"
+        },
+    )
+    stop: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "a text that ends a continuation and is cut off, besides those of "
+            "a question's template; the flag may be given more than once"
+        },
+    )
+    slots: int = field(
+        default=32,
+        metadata={"help": "prompts that are continued at once", "operational": True},
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("model", "input", "output"):
+            if not getattr(self, name):
+                raise InputError(f"--{name}: must be given")
+        if "" in self.stop:
+            raise InputError("--stop: must not be empty")
+        if self.slots < 1:
+            raise InputError(f"--slots={self.slots}: must be at least 1")
+
+
+SECTIONS = {
+    "job": Section(kind=GenerateConfig, prefix="", defaults={}),
+    "decoding": Section(kind=Decoding, prefix="", defaults={"max_new_tokens": 128}),
+    "engine": Section(kind=EngineConfig, prefix="", defaults={}),
+}
+
+
+def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Continues every prompt that is not continued yet."""
+    sections = sections_from_flags(SECTIONS, flag_values)
+    job, engine = sections["job"], sections["engine"]
+    requests = read_requests(Path(job.input))
+    writer = open_writer(job.model)
+    template = stopping_template(job, kind=requests[0].kind, writer=writer)
+    keep_compiled(engine.compilation_cache)
+    mesh = make_mesh(data=engine.mesh_data, model=engine.mesh_model)
+    output = Output(Path(job.output))
+    output.open(
+        {
+            **result_values(SECTIONS, flag_values),
+            "hash of the model": hash_weights(writer.source),
+            "hash of the input": hash_bytes(Path(job.input).read_bytes()),
+        }
+    )
+    if output.path.exists():
+        say(f"{output.path}: is complete, nothing is left to do")
+    else:
+        with StopSignal() as signal:
+            complete(
+                requests,
+                output,
+                model=partial(writer.load, engine=engine, mesh=mesh),
+                sampler=writer.sampler(
+                    template,
+                    engine=engine,
+                    slots=job.slots,
+                    mesh=mesh,
+                    check=partial(refuse_to_go_on, signal),
+                ),
+                decoding=sections["decoding"],
+            )
+    print(output.path)
+
+
+def complete(
+    requests: Sequence[Request],
+    output: Output,
+    *,
+    model: Callable[[], Decoder],
+    sampler: Sampler,
+    decoding: Decoding,
+) -> None:
+    """Samples into the partial output what it lacks, and makes it the output."""
+    sample_into(
+        output.partial,
+        [
+            to_prompt(request, number=number, sampler=sampler)
+            for number, request in enumerate(requests)
+        ],
+        model=cache(model),
+        sampler=sampler,
+        decoding=decoding,
+        round=0,
+        step=Step.ANSWERS,
+        stage="completions",
+        describe=lambda completion: {
+            "id": completion.id,
+            "text": completion.text,
+            "finish": completion.finish,
+            "prompt_tokens": completion.prompt_tokens,
+            "new_tokens": len(completion.tokens),
+            "log_probability": completion.log_probability,
+        },
+    )
+    output.finish(requests)
+
+
+def to_prompt(request: Request, *, number: int, sampler: Sampler) -> Prompt:
+    """Returns what the model continues, in token ids."""
+    opening = request.text
+    if request.kind == "question":
+        opening = sampler.template.open_answer(request.text.strip())
+    prompt, _ = sampler.prompt(
+        (), opening, id=str(request.id), number=number, new_tokens=0
+    )
+    return prompt
+
+
+def stopping_template(job: GenerateConfig, *, kind: str, writer: Writer) -> Template:
+    """Returns the template of the input's kind, with the user's stops as well."""
+    if kind == "prompt":
+        return ConversationTemplate(answer_lead="", stops=job.stop)
+    template = make_template(job.template, render=writer.tokenizer.render_chat)
+    return replace(template, stops=(*template.stops, *job.stop))
+
+
+def refuse_to_go_on(signal: StopSignal) -> None:
+    """Raises once a stop was asked for."""
+    if signal.requested:
+        raise StopRequested("asked to stop")
+
+
+def run() -> None:
+    """Starts the command."""
+    define_sections(SECTIONS)
+    start(work, module="isara_jax.tools.generate", to_save_memory="--slots")
+
+
+if __name__ == "__main__":
+    run()

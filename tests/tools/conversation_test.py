@@ -1,0 +1,120 @@
+"""What each speaker is given: its own earlier answers, as far as they fit."""
+
+import jax
+import pytest
+from scripted_engine import ScriptedEngine
+from tiny_llama import tiny_llama
+from tiny_run import tiny_tokenizer
+
+from isara_jax import sampler as engine_of
+from isara_jax.engine.decoding import Decoding
+from isara_jax.errors import InputError
+from isara_jax.prompts import make_template
+from isara_jax.runtime.mesh import make_mesh
+from isara_jax.sampler import Sampler
+from isara_jax.tools.conversation import Conversation, Speaker
+
+TOKENIZER = tiny_tokenizer()
+
+
+def make_speaker(name="A", *, template="paper_spaced", context=400):
+    return Speaker(
+        name=name,
+        model=tiny_llama(),
+        sampler=Sampler(
+            tokenizer=TOKENIZER,
+            template=make_template(template, render=TOKENIZER.render_chat),
+            mesh=make_mesh(data=1, model=1),
+            seed=3,
+            slots=1,
+            demo_tokens=0,
+            context=context,
+            check=lambda: None,
+        ),
+        decoding=Decoding(max_new_tokens=8),
+    )
+
+
+class Engine(ScriptedEngine):
+    """Answers 'yes 0', 'yes 1' and so on, counting its own calls."""
+
+    def completion(self, prompt):
+        self.text_of = lambda id: f"yes {len(self.batches) - 1}"
+        return super().completion(prompt)
+
+    @property
+    def texts(self):
+        prompts = (batch.prompts[0].tokens for batch in self.batches)
+        return [TOKENIZER.hugging_face.decode(tokens) for tokens in prompts]
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    scripted = Engine()
+    monkeypatch.setattr(engine_of, "generate_batch", scripted)
+    return scripted
+
+
+def test_every_speaker_recalls_its_own_answers(engine):
+    talk = Conversation([make_speaker(), make_speaker("B")])
+    assert talk.ask("is it true ?") == ["yes 0", "yes 1"]
+    assert talk.ask("who ran ?") == ["yes 2", "yes 3"]
+    first = "BEGINNING OF CONVERSATION: USER: is it true ? ASSISTANT:"
+    ending = (
+        "END OF CONVERSATION\n\nBEGINNING OF CONVERSATION: USER: who ran ? ASSISTANT:"
+    )
+    assert engine.texts == [
+        *(first, first),
+        *(f"{first} yes 0 {ending}", f"{first} yes 1 {ending}"),
+    ]
+
+
+def test_a_chat_is_written_in_the_model_s_format(engine):
+    talk = Conversation([make_speaker(template="chat")])
+    talk.ask("is it true ?")
+    talk.ask("who ran ?")
+    assert engine.texts[1] == (
+        "<|im_start|>user\nis it true ?<|im_end|>\n"
+        "<|im_start|>assistant\nyes 0<|im_end|>\n"
+        "<|im_start|>user\nwho ran ?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_what_is_forgotten_is_not_written_again_but_samples_stay_new(engine):
+    talk = Conversation([make_speaker()])
+    for _ in range(2):
+        talk.ask("is it true ?")
+        talk.forget()
+    assert engine.texts[0] == engine.texts[1]
+    assert [batch.prompts[0].number for batch in engine.batches] == [0, 1]
+    assert engine.keys[0] == engine.keys[1]
+
+
+def test_the_oldest_turns_give_way(engine):
+    one_turn = len(make_speaker().prompt((), "who ran ?", number=0).tokens)
+    # Room for two open turns and a half, and for the 8 new tokens.
+    talk = Conversation([make_speaker(context=5 * one_turn // 2 + 20)])
+    for question in ("is it true ?", "who ran ?", "what sat ?", "why ?"):
+        talk.ask(question)
+    last = engine.texts[-1]
+    assert "true" not in last and "what sat" in last and last.endswith("ASSISTANT:")
+    assert last.startswith("BEGINNING OF CONVERSATION: USER: ")
+
+
+def test_a_question_that_does_not_fit_is_recalled_by_nobody(engine):
+    talk = Conversation([make_speaker(context=300), make_speaker("B", context=40)])
+    with pytest.raises(InputError, match=r"fit the model's context of 40$"):
+        talk.ask("is it true ? " * 10)
+    talk.ask("who ran ?")
+    assert "true" not in engine.texts[-1] and "true" not in engine.texts[-2]
+
+
+def test_samples_follow_from_the_number_of_the_question():
+    speaker = make_speaker(context=128)
+
+    def ask(number):
+        return speaker.answer((), "who ran ?", number=number)
+
+    with jax.default_matmul_precision("highest"):
+        first, second, again = ask(0), ask(1), ask(0)
+    assert first == again != second
