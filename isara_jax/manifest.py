@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from isara_jax.runtime.sources import ORBAX
+
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -79,6 +81,7 @@ def hash_weights(source: Path) -> str:
         for path in sorted(source.iterdir())
         if path.suffix in (*WEIGHTS, ".json") and path.is_file()
     ]
+    files += sorted(path for path in (source / ORBAX).rglob("*") if path.is_file())
     return hash_bytes(b"".join(path.name.encode() + _sampled(path) for path in files))
 
 

@@ -12,9 +12,9 @@ from isara_jax.models.card import front_matter, licence_words
 from isara_jax.models.families import LanguageModel
 from isara_jax.models.load import named_tensors
 from isara_jax.models.save import save_hugging_face
-from isara_jax.models.weights import ORBAX
 from isara_jax.runtime.checkpoint import save_stream
 from isara_jax.runtime.folders import appearing
+from isara_jax.runtime.sources import ORBAX
 from isara_jax.runtime.tokenizer import Tokenizer
 from isara_jax.workdir import Records, Workdir, read_json, write_text
 

@@ -191,7 +191,7 @@ WRONG_INPUT = {
     "model of another architecture": (
         lambda r: set_attribute(r.model / "config.json", model_type="mamba"),
         "model",
-        "model_type='mamba', expected 'llama'",
+        "model_type='mamba', expected one of llama",
     ),
     "model of an unknown attribute": (
         lambda r: set_attribute(r.model / "config.json", logit_softcap=30.0),

@@ -71,6 +71,14 @@ def test_a_model_s_hash_is_of_its_weights_and_its_configs(folder, name, content)
     assert hash_weights(folder) != before
 
 
+def test_what_orbax_reads_counts_too(folder):
+    before = hash_weights(folder)
+    (folder / "orbax/d").mkdir(parents=True)
+    assert hash_weights(folder) == before
+    (folder / "orbax/d/0123").write_bytes(b"weights")
+    assert hash_weights(folder) != before
+
+
 def test_a_model_s_hash_is_of_nothing_else(folder):
     before = hash_weights(folder)
     (folder / "README.md").write_text("Another card")

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from isara_jax.models.weights import ORBAX
+from isara_jax.runtime.sources import ORBAX
 from isara_jax.workdir import write_text
 
 

@@ -13,8 +13,9 @@ from isara_jax.models.families import ModelConfig
 from isara_jax.models.load import read_tensors
 from isara_jax.models.save import write_description
 from isara_jax.models.shards import write_safetensors
-from isara_jax.models.weights import ORBAX, Weights
+from isara_jax.models.weights import Weights
 from isara_jax.runtime.checkpoint import save_stream
+from isara_jax.runtime.sources import ORBAX
 from isara_jax.runtime.tokenizer import Tokenizer
 from isara_jax.workdir import read_json, write_json
 

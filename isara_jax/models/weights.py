@@ -18,9 +18,7 @@ from isara_jax.errors import InputError
 from isara_jax.models.shards import tensor_readers
 from isara_jax.runtime.checkpoint import read_tensor, stored_tensors
 from isara_jax.runtime.gguf_file import read_gguf
-
-# The part of a model's folder that Orbax reads: a flat tree of Hugging Face's tensors.
-ORBAX = "orbax"
+from isara_jax.runtime.sources import ORBAX
 
 GGUF_LAYER_NAMES = {
     "attn_norm": "input_layernorm",

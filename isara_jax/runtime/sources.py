@@ -11,14 +11,16 @@ from pathlib import Path, PurePath
 
 from isara_jax.errors import EnvironmentFailure, InputError
 
+# The part of a model's folder that Orbax reads: a flat tree of Hugging Face's tensors.
+ORBAX = "orbax"
 _PACKAGE = "package:"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
 _WEIGHTS = (".safetensors", ".gguf")
-_ORBAX = "orbax"  # the part of a model's folder that Orbax reads
 _WANTED_OF_HUB = (
     *("*.safetensors", "*.gguf", "*.json"),
     *("*.model", "*.txt", "*.jinja"),
+    *("README.md", "LICENSE*", "USE_POLICY*"),
 )
 _HOW_TO_CONVERT = (
     "a pickle runs code when it is read; convert it on a machine that trusts it: load "
@@ -54,7 +56,7 @@ def locate(source: str) -> Path:
 def _without_pickles(path: Path) -> Path:
     if path.is_dir():
         suffixes = {file.suffix for file in path.iterdir()}
-        has_weights = suffixes.intersection(_WEIGHTS) or (path / _ORBAX).is_dir()
+        has_weights = suffixes.intersection(_WEIGHTS) or (path / ORBAX).is_dir()
         if suffixes.intersection(_PICKLES) and not has_weights:
             raise InputError(f"{path}: its only weights are pickles; {_HOW_TO_CONVERT}")
     elif path.suffix in _PICKLES:

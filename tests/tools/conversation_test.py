@@ -9,6 +9,7 @@ from tiny_run import tiny_tokenizer
 from isara_jax import sampler as engine_of
 from isara_jax.engine.decoding import Decoding
 from isara_jax.errors import InputError
+from isara_jax.examples import Example
 from isara_jax.prompts import make_template
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.sampler import Sampler
@@ -90,15 +91,20 @@ def test_what_is_forgotten_is_not_written_again_but_samples_stay_new(engine):
     assert engine.keys[0] == engine.keys[1]
 
 
-def test_the_oldest_turns_give_way(engine):
-    one_turn = len(make_speaker().prompt((), "who ran ?", number=0).tokens)
-    # Room for two open turns and a half, and for the 8 new tokens.
-    talk = Conversation([make_speaker(context=5 * one_turn // 2 + 20)])
-    for question in ("is it true ?", "who ran ?", "what sat ?", "why ?"):
-        talk.ask(question)
-    last = engine.texts[-1]
-    assert "true" not in last and "what sat" in last and last.endswith("ASSISTANT:")
-    assert last.startswith("BEGINNING OF CONVERSATION: USER: ")
+def test_the_oldest_turns_give_way_to_the_new_tokens():
+    turns = [
+        Example(question=f"who {did} ?", answer="The cat.", origin=did)
+        for did in ("sat", "ran", "slept")
+    ]
+
+    def prompt(earlier, context):
+        return make_speaker(context=context).prompt(earlier, "what ?", number=0)
+
+    whole, shorter = prompt(turns, 1000), prompt(turns[1:], 1000)
+    needed = len(whole.tokens) + 8
+    assert prompt(turns, needed) == whole
+    assert prompt(turns, needed - 1) == shorter != whole
+    assert prompt(turns, 0) == prompt([], 1000)
 
 
 def test_a_question_that_does_not_fit_is_recalled_by_nobody(engine):
