@@ -82,7 +82,8 @@ def test_wrong_input_is_one_sentence(argument, sentence):
 def test_a_terminal_has_a_prompt_and_ends_at_an_interrupt(model):
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        command(model, f"--other={model}"),
+        # A job in the background is started deaf to SIGINT, and so are its children.
+        ["env", "--default-signal=INT", *command(model, f"--other={model}")],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -98,6 +99,7 @@ def test_a_terminal_has_a_prompt_and_ends_at_an_interrupt(model):
         assert process.wait(timeout=60) == 0
     finally:
         process.kill()
+        process.wait()
         os.close(ours)
 
 
