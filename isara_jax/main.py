@@ -6,19 +6,16 @@ The same command again goes on where a stopped run was. WORKSPACE.md tells what 
 run's folder holds.
 """
 
-import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import jax
-from absl import app, flags, logging
+from absl import app, flags
 
 from isara_jax import config as configuration
 from isara_jax.align import Run, align
 from isara_jax.answers import Retriever
+from isara_jax.command import exit_code, parse
 from isara_jax.config import Config, config_from_flags, define_flags, result_flags
-from isara_jax.errors import GO_ON, EnvironmentFailure, InputError
 from isara_jax.examples import HeldOut, Pool, read_heldout, read_seeds
 from isara_jax.manifest import facts
 from isara_jax.models.load import abstract_model, load_config, load_licence, load_model
@@ -44,28 +41,12 @@ flags.adopt_module_key_flags(configuration)
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the job; returns 2 where the input is at fault, 1 where the machine is."""
-    try:
-        if len(arguments) > 1:
-            raise InputError(f"{arguments[1]}: not understood, all input is a --flag")
-        work(config_from_flags())
-    except InputError as error:
-        return _stop(str(error), code=2)
-    except StopRequested:
-        again = shlex.join([sys.executable, "-m", "isara_jax.main", *sys.argv[1:]])
-        return _stop(f"Stopped; all work so far is kept. To go on: {again}", code=1)
-    except (EnvironmentFailure, FloatingPointError) as error:
-        return _stop(str(error), code=1)
-    except OSError as error:
-        return _stop(f"{error}: {GO_ON}", code=1)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return _stop(
-            "The device is out of memory; lower --slots or --train_batch "
-            f"({str(error).splitlines()[0]})",
-            code=1,
-        )
-    return 0
+    return exit_code(
+        arguments,
+        work=lambda: work(config_from_flags()),
+        module="isara_jax.main",
+        to_save_memory="--slots or --train_batch",
+    )
 
 
 def work(config: Config) -> None:
@@ -177,23 +158,6 @@ def hand_over(run: Run, *, base: str, model: Path) -> None:
         base=base,
         license=load_licence(model),
     )
-
-
-def parse(arguments: Sequence[str]) -> list[str]:
-    """Parses the flags; a wrong one ends in a sentence and exit code 2."""
-    try:
-        remaining: list[str] = flags.FLAGS(list(arguments))
-    except flags.Error as error:
-        sys.exit(_stop(str(error), code=2))
-    if flags.FLAGS["verbosity"].using_default_value:
-        # app.run would choose INFO, at which libraries tell every step they take.
-        logging.set_verbosity(logging.WARNING)
-    return remaining
-
-
-def _stop(sentence: str, *, code: int) -> int:
-    print(sentence, file=sys.stderr)
-    return code
 
 
 def run() -> None:

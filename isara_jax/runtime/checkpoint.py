@@ -6,6 +6,7 @@ of a target, a tensor of a stream by its name.
 
 import logging
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,6 +139,21 @@ def _stored(path: Path) -> Any:
 
 @contextmanager
 def _writing(path: Path, again: str) -> Iterator[None]:
+    """Says a disk's failure in one sentence.
+
+    Orbax closes its event loop at the first write that fails. Each of the others finds
+    the loop closed, at any time after, and would print a traceback of its own: what
+    drops those is taken away only where all was written.
+    """
+    shown = sys.unraisablehook
+
+    def but_late_writes(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            shown(unraisable)
+
+    sys.unraisablehook = but_late_writes
+    logger = logging.getLogger("asyncio")
+    logger.addFilter(_is_no_late_write)
     try:
         yield
     except (ValueError, OSError) as error:
@@ -145,6 +161,12 @@ def _writing(path: Path, again: str) -> Iterator[None]:
             f"{path}: cannot be written ({_first_line(error).rpartition(': ')[2]}): "
             f"{again}"
         ) from None
+    logger.removeFilter(_is_no_late_write)
+    sys.unraisablehook = shown
+
+
+def _is_no_late_write(record: logging.LogRecord) -> bool:
+    return "exception was never retrieved" not in record.getMessage()
 
 
 @contextmanager

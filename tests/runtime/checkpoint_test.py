@@ -231,14 +231,16 @@ def test_a_disk_that_does_not_take_it_ends_the_process_at_once(tmp_path, fault):
         "from isara_jax.errors import EnvironmentFailure\n"
         "from isara_jax.runtime.checkpoint import save_tree\n"
         "noise = jax.random.normal(jax.random.key(0), (50_000,))\n"
+        "tree = {str(n): noise for n in range(20)}\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "try:\n"
-        "    save_tree(pathlib.Path(sys.argv[1]), {'a': noise})\n"
+        "    save_tree(pathlib.Path(sys.argv[1]), tree)\n"
         "except EnvironmentFailure as error:\n"
         "    print(error)\n",
         tmp_path / ("file/checkpoint" if fault == "no folder" else "checkpoint"),
     )
     assert "checkpoint: cannot be written (" in failed.stdout
+    assert "Traceback" not in failed.stderr
     assert not (tmp_path / "checkpoint").exists()
 
 
