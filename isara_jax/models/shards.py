@@ -17,8 +17,9 @@ from isara_jax.workdir import read_json, write_json
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 10**9
-# Rotary frequencies, which follow from the configuration.
-DERIVED_TENSORS = re.compile(r"rotary_emb\.inv_freq$")
+# Rotary frequencies, which follow from the configuration, and what safe-rlhf's trainer
+# keeps to normalise scores, which models that do not normalise carry all the same.
+DERIVED_TENSORS = re.compile(r"rotary_emb\.inv_freq$|^normalizer\.(mean|var|count)$")
 
 Readers = dict[str, Callable[[], np.ndarray]]
 

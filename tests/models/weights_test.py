@@ -88,11 +88,17 @@ def test_two_files_hold_one_tensor(tmp_path):
         open_safetensors(tmp_path)
 
 
-def test_derived_tensors_are_left_out(tmp_path):
-    save_file(
-        {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2), "a": np.ones(1)},
-        tmp_path / "model.safetensors",
-    )
+@pytest.mark.parametrize(
+    "derived",
+    [
+        "model.layers.0.self_attn.rotary_emb.inv_freq",
+        "normalizer.mean",
+        "normalizer.var",
+        "normalizer.count",
+    ],
+)
+def test_derived_tensors_are_left_out(tmp_path, derived):
+    save_file({derived: np.ones(2), "a": np.ones(1)}, tmp_path / "model.safetensors")
     assert set(open_safetensors(tmp_path).readers) == {"a"}
 
 
