@@ -1,0 +1,125 @@
+"""The slots: a KV cache in which every row has its own length, and a step over it.
+
+A row's positions lie from column 0 on, so what a row computes depends on nothing but
+the row. Positions that all rows share, a common beginning of the prompts, are kept once.
+Keys lie with their positions last: on CPU their product with a query reads them in
+order and is three times as fast as the other way round.
+"""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from isara_jax.engine.stack import Stack, block_sizes, run_blocks
+from isara_jax.models.decoder import Attend
+from isara_jax.models.layers import Piece, attention_over
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class SlotCache:
+    """Keys and values a block of layers: keys [l, B, K, H, S], values [l, B, K, S, H].
+
+    `shared_keys` and `shared_values` are those of the first `shared` positions of every
+    row, with B = 1 and room for P. `lengths` counts a row's own positions after these.
+    """
+
+    keys: tuple[Float[Array, "_ B K H S"], ...]
+    values: tuple[Float[Array, "_ B K S H"], ...]
+    shared_keys: tuple[Float[Array, "_ 1 K H P"], ...]
+    shared_values: tuple[Float[Array, "_ 1 K P H"], ...]
+    shared: Int[Array, ""]
+    lengths: Int[Array, " B"]
+
+
+def empty_slots(stack: Stack, *, rows: int, capacity: int, shared: int) -> SlotCache:
+    """Returns slots with nothing written and room for so many positions."""
+
+    def keys(rows: int, room: int) -> tuple[Array, ...]:
+        return _zeros(stack, lambda c: (rows, c.kv_heads, c.head_size, room))
+
+    def values(rows: int, room: int) -> tuple[Array, ...]:
+        return _zeros(stack, lambda c: (rows, c.kv_heads, room, c.head_size))
+
+    return SlotCache(
+        keys=keys(rows, capacity),
+        values=values(rows, capacity),
+        shared_keys=keys(1, shared),
+        shared_values=values(1, shared),
+        shared=jnp.zeros((), jnp.int32),
+        lengths=jnp.zeros(rows, jnp.int32),
+    )
+
+
+def _zeros(stack: Stack, shape) -> tuple[Array, ...]:
+    dtype = jax.tree.leaves(stack.blocks[0])[0].dtype
+    return tuple(
+        jnp.zeros((layers, *shape(stack.model.config)), dtype)
+        for layers in block_sizes(stack)
+    )
+
+
+def step(
+    stack: Stack, tokens: Int[Array, " B"], cache: SlotCache
+) -> tuple[Float[Array, "B D"], SlotCache]:
+    """Runs one more token a row and writes it at the row's end.
+
+    Nothing is written in a row that is full. `lengths` are left to the caller.
+    """
+    rows = jnp.arange(tokens.shape[0])
+    positions = (cache.shared + cache.lengths)[:, None]
+    window = stack.model.config.window
+    own = jnp.arange(cache.values[0].shape[3])
+    own_visible = own <= cache.lengths[:, None]
+    early = jnp.arange(cache.shared_values[0].shape[3])
+    early_visible = jnp.broadcast_to(early < cache.shared, (len(rows), early.size))
+    if window:
+        own_visible &= own > cache.lengths[:, None] - window
+        early_visible &= early > positions - window
+
+    def attend(block: tuple, number: Array) -> Attend:
+        keys, values, shared_keys, shared_values = block
+
+        def attended(q: Array, k: Array, v: Array) -> tuple[Array, tuple]:
+            at = cache.lengths
+            longer_keys = keys.at[number, rows, :, :, at].set(k[:, 0])
+            longer_values = values.at[number, rows, :, at].set(v[:, 0])
+            pieces = [
+                Piece(
+                    longer_keys[number].swapaxes(2, 3),
+                    longer_values[number],
+                    own_visible[:, None],
+                )
+            ]
+            if early.size:
+                pieces.append(
+                    Piece(
+                        shared_keys[number].swapaxes(2, 3),
+                        shared_values[number],
+                        early_visible[:, None],
+                    )
+                )
+            mixed = attention_over(q, pieces)
+            return mixed, (longer_keys, longer_values, shared_keys, shared_values)
+
+        return attended
+
+    x, blocks = run_blocks(
+        stack,
+        stack.model.embed(tokens[:, None], positions),
+        positions=positions,
+        caches=tuple(
+            zip(
+                cache.keys,
+                cache.values,
+                cache.shared_keys,
+                cache.shared_values,
+                strict=True,
+            )
+        ),
+        attend=attend,
+    )
+    keys, values, _, _ = zip(*blocks, strict=True)
+    return x[:, 0], replace(cache, keys=keys, values=values)

@@ -1,0 +1,87 @@
+"""A model's layers cut into blocks, and one pass over them.
+
+Within a block the layers are scanned; the blocks follow each other in the program. On
+CPU every layer is its own block: a scan copies a layer's weights and cache out of the
+stack before each product, which there costs more than the arithmetic. Elsewhere all
+layers are one block, which compiles in a time that does not grow with depth.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from isara_jax.models.decoder import Attend, Decoder
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """A model, and its layers as blocks of [l, ...] arrays, l layers each."""
+
+    model: Decoder
+    blocks: tuple[Any, ...]
+
+
+def stacked(model: Decoder) -> Stack:
+    """Cuts the layers as suits the platform; on CPU that copies them."""
+    if jax.default_backend() != "cpu":
+        return Stack(model=model, blocks=(model.layers,))
+    count = jax.tree.leaves(model.layers)[0].shape[0]
+    blocks = tuple(_cut(model.layers, jnp.int32(number)) for number in range(count))
+    return Stack(model=model, blocks=blocks)
+
+
+def block_sizes(stack: Stack) -> tuple[int, ...]:
+    """Returns how many layers each block holds."""
+    return tuple(jax.tree.leaves(block)[0].shape[0] for block in stack.blocks)
+
+
+def run_blocks(
+    stack: Stack,
+    x: Array,
+    *,
+    positions: Array,
+    caches: tuple[Any, ...],
+    attend: Callable[[Any, Array], Attend],
+) -> tuple[Array, tuple[Any, ...]]:
+    """Runs x through all layers; returns it with the caches that attention wrote.
+
+    Args:
+      caches: for every block the arrays of its layers, [l, ...].
+      attend: takes a block's cache and the number of a layer in it; the function that
+        it returns gives what was attended and the block's cache.
+    """
+    after = []
+    for block, cache in zip(stack.blocks, caches, strict=True):
+        layer_pass = partial(
+            _layer_pass, stack.model, positions=positions, attend=attend
+        )
+        count = jax.tree.leaves(block)[0].shape[0]
+        (x, cache), _ = jax.lax.scan(layer_pass, (x, cache), (jnp.arange(count), block))
+        after.append(cache)
+    return stack.model.finish(x), tuple(after)
+
+
+def _layer_pass(
+    model: Decoder,
+    carry: tuple[Array, Any],
+    numbered: tuple[Array, Any],
+    *,
+    positions: Array,
+    attend: Callable[[Any, Array], Attend],
+) -> tuple[tuple[Array, Any], None]:
+    x, cache = carry
+    number, layer = numbered
+    return model.run_layer(layer, x, positions, attend(cache, number)), None
+
+
+@jax.jit
+def _cut(layers: Any, number: Int[Array, ""]) -> Any:
+    return jax.tree.map(
+        lambda array: jax.lax.dynamic_slice_in_dim(array, number, 1), layers
+    )
