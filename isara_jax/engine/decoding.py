@@ -1,11 +1,21 @@
-"""How the next token is chosen, as a value, and the rules as functions of logits."""
+"""How the next token is chosen, as a value, and the choice itself."""
 
 from dataclasses import dataclass, field
+from math import inf, isfinite
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
+from isara_jax.engine.rules import (
+    Texts,
+    decay_length,
+    keep_likely,
+    keep_nucleus,
+    penalise_repetition,
+    repeated_ngrams,
+    rule_out_early_ends,
+)
 from isara_jax.errors import InputError
 
 
@@ -31,6 +41,35 @@ class Decoding:
     no_repeat_ngram: int = field(
         default=0, metadata={"help": "forbid to repeat any n tokens in a row; 0: off"}
     )
+    min_p: float = field(
+        default=0.0,
+        metadata={"help": "sample among tokens this likely, the best being 1; 0: all"},
+    )
+    min_new_tokens: int = field(
+        default=0, metadata={"help": "forbid to end before so many tokens; 0: off"}
+    )
+    length_decay_start: int = field(
+        default=0,
+        metadata={"help": "tokens after which the end grows likelier step by step"},
+    )
+    length_decay_factor: float = field(
+        default=1.0,
+        metadata={"help": "growth a token of the end's score after that; 1: off"},
+    )
+    beams: int = field(
+        default=1,
+        metadata={
+            "help": "continuations kept side by side, the best of which is returned: "
+            "beam search at temperature 0, beam-sample above; 1: no beams"
+        },
+    )
+    length_penalty: float = field(
+        default=1.0,
+        metadata={
+            "help": "beams are ranked by log-probability / length^this: above 0 "
+            "favours long ones"
+        },
+    )
 
     def __post_init__(self) -> None:
         rules = {
@@ -40,8 +79,27 @@ class Decoding:
             "top_p": (0 < self.top_p <= 1, "in (0, 1]"),
             "repetition_penalty": (self.repetition_penalty > 0, "> 0"),
             "no_repeat_ngram": (self.no_repeat_ngram >= 0, ">= 0"),
+            "min_p": (0 <= self.min_p <= 1, "in [0, 1]"),
+            "min_new_tokens": (
+                0 <= self.min_new_tokens <= self.max_new_tokens,
+                f"from 0 to max_new_tokens={self.max_new_tokens}",
+            ),
+            "length_decay_start": (self.length_decay_start >= 0, ">= 0"),
+            "length_decay_factor": (0 < self.length_decay_factor < inf, "> 0, finite"),
+            "beams": (self.beams >= 1, ">= 1"),
+            "length_penalty": (isfinite(self.length_penalty), "finite"),
         }
-        for name, (holds, rule) in rules.items():
+        combinations = {
+            "length_decay_start": (
+                self.length_decay_start == 0 or self.length_decay_factor != 1,
+                "0 where length_decay_factor is 1",
+            ),
+            "length_penalty": (
+                self.length_penalty == 1 or self.beams > 1,
+                "1 where there are no beams",
+            ),
+        }
+        for name, (holds, rule) in (*rules.items(), *combinations.items()):
             if not holds:
                 raise InputError(f"{name}={getattr(self, name)}: must be {rule}")
 
@@ -51,10 +109,14 @@ class Decoding:
         greedy = self.temperature == 0
         return Form(
             greedy=greedy,
+            beams=self.beams,
             penalised=self.repetition_penalty != 1,
             no_repeat_ngram=self.no_repeat_ngram,
+            prolonged=self.min_new_tokens > 0,
+            decayed=self.length_decay_factor != 1,
             top_k=0 if greedy else self.top_k,
             nucleus=self.top_p < 1 and not greedy,
+            likely=self.min_p > 0 and not greedy,
         )
 
     @property
@@ -63,7 +125,12 @@ class Decoding:
         return Strengths(
             temperature=jnp.float32(self.temperature or 1.0),
             top_p=jnp.float32(self.top_p),
+            min_p=jnp.float32(self.min_p),
             repetition_penalty=jnp.float32(self.repetition_penalty),
+            min_new_tokens=jnp.int32(self.min_new_tokens),
+            length_decay_start=jnp.int32(self.length_decay_start),
+            length_decay_factor=jnp.float32(self.length_decay_factor),
+            length_penalty=jnp.float32(self.length_penalty),
         )
 
 
@@ -72,10 +139,14 @@ class Form:
     """The static part of a `Decoding`."""
 
     greedy: bool
+    beams: int
     penalised: bool
     no_repeat_ngram: int
+    prolonged: bool
+    decayed: bool
     top_k: int
     nucleus: bool
+    likely: bool
 
 
 @jax.tree_util.register_dataclass
@@ -85,7 +156,12 @@ class Strengths:
 
     temperature: Float[Array, ""]
     top_p: Float[Array, ""]
+    min_p: Float[Array, ""]
     repetition_penalty: Float[Array, ""]
+    min_new_tokens: Int[Array, ""]
+    length_decay_start: Int[Array, ""]
+    length_decay_factor: Float[Array, ""]
+    length_penalty: Float[Array, ""]
 
 
 def choose(
@@ -93,20 +169,12 @@ def choose(
     form: Form,
     *,
     strengths: Strengths,
-    history: Int[Array, "B S"],
-    segments: Int[Array, "B S"],
-    seen: Bool[Array, "B V"],
+    texts: Texts,
+    eos: Int[Array, " E"],
     keys: Key[Array, " B"],
 ) -> Int[Array, " B"]:
     """Chooses a token a row; the row's key and nothing else decides its chance."""
-    scores, tokens = candidates(
-        logits,
-        form,
-        strengths=strengths,
-        history=history,
-        segments=segments,
-        seen=seen,
-    )
+    scores, tokens = candidates(logits, form, strengths=strengths, texts=texts, eos=eos)
     if form.greedy:
         chosen = jnp.argmax(scores, axis=-1)
     else:
@@ -119,75 +187,67 @@ def candidates(
     form: Form,
     *,
     strengths: Strengths,
-    history: Int[Array, "B S"],
-    segments: Int[Array, "B S"],
-    seen: Bool[Array, "B V"],
+    texts: Texts,
+    eos: Int[Array, " E"],
 ) -> tuple[Float[Array, "B C"], Int[Array, "B C"]]:
-    """Returns the logits to choose by and the tokens they are of; -inf: ruled out.
+    """Returns the scores to choose by and the tokens they are of; -inf: ruled out.
 
-    The rules apply in the order of transformers: repetition penalty, n-grams,
-    temperature, top-k, top-p. Of tokens that tie at the last place of the top-k the
-    lower ids are in.
+    The rules apply in the order of transformers: repetition penalty, n-grams, least
+    length, length decay, temperature, top-k, top-p, min-p. Of tokens that tie at the
+    last place of the top-k the lower ids are in. With beams the logits are
+    log-probabilities, and sampling leaves a beam a token more than there are ends.
     """
-    if form.penalised:
-        logits = penalise_repetition(
-            logits, seen=seen, penalty=strengths.repetition_penalty
-        )
-    if form.no_repeat_ngram:
-        banned = repeated_ngrams(
-            history,
-            segments=segments,
-            length=form.no_repeat_ngram,
-            vocabulary=logits.shape[1],
-        )
-        logits = jnp.where(banned, -jnp.inf, logits)
-    logits = logits / strengths.temperature
-    if not (form.top_k or form.nucleus):
-        return logits, jnp.broadcast_to(jnp.arange(logits.shape[1]), logits.shape)
-    count = min(form.top_k or logits.shape[1], logits.shape[1])
-    best, tokens = jax.lax.top_k(logits, count)
+    scores = _ruled(logits, form, strengths=strengths, texts=texts, eos=eos)
+    scores = scores / strengths.temperature
+    vocabulary = scores.shape[1]
+    if not (form.top_k or form.nucleus or form.likely):
+        return scores, jnp.broadcast_to(jnp.arange(vocabulary), scores.shape)
+    least = tokens_beyond_ends(eos) if form.beams > 1 else 1
+    count = max(form.top_k, least) if form.top_k else vocabulary
+    best, tokens = jax.lax.top_k(scores, min(count, vocabulary))
     if form.nucleus:
-        best = keep_nucleus(best, top_p=strengths.top_p)
+        best = keep_nucleus(best, top_p=strengths.top_p, least=least)
+    if form.likely:
+        best = keep_likely(best, min_p=strengths.min_p, least=least)
     return best, tokens
 
 
-def penalise_repetition(
-    logits: Float[Array, "B V"], *, seen: Bool[Array, "B V"], penalty: Float[Array, ""]
-) -> Float[Array, "B V"]:
-    """Divides the positive and multiplies the negative logits of seen tokens."""
-    scaled = jnp.where(logits < 0, logits * penalty, logits / penalty)
-    return jnp.where(seen, scaled, logits)
+def tokens_beyond_ends(eos: Int[Array, " E"]) -> int:
+    """Returns how many tokens a beam needs so that one of them does not end it."""
+    return max(2, eos.shape[0] + 1)
 
 
-def repeated_ngrams(
-    history: Int[Array, "B S"],
+def _ruled(
+    scores: Float[Array, "B V"],
+    form: Form,
     *,
-    segments: Int[Array, "B S"],
-    length: int,
-    vocabulary: int,
-) -> Bool[Array, "B V"]:
-    """Marks the tokens that would end an n-gram which the row already holds.
-
-    The newest token of every row stands where its written positions end; all rows end
-    at one slot.
-    """
-    rows, slots = history.shape
-    written = segments != 0
-    end = jnp.max(jnp.where(written, jnp.arange(slots), -1)) + 1
-    repeats = written
-    for back in range(1, length):
-        newest = jnp.take(history, jnp.maximum(end - back, 0), axis=1)
-        earlier = jnp.roll(history, back, axis=1)
-        inside = jnp.roll(written, back, axis=1) & (jnp.arange(slots) >= back)
-        repeats &= (earlier == newest[:, None]) & inside
-    marks = jnp.zeros((rows, vocabulary), bool)
-    return marks.at[jnp.arange(rows)[:, None], history].max(repeats)
-
-
-def keep_nucleus(
-    best: Float[Array, "B C"], *, top_p: Float[Array, ""]
-) -> Float[Array, "B C"]:
-    """Rules out, of logits from the best down, those that follow `top_p` in sum."""
-    probabilities = jax.nn.softmax(best)
-    before = jnp.cumsum(probabilities, axis=-1) - probabilities
-    return jnp.where(before < top_p, best, -jnp.inf)
+    strengths: Strengths,
+    texts: Texts,
+    eos: Int[Array, " E"],
+) -> Float[Array, "B V"]:
+    """Applies the rules that hold whether a token is sampled or the best is taken."""
+    if form.penalised:
+        scores = penalise_repetition(
+            scores, seen=texts.seen, penalty=strengths.repetition_penalty
+        )
+    if form.no_repeat_ngram:
+        repeated = repeated_ngrams(
+            texts, length=form.no_repeat_ngram, vocabulary=scores.shape[1]
+        )
+        scores = jnp.where(repeated, -jnp.inf, scores)
+    if form.prolonged:
+        scores = rule_out_early_ends(
+            scores,
+            eos=eos,
+            generated=texts.generated,
+            least=strengths.min_new_tokens,
+        )
+    if form.decayed:
+        scores = decay_length(
+            scores,
+            eos=eos,
+            generated=texts.generated,
+            start=strengths.length_decay_start,
+            factor=strengths.length_decay_factor,
+        )
+    return scores

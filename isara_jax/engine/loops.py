@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from isara_jax.engine.batches import Shape
 from isara_jax.engine.decoding import Form, Strengths, choose
+from isara_jax.engine.rules import Texts
 from isara_jax.models.decoder import Cache, Decoder, extend, prefill
 from isara_jax.runtime.mesh import Mesh, sharding_for
 
@@ -72,14 +73,15 @@ def decode(
     def step(state: DecodeState) -> DecodeState:
         slot = state.cache.length
         now = jax.vmap(jax.random.fold_in, (0, None))(keys, slot - first_slot)
-        token = choose(
-            state.logits,
-            form,
-            strengths=strengths,
+        texts = Texts(
             history=state.history,
             segments=state.cache.segments,
+            ends=jnp.broadcast_to(slot, keys.shape),
+            generated=jnp.broadcast_to(slot - first_slot, keys.shape),
             seen=state.seen,
-            keys=now,
+        )
+        token = choose(
+            state.logits, form, strengths=strengths, texts=texts, eos=eos, keys=now
         )
         own = jax.nn.log_softmax(state.logits)
         rows = jnp.arange(token.shape[0])

@@ -1,0 +1,121 @@
+"""The decoding rules as functions of scores, one a rule; -inf: the token is ruled out.
+
+`decoding.candidates` puts them in order. They are those of transformers, and so is
+every edge that shows in a text.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+# What the length decay may raise a score to: certain by far, and still finite after
+# the temperature. transformers lets it overflow, and then has nothing to draw from.
+HIGHEST = 1e30
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """What the rules look at: prompt and continuation of every row so far.
+
+        history   . . p p p c c . .
+        segments  0 0 1 1 1 1 1 ? ?     0: no part of the text
+                            ends=7      after the newest token
+                      generated=2       of the continuation
+
+    What stands from `ends` on counts for nothing, whatever its segment says.
+    """
+
+    history: Int[Array, "B S"]
+    segments: Int[Array, "B S"]
+    ends: Int[Array, " B"]
+    generated: Int[Array, " B"]
+    seen: Bool[Array, "B V"]
+
+
+def penalise_repetition(
+    scores: Float[Array, "B V"], *, seen: Bool[Array, "B V"], penalty: Float[Array, ""]
+) -> Float[Array, "B V"]:
+    """Divides the positive and multiplies the negative scores of seen tokens."""
+    scaled = jnp.where(scores < 0, scores * penalty, scores / penalty)
+    return jnp.where(seen, scaled, scores)
+
+
+def repeated_ngrams(
+    texts: Texts, *, length: int, vocabulary: int
+) -> Bool[Array, "B V"]:
+    """Marks the tokens that would end an n-gram which the row already holds."""
+    rows, slots = texts.history.shape
+    written = (texts.segments != 0) & (jnp.arange(slots) < texts.ends[:, None])
+    repeats = written
+    for back in range(1, length):
+        at = jnp.maximum(texts.ends - back, 0)[:, None]
+        newest = jnp.take_along_axis(texts.history, at, axis=1)
+        earlier = jnp.roll(texts.history, back, axis=1)
+        inside = jnp.roll(written, back, axis=1) & (jnp.arange(slots) >= back)
+        repeats &= (earlier == newest) & inside
+    marks = jnp.zeros((rows, vocabulary), bool)
+    return marks.at[jnp.arange(rows)[:, None], texts.history].max(repeats)
+
+
+def rule_out_early_ends(
+    scores: Float[Array, "B V"],
+    *,
+    eos: Int[Array, " E"],
+    generated: Int[Array, " B"],
+    least: Int[Array, ""],
+) -> Float[Array, "B V"]:
+    """Rules the ends out of rows with fewer than `least` tokens of continuation."""
+    early = (generated < least)[:, None]
+    return jnp.where(early & _is_eos(scores, eos), -jnp.inf, scores)
+
+
+def decay_length(
+    scores: Float[Array, "B V"],
+    *,
+    eos: Int[Array, " E"],
+    generated: Int[Array, " B"],
+    start: Int[Array, ""],
+    factor: Float[Array, ""],
+) -> Float[Array, "B V"]:
+    """Raises the ends' scores by |score| * (factor^(generated - start) - 1).
+
+    This is transformers' rule since 4.32; before, the score was multiplied, which
+    lowered the negative ones (PAPER.md 1, 'Decoding').
+    """
+    late = jnp.maximum(generated - start, 0)[:, None]
+    raised = scores + jnp.abs(scores) * (factor**late - 1)
+    concerns = _is_eos(scores, eos) & (late > 0) & jnp.isfinite(scores)
+    return jnp.where(concerns, jnp.minimum(raised, HIGHEST), scores)
+
+
+def keep_nucleus(
+    best: Float[Array, "B C"], *, top_p: Float[Array, ""], least: int
+) -> Float[Array, "B C"]:
+    """Rules out, of scores from the best down, those that follow `top_p` in sum.
+
+    The first `least` stay.
+    """
+    probabilities = jax.nn.softmax(best)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    first = jnp.arange(best.shape[1]) < least
+    return jnp.where((before < top_p) | first, best, -jnp.inf)
+
+
+def keep_likely(
+    best: Float[Array, "B C"], *, min_p: Float[Array, ""], least: int
+) -> Float[Array, "B C"]:
+    """Rules out, of scores from the best down, the less likely than min_p * the best.
+
+    The first `least` stay.
+    """
+    probabilities = jax.nn.softmax(best)
+    first = jnp.arange(best.shape[1]) < least
+    likely = probabilities >= min_p * probabilities[:, :1]
+    return jnp.where(likely | first, best, -jnp.inf)
+
+
+def _is_eos(scores: Float[Array, "B V"], eos: Int[Array, " E"]) -> Bool[Array, " V"]:
+    return jnp.zeros(scores.shape[1], bool).at[eos].set(True)
