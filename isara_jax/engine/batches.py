@@ -12,11 +12,20 @@ PROMPT_STEP = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """A prompt in token ids. `number` is folded into the key of its sample."""
+    """A prompt in token ids. `number` is folded into the key of its sample.
+
+    `new_tokens` is the most that this prompt asks for, where it asks for fewer than the
+    decoding rules allow.
+    """
 
     id: str
     number: int
     tokens: tuple[int, ...]
+    new_tokens: int | None = None
+
+    def limit(self, most: int) -> int:
+        """Returns how many tokens may follow, of which the rules allow `most`."""
+        return most if self.new_tokens is None else min(self.new_tokens, most)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,14 @@
 """The slots: a KV cache in which every row has its own length, and a step over it.
 
 A row's positions lie from column 0 on, so what a row computes depends on nothing but
-the row. Positions that all rows share, a common beginning of the prompts, are kept once.
+the row. The positions of a beginning that all rows share are kept once.
 Keys lie with their positions last: on CPU their product with a query reads them in
 order and is three times as fast as the other way round.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +55,7 @@ def empty_slots(stack: Stack, *, rows: int, capacity: int, shared: int) -> SlotC
     )
 
 
-def _zeros(stack: Stack, shape) -> tuple[Array, ...]:
+def _zeros(stack: Stack, shape: Callable[[Any], tuple[int, ...]]) -> tuple[Array, ...]:
     dtype = jax.tree.leaves(stack.blocks[0])[0].dtype
     return tuple(
         jnp.zeros((layers, *shape(stack.model.config)), dtype)

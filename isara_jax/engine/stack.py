@@ -51,18 +51,18 @@ def run_blocks(
 ) -> tuple[Array, tuple[Any, ...]]:
     """Runs x through all layers; returns it with the caches that attention wrote.
 
-    Args:
-      caches: for every block the arrays of its layers, [l, ...].
-      attend: takes a block's cache and the number of a layer in it; the function that
-        it returns gives what was attended and the block's cache.
+    `caches` are the arrays of each block's layers, [l, ...]. `attend` takes a block's
+    and the number of a layer in it; the function that it returns gives what was
+    attended, and the block's cache.
     """
     after = []
-    for block, cache in zip(stack.blocks, caches, strict=True):
+    for block, before in zip(stack.blocks, caches, strict=True):
         layer_pass = partial(
             _layer_pass, stack.model, positions=positions, attend=attend
         )
         count = jax.tree.leaves(block)[0].shape[0]
-        (x, cache), _ = jax.lax.scan(layer_pass, (x, cache), (jnp.arange(count), block))
+        numbered = (jnp.arange(count), block)
+        (x, cache), _ = jax.lax.scan(layer_pass, (x, before), numbered)
         after.append(cache)
     return stack.model.finish(x), tuple(after)
 

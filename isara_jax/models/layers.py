@@ -109,9 +109,9 @@ def attention_over(
     rows = q.reshape(batch, length, kv_heads, group, size).transpose(0, 2, 3, 1, 4)
     rows = rows.reshape(batch, kv_heads, group * length, size) * (size**-0.5)
     scores = [_scores(rows, piece, length=length) for piece in pieces]
-    mixed = sum(
-        _mixed(weights, piece)
-        for weights, piece in zip(_joint_softmax(scores), pieces, strict=True)
+    parts = zip(_joint_softmax(scores), pieces, strict=True)
+    mixed = functools.reduce(
+        jnp.add, [_mixed(weights, piece) for weights, piece in parts]
     )
     mixed = mixed.reshape(batch, kv_heads, group, length, size)
     return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, size)
@@ -123,7 +123,8 @@ def _joint_softmax(scores: Sequence[Array]) -> list[Array]:
     highest = [jnp.max(part, axis=-1, keepdims=True) for part in scores]
     top = functools.reduce(jnp.maximum, highest)
     weights = [jnp.exp(part - top) for part in scores]
-    total = sum(jnp.sum(part, axis=-1, keepdims=True) for part in weights)
+    sums = [jnp.sum(part, axis=-1, keepdims=True) for part in weights]
+    total = functools.reduce(jnp.add, sums)
     return [part / total for part in weights]
 
 
@@ -143,9 +144,7 @@ def _scores(
     return scores.reshape(batch, kv_heads, count, -1)
 
 
-def _mixed(
-    weights: Float[Array, "B K M S"], piece: Piece
-) -> Float[Array, "B K M H"]:
+def _mixed(weights: Float[Array, "B K M S"], piece: Piece) -> Float[Array, "B K M H"]:
     batch, kv_heads, count, _ = weights.shape
     weights = weights.astype(piece.v.dtype)
     if piece.v.shape[0] == batch:

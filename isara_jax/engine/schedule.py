@@ -1,0 +1,121 @@
+"""Prompts into groups, each for one set of slots: what shares its beginning together.
+
+The groups of a step follow from all of its prompts, so that a run which was resumed
+with some of them done decodes the others in programs of the same shapes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from isara_jax.engine.batches import Prompt, cache_capacity, round_up, rows_within
+from isara_jax.engine.path import common_length
+from isara_jax.errors import InputError
+
+# A beginning is shared by the slots if it has so many tokens, and a longer one is worth
+# a group of its own if it has so many more.
+LEAST_SHARED = 64
+# The room for a shared beginning, and for a row's own positions, in these steps.
+ROOM_STEP = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Prompts in the order of their tokens, of which the first `shared` are equal.
+
+    `rows` slots are decoded at once, each with room for `capacity` positions beyond the
+    shared ones.
+    """
+
+    prompts: tuple[Prompt, ...]
+    shared: int
+    rows: int
+    capacity: int
+
+    @property
+    def longest(self) -> int:
+        """The tokens of the longest prompt."""
+        return max(len(prompt.tokens) for prompt in self.prompts)
+
+    @property
+    def shared_room(self) -> int:
+        """The positions kept for the shared beginning."""
+        return round_up(self.shared, ROOM_STEP)
+
+
+def groups(
+    prompts: Sequence[Prompt],
+    *,
+    slots: int,
+    row_multiple: int,
+    max_new_tokens: int,
+    context: int,
+) -> tuple[Group, ...]:
+    """Cuts the prompts into groups of at most `slots` rows, a multiple of the given.
+
+    Raises:
+      InputError: a prompt and its continuation do not fit the model's context.
+    """
+    for prompt in prompts:
+        new = prompt.limit(max_new_tokens)
+        if not prompt.tokens or len(prompt.tokens) + new > context:
+            raise InputError(
+                f"the prompt {prompt.id} has {len(prompt.tokens)} tokens; with {new} "
+                f"new ones it must have 1 or more and fit the model's context of "
+                f"{context}"
+            )
+    if not prompts:
+        return ()
+    most = rows_within(slots, multiple=row_multiple)
+    ordered = sorted(prompts, key=lambda prompt: (prompt.tokens, prompt.number))
+    return tuple(
+        _group(
+            members,
+            most=most,
+            row_multiple=row_multiple,
+            max_new_tokens=max_new_tokens,
+        )
+        for members in _clusters(ordered, least=most)
+    )
+
+
+def _clusters(ordered: Sequence[Prompt], *, least: int) -> Iterator[list[Prompt]]:
+    """Yields runs of `least` or more that share far more than all do, then the rest."""
+    shared = _shared(ordered)
+    rest: list[Prompt] = []
+    for run in _runs(ordered, longer_than=shared + LEAST_SHARED):
+        if least <= len(run) < len(ordered):
+            yield from _clusters(run, least=least)
+        else:
+            rest += run
+    if rest:
+        yield rest
+
+
+def _runs(ordered: Sequence[Prompt], *, longer_than: int) -> Iterator[list[Prompt]]:
+    run: list[Prompt] = []
+    for prompt in ordered:
+        if run and common_length(run[-1].tokens, prompt.tokens) < longer_than:
+            yield run
+            run = []
+        run.append(prompt)
+    yield run
+
+
+def _shared(ordered: Sequence[Prompt]) -> int:
+    """Counts the tokens with which all begin; each keeps one of its own."""
+    first, last = ordered[0].tokens, ordered[-1].tokens
+    count = min(common_length(first, last), min(len(p.tokens) for p in ordered) - 1)
+    return count if count >= LEAST_SHARED and len(ordered) > 1 else 0
+
+
+def _group(
+    members: Sequence[Prompt], *, most: int, row_multiple: int, max_new_tokens: int
+) -> Group:
+    shared = _shared(members)
+    own = max(len(p.tokens) + p.limit(max_new_tokens) for p in members) - shared
+    return Group(
+        prompts=tuple(members),
+        shared=shared,
+        rows=min(most, round_up(len(members), row_multiple)),
+        capacity=cache_capacity(own),
+    )
