@@ -1,11 +1,11 @@
 """Runs a step's prompts through the engine into a records file, and picks up again.
 
-The batches of a step follow from its prompts alone, and a batch's records are written
-together; so what a killed run left is a whole number of batches, perhaps a torn one,
+Records are written as samples end, and put in the order of their ids when all are
+there. A sample does not depend on those beside it; so what a killed run left is kept,
 and the rest is sampled as if nothing had happened (DESIGN 5).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -13,9 +13,11 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
-from isara_jax.engine.batches import Batch, Prompt, plan
+from isara_jax.engine.batches import Prompt
 from isara_jax.engine.decoding import Decoding
-from isara_jax.engine.generate import Completion, Ending, generate_batch
+from isara_jax.engine.endings import Completion, Ending
+from isara_jax.engine.figures import Figures
+from isara_jax.engine.stream import Engine, new_engine
 from isara_jax.examples import Example
 from isara_jax.models.decoder import Decoder
 from isara_jax.prompts import Template, assemble
@@ -35,7 +37,11 @@ class Step(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """What every step that samples shares; `check` may raise to stop the run."""
+    """What every step that samples shares.
+
+    `check` may raise to stop the run; `report` takes a stage, and what was counted in
+    it.
+    """
 
     tokenizer: Tokenizer
     template: Template
@@ -45,6 +51,7 @@ class Sampler:
     demo_tokens: int
     context: int
     check: Callable[[], None]
+    report: Callable[[str, Figures], None] | None = None
 
     def prompt(
         self,
@@ -82,38 +89,22 @@ class Sampler:
         key = jax.random.fold_in(jax.random.key(self.seed), round)
         return jax.random.fold_in(key, int(step))
 
-    def batches(
-        self, prompts: Sequence[Prompt], decoding: Decoding
-    ) -> tuple[Batch, ...]:
-        """Cuts the prompts into the batches of their step."""
-        return plan(
-            prompts,
-            slots=self.slots,
-            row_multiple=self.mesh.shape["data"],
-            max_new_tokens=decoding.max_new_tokens,
-            context=self.context,
+    @property
+    def ending(self) -> Ending:
+        """What ends a sample besides its length."""
+        return Ending(
+            eos=self.tokenizer.eos,
+            stops=self.template.stops,
+            decode=self.tokenizer.decode,
         )
 
-    def continue_batch(
-        self,
-        model: Decoder,
-        batch: Batch,
-        *,
-        decoding: Decoding,
-        key: Key[Array, ""],
-    ) -> list[Completion]:
-        """Continues the prompts of one batch."""
-        return generate_batch(
+    def engine(self, model: Decoder) -> Engine:
+        """Readies a model for writing; it is one set of weights for good."""
+        return new_engine(
             model,
-            batch,
-            decoding=decoding,
-            ending=Ending(
-                eos=self.tokenizer.eos,
-                stops=self.template.stops,
-                decode=self.tokenizer.decode,
-            ),
-            key=key,
             mesh=self.mesh,
+            slots=self.slots,
+            context=self.context,
             check=self.check,
         )
 
@@ -134,20 +125,26 @@ def sample_into(
 
     `model` is called only if something is left to sample.
     """
-    batches = sampler.batches(prompts, decoding)
-    whole = _whole_batches(records, batches)
-    done = sum(len(batch.prompts) for batch in batches[:whole])
-    if whole < len(batches):
-        records.keep_first(done)
-        key, loaded = sampler.key(round=round, step=step), model()
-        with progress(stage, total=len(prompts), done=done, unit="samples") as advance:
-            for batch in batches[whole:]:
-                completions = sampler.continue_batch(
-                    loaded, batch, decoding=decoding, key=key
-                )
+    done = _already_there(records, {prompt.id for prompt in prompts})
+    if len(done) < len(prompts):
+        engine = sampler.engine(model())
+        figures = Figures()
+        with progress(
+            stage, total=len(prompts), done=len(done), unit="samples"
+        ) as advance:
+            for completions in engine.continue_all(
+                prompts,
+                decoding=decoding,
+                ending=sampler.ending,
+                key=sampler.key(round=round, step=step),
+                done=done,
+                figures=figures,
+            ):
                 records.append(describe(completion) for completion in completions)
                 advance(len(completions))
-    return sorted(records.read(), key=lambda record: str(record["id"]))
+        if sampler.report is not None:
+            sampler.report(stage, figures)
+    return records.sort(by="id")
 
 
 def sampled(completion: Completion, *, parent: str) -> dict[str, Any]:
@@ -161,11 +158,10 @@ def sampled(completion: Completion, *, parent: str) -> dict[str, Any]:
     }
 
 
-def _whole_batches(records: Records, batches: Sequence[Batch]) -> int:
-    written, end = [record["id"] for record in records.read()], 0
-    for number, batch in enumerate(batches):
-        ids = [prompt.id for prompt in batch.prompts]
-        if written[end : end + len(ids)] != ids:
-            return number
-        end += len(ids)
-    return len(batches)
+def _already_there(records: Records, wanted: Collection[str]) -> set[str]:
+    """Returns the ids of the records, after what is not of this step is dropped."""
+    found = records.read()
+    ours = [record for record in found if record.get("id") in wanted]
+    if len(ours) < len(found):
+        records.replace(ours)
+    return {str(record["id"]) for record in ours}

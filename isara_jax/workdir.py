@@ -52,7 +52,19 @@ class Records:
         """Drops every record after the first `count` and returns those."""
         records = self.read()[:count]
         if self.path.exists():
-            write_jsonl(self.path, records)
+            self.replace(records)
+        return records
+
+    def replace(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Writes these records instead, all at once."""
+        write_jsonl(self.path, records)
+
+    def sort(self, *, by: str) -> list[dict[str, Any]]:
+        """Puts the records in the order of a field's text and returns them."""
+        found = self.read()
+        records = sorted(found, key=lambda record: str(record[by]))
+        if records != found:
+            self.replace(records)
         return records
 
 

@@ -7,7 +7,6 @@ from noting_rig import BASE, SEEDS, Author, Rig, tiny_loop
 from scripted_engine import Interrupted
 
 from isara_jax import align as module
-from isara_jax import sampler as sampler_module
 from isara_jax.align import LoopConfig, align, training_data
 from isara_jax.errors import InputError
 from isara_jax.examples import Example, Pool
@@ -18,7 +17,7 @@ def make_rig(tmp_path, monkeypatch):
     def make(*, bad=(), most_batches=1000, **changes):
         engine = Author(bad, most_batches=most_batches)
         rig = Rig(tiny_loop(tmp_path / "run", **changes), engine)
-        monkeypatch.setattr(sampler_module, "generate_batch", engine)
+        engine.take_over(monkeypatch)
         monkeypatch.setattr(module, "evaluate", rig.evaluate)
         return rig
 

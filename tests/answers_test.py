@@ -7,7 +7,6 @@ from scripted_engine import ScriptedEngine
 from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
 
-from isara_jax import sampler as sampler_module
 from isara_jax.answers import Retriever, answer_questions, nearest_demos
 from isara_jax.engine.decoding import Decoding
 from isara_jax.examples import Candidate, Example, Pool, Question
@@ -96,7 +95,7 @@ QUESTIONS = [
 def answer(tmp_path, monkeypatch):
     def run(questions=QUESTIONS, *, demos=3, demo_tokens=2000):
         engine = ScriptedEngine("An answer to {}.".format)
-        monkeypatch.setattr(sampler_module, "generate_batch", engine)
+        engine.take_over(monkeypatch)
         tokenizer = tiny_tokenizer()
         candidates = answer_questions(
             tiny_llama,

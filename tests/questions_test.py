@@ -8,7 +8,6 @@ from scripted_engine import ScriptedEngine
 from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
 
-from isara_jax import sampler as sampler_module
 from isara_jax.engine.decoding import Decoding
 from isara_jax.examples import Example, Pool
 from isara_jax.prompts import make_template
@@ -40,7 +39,7 @@ def draft(tmp_path, monkeypatch):
 
     def run(pools, *, seed=3, demos=4, demo_tokens=2000, name="round"):
         engine = ScriptedEngine()
-        monkeypatch.setattr(sampler_module, "generate_batch", engine)
+        engine.take_over(monkeypatch)
         tokenizer = tiny_tokenizer()
         questions = draft_questions(
             tiny_llama,

@@ -39,6 +39,7 @@ class Engine:
     stack: Stack
     mesh: Mesh
     slots: int
+    context: int
     check: Callable[[], None]
 
     def continue_all(
@@ -50,8 +51,8 @@ class Engine:
         key: Key[Array, ""],
         done: Collection[str] = (),
         figures: Figures | None = None,
-    ) -> Iterator[Completion]:
-        """Yields the completions as they end; `key` is that of the round's step.
+    ) -> Iterator[list[Completion]]:
+        """Yields completions as they end; `key` is that of the round's step.
 
         Prompts whose ids are `done` are left out, and the others written in the
         programs in which they would have been written with them. What is counted is
@@ -66,7 +67,7 @@ class Engine:
             slots=self.slots,
             row_multiple=self.mesh.shape["data"],
             max_new_tokens=decoding.max_new_tokens,
-            context=self.stack.model.config.context,
+            context=self.context,
         )
         path = None
         for group in planned:
@@ -88,10 +89,12 @@ class Engine:
 
 
 def new_engine(
-    model: Decoder, *, mesh: Mesh, slots: int, check: Callable[[], None]
+    model: Decoder, *, mesh: Mesh, slots: int, context: int, check: Callable[[], None]
 ) -> Engine:
-    """Readies a model for writing."""
-    return Engine(stack=stacked(model), mesh=mesh, slots=slots, check=check)
+    """Readies a model for writing texts of up to `context` tokens."""
+    return Engine(
+        stack=stacked(model), mesh=mesh, slots=slots, context=context, check=check
+    )
 
 
 def _longest(planned: Sequence[Group]) -> int:
@@ -130,14 +133,15 @@ class _Run:
             mesh=engine.mesh,
         )
 
-    def completions(self, waiting: deque[Prompt]) -> Iterator[Completion]:
-        """Yields what becomes of the prompts."""
+    def completions(self, waiting: deque[Prompt]) -> Iterator[list[Completion]]:
+        """Yields what becomes of the prompts, what ended in one stretch together."""
         self._share(waiting[0])
         while waiting or any(self.held):
             self._fill(waiting)
             self.engine.check()
             self._decode()
-            yield from self._ended()
+            if ended := self._ended():
+                yield ended
 
     def _share(self, prompt: Prompt) -> None:
         if not self.group.shared:

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from isara_jax.engine.batches import Prompt
 from isara_jax.engine.decoding import Decoding
+from isara_jax.engine.stream import Engine
 from isara_jax.examples import Example
 from isara_jax.models.decoder import Decoder
 from isara_jax.sampler import Sampler, Step
@@ -26,14 +28,18 @@ class Speaker:
           InputError: the question does not fit the context, or the chat format fails.
         """
         prompt = self.prompt(earlier, question, number=number)
-        (batch,) = self.sampler.batches([prompt], self.decoding)
-        (completion,) = self.sampler.continue_batch(
-            self.model,
-            batch,
+        ((completion,),) = self.engine.continue_all(
+            [prompt],
             decoding=self.decoding,
+            ending=self.sampler.ending,
             key=self.sampler.key(round=0, step=Step.ANSWERS),
         )
         return completion.text
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The model, ready to write."""
+        return self.sampler.engine(self.model)
 
     def prompt(
         self, earlier: Sequence[Example], question: str, *, number: int

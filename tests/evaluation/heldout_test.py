@@ -7,7 +7,6 @@ from scripted_engine import Interrupted, ScriptedEngine
 from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
 
-from isara_jax import sampler as sampler_module
 from isara_jax.errors import InputError
 from isara_jax.evaluation import heldout as module
 from isara_jax.evaluation.heldout import EvaluationConfig, evaluate
@@ -71,7 +70,7 @@ def run(monkeypatch, sampler, result):
                 ]
                 yield tuple(SCORES[text] for text in texts)
 
-        monkeypatch.setattr(sampler_module, "generate_batch", engine)
+        engine.take_over(monkeypatch)
         monkeypatch.setattr(module, "score", score)
         evaluate(
             model,

@@ -1,4 +1,4 @@
-"""Stands in for the engine's `generate_batch`: a sample's text follows from its id."""
+"""Stands in for the engine: a sample's text follows from its id."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 
-from isara_jax.engine.batches import Batch
-from isara_jax.engine.generate import Completion
+from isara_jax.engine.batches import Prompt
+from isara_jax.engine.endings import Completion
+from isara_jax.engine.stream import Engine
 
 
 class Interrupted(Exception):
-    """What a run that is killed between two batches looks like from inside."""
+    """What a run that is killed between two stretches looks like from inside."""
 
 
 @dataclass
@@ -19,20 +20,35 @@ class ScriptedEngine:
     """Writes `text_of(id)`; keeps the batches and keys that it was called with."""
 
     text_of: Callable[[str], str] = "What is {} then, my friend?".format
-    batches: list[Batch] = field(default_factory=list)
+    batches: list[tuple[Prompt, ...]] = field(default_factory=list)
     keys: list[Any] = field(default_factory=list)
     decodings: list[Any] = field(default_factory=list)
     most_batches: int = 1000
 
-    def __call__(self, model, batch, *, decoding, ending, key, mesh, check):
-        check()
-        if len(self.batches) == self.most_batches:
-            raise Interrupted
-        self.batches.append(batch)
-        self.decodings.append(decoding)
-        self.keys.append(jax.random.key_data(key).tolist())
-        self.decodings.append(decoding)
-        return [self.completion(prompt) for prompt in batch.prompts]
+    def take_over(self, monkeypatch):
+        """Writes in the place of every engine, as many samples at once as its slots."""
+        scripted = self
+
+        def continue_all(engine, prompts, **rest):
+            return scripted.continue_all(engine, prompts, **rest)
+
+        monkeypatch.setattr(Engine, "continue_all", continue_all)
+
+    def continue_all(
+        self, engine, prompts, *, decoding, ending, key, done=(), figures=None
+    ):
+        """The slots end together; the shortest prompts come first."""
+        waiting = sorted((len(p.tokens), p.number, p) for p in prompts)
+        waiting = [prompt for *_, prompt in waiting if prompt.id not in done]
+        for first in range(0, len(waiting), engine.slots):
+            engine.check()
+            if len(self.batches) == self.most_batches:
+                raise Interrupted
+            batch = tuple(waiting[first : first + engine.slots])
+            self.batches.append(batch)
+            self.decodings.append(decoding)
+            self.keys.append(jax.random.key_data(key).tolist())
+            yield [self.completion(prompt) for prompt in batch]
 
     def completion(self, prompt):
         return Completion(
@@ -48,4 +64,4 @@ class ScriptedEngine:
     @property
     def prompts(self):
         """The prompts it has continued, by id."""
-        return {prompt.id: prompt for b in self.batches for prompt in b.prompts}
+        return {prompt.id: prompt for batch in self.batches for prompt in batch}

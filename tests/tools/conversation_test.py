@@ -6,7 +6,6 @@ from scripted_engine import ScriptedEngine
 from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
 
-from isara_jax import sampler as engine_of
 from isara_jax.engine.decoding import Decoding
 from isara_jax.errors import InputError
 from isara_jax.examples import Example
@@ -45,14 +44,14 @@ class Engine(ScriptedEngine):
 
     @property
     def texts(self):
-        prompts = (batch.prompts[0].tokens for batch in self.batches)
+        prompts = (batch[0].tokens for batch in self.batches)
         return [TOKENIZER.hugging_face.decode(tokens) for tokens in prompts]
 
 
 @pytest.fixture
 def engine(monkeypatch):
     scripted = Engine()
-    monkeypatch.setattr(engine_of, "generate_batch", scripted)
+    scripted.take_over(monkeypatch)
     return scripted
 
 

@@ -13,7 +13,7 @@ import transformers
 from absl import flags
 from tiny_run import ROOT, one_device, tiny_tokenizer, write_jsonl, write_tiny_llama
 
-from isara_jax import sampler
+from isara_jax.engine.stream import Engine
 from isara_jax.errors import InputError
 from isara_jax.runtime.signals import StopRequested
 from isara_jax.sections import define_sections
@@ -136,23 +136,21 @@ def test_a_question_is_written_with_its_template_and_ends_at_its_stops(
     completed, files, monkeypatch
 ):
     write_jsonl(files / "in.jsonl", [{"question": " is it true ? ", "id": "a"}])
-    batches, endings = [], []
+    written, endings = [], []
 
-    def noted(model, batch, *, ending, **keywords):
-        batches.append(batch)
+    def noted(engine, prompts, *, ending, **keywords):
+        written.extend(prompts)
         endings.append(ending)
-        return real(model, batch, ending=ending, **keywords)
+        return real(engine, prompts, ending=ending, **keywords)
 
-    real = sampler.generate_batch
-    monkeypatch.setattr(sampler, "generate_batch", noted)
+    real = Engine.continue_all
+    monkeypatch.setattr(Engine, "continue_all", noted)
     tokenizer = tiny_tokenizer()
     for template in ("paper", "chat"):
         (line,) = completed("--stop=zz", template=template, output=template)
         assert line["id"] == "a"
-        assert line["prompt_tokens"] == len(batches[-1].prompts[0].tokens)
-    paper, chat = (
-        tokenizer.hugging_face.decode(batch.prompts[0].tokens) for batch in batches
-    )
+        assert line["prompt_tokens"] == len(written[-1].tokens)
+    paper, chat = (tokenizer.hugging_face.decode(prompt.tokens) for prompt in written)
     assert paper == "BEGINNING OF CONVERSATION: USER: is it true ? ASSISTANT:"
     assert chat == "<|im_start|>user\nis it true ?<|im_end|>\n<|im_start|>assistant\n"
     assert "USER" in endings[0].stops and endings[0].stops[-1] == "zz"
@@ -169,44 +167,42 @@ def test_a_prompt_ends_at_the_given_stops_alone(completed):
     assert cut["finish"] == "stop"
 
 
-def test_a_sigterm_stops_between_batches_and_the_same_command_goes_on(
+def test_a_sigterm_stops_between_stretches_and_the_same_command_goes_on(
     work, completed, files, monkeypatch
 ):
     undisturbed = completed(output="undisturbed.jsonl")
-    real, batches = sampler.generate_batch, []
+    real, asked = Engine.continue_all, []
 
-    def counted(model, batch, **keywords):
-        completions = real(model, batch, **keywords)
-        batches.append(batch)
-        if len(batches) == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return completions
+    def terminated(engine, prompts, *, done, **keywords):
+        asked.append(set(done))
+        for completions in real(engine, prompts, done=done, **keywords):
+            yield completions
+            if not done:
+                os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(sampler, "generate_batch", counted)
+    monkeypatch.setattr(Engine, "continue_all", terminated)
     with pytest.raises(StopRequested):
         work()
-    assert len(read_lines(files / "out.jsonl.partial")) == 2
+    kept = {line["id"] for line in read_lines(files / "out.jsonl.partial")}
+    assert 0 < len(kept) < len(undisturbed)
     assert not (files / "out.jsonl").exists()
     assert completed() == undisturbed
-    assert len(batches) == 3
+    assert asked == [set(), kept]
     assert not (files / "out.jsonl.partial").exists()
 
 
 def test_another_number_of_slots_may_go_on(work, completed, monkeypatch):
     undisturbed = completed(output="undisturbed.jsonl")
-    real = sampler.generate_batch
+    real = Engine.continue_all
 
-    def once(model, batch, **keywords):
-        monkeypatch.setattr(sampler, "generate_batch", stopped)
-        return real(model, batch, **keywords)
-
-    def stopped(*arguments, **keywords):
+    def once(engine, prompts, **keywords):
+        yield next(real(engine, prompts, **keywords))
         raise StopRequested
 
-    monkeypatch.setattr(sampler, "generate_batch", once)
-    with pytest.raises(StopRequested):
-        work()
-    monkeypatch.setattr(sampler, "generate_batch", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "continue_all", once)
+        with pytest.raises(StopRequested):
+            work()
     assert_same_samples(completed(slots=1), undisturbed)
 
 
