@@ -8,6 +8,7 @@ import jax
 
 from isara_jax.engine.batches import Prompt
 from isara_jax.engine.endings import Completion
+from isara_jax.engine.schedule import groups
 from isara_jax.engine.stream import Engine
 
 
@@ -38,6 +39,14 @@ class ScriptedEngine:
         self, engine, prompts, *, decoding, ending, key, done=(), figures=None
     ):
         """The slots end together; the shortest prompts come first."""
+        planned = groups(
+            prompts,
+            slots=engine.slots,
+            row_multiple=1,
+            max_new_tokens=decoding.max_new_tokens,
+            context=engine.context,
+        )
+        assert sum(len(group.prompts) for group in planned) == len(prompts)
         waiting = sorted((len(p.tokens), p.number, p) for p in prompts)
         waiting = [prompt for *_, prompt in waiting if prompt.id not in done]
         for first in range(0, len(waiting), engine.slots):

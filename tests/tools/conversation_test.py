@@ -86,7 +86,7 @@ def test_what_is_forgotten_is_not_written_again_but_samples_stay_new(engine):
         talk.ask("is it true ?")
         talk.forget()
     assert engine.texts[0] == engine.texts[1]
-    assert [batch.prompts[0].number for batch in engine.batches] == [0, 1]
+    assert [batch[0].number for batch in engine.batches] == [0, 1]
     assert engine.keys[0] == engine.keys[1]
 
 
