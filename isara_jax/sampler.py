@@ -14,6 +14,7 @@ import jax
 from jaxtyping import Array, Key
 
 from isara_jax.engine.batches import Batch, Prompt, plan
+from isara_jax.engine.beam import beam_batch
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.generate import Completion, Ending, generate_batch
 from isara_jax.examples import Example
@@ -85,10 +86,10 @@ class Sampler:
     def batches(
         self, prompts: Sequence[Prompt], decoding: Decoding
     ) -> tuple[Batch, ...]:
-        """Cuts the prompts into the batches of their step."""
+        """Cuts the prompts into the batches of their step; a beam takes a slot."""
         return plan(
             prompts,
-            slots=self.slots,
+            slots=self.slots // decoding.beams,
             row_multiple=self.mesh.shape["data"],
             max_new_tokens=decoding.max_new_tokens,
             context=self.context,
@@ -103,7 +104,8 @@ class Sampler:
         key: Key[Array, ""],
     ) -> list[Completion]:
         """Continues the prompts of one batch."""
-        return generate_batch(
+        continued = beam_batch if decoding.beams > 1 else generate_batch
+        return continued(
             model,
             batch,
             decoding=decoding,

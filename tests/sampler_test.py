@@ -154,6 +154,26 @@ def test_records_are_returned_in_order_of_id(sample, records):
     assert records.read()[0]["id"] == "r01-0004"
 
 
+def test_every_beam_takes_a_slot():
+    sampler = make_sampler()
+    for beams, rows in ((1, [2, 2, 1]), (2, [1] * 5), (3, [1] * 5)):
+        batches = sampler.batches(PROMPTS, Decoding(max_new_tokens=8, beams=beams))
+        assert [len(batch.prompts) for batch in batches] == rows
+
+
+def test_beams_are_searched_by_their_own_decoder(monkeypatch):
+    one, several = ScriptedEngine(), ScriptedEngine()
+    monkeypatch.setattr(module, "generate_batch", one)
+    monkeypatch.setattr(module, "beam_batch", several)
+    sampler = make_sampler()
+    for beams in (1, 4, 1):
+        decoding = Decoding(max_new_tokens=8, beams=beams)
+        (batch,) = sampler.batches(PROMPTS[:1], decoding)
+        key = sampler.key(round=1, step=Step.ANSWERS)
+        sampler.continue_batch(tiny_llama(), batch, decoding=decoding, key=key)
+    assert (len(one.batches), len(several.batches)) == (2, 1)
+
+
 def test_a_step_that_is_done_needs_no_model(sample, records):
     result = sample(ScriptedEngine())
     before = records.path.read_bytes()

@@ -67,7 +67,7 @@ def generate_batch(
     Raises:
       ValueError: the batch was planned for fewer new tokens.
     """
-    _refuse_lack_of_room(batch.shape, decoding.max_new_tokens)
+    refuse_lack_of_room(batch.shape, decoding.max_new_tokens)
     tokens, segments = left_padded(batch)
     state = start(
         model,
@@ -76,7 +76,7 @@ def generate_batch(
         shape=batch.shape,
         mesh=mesh,
     )
-    keys = _sample_keys(batch, key)
+    keys = sample_keys(batch, key)
     eos = jnp.asarray(ending.eos, jnp.int32)
     done = np.arange(batch.shape.rows) >= len(batch.prompts)
     for first in range(0, decoding.max_new_tokens, STEPS_BETWEEN_CHECKS):
@@ -99,7 +99,12 @@ def generate_batch(
     return _completions(batch, state, ending=ending)
 
 
-def _refuse_lack_of_room(shape: Shape, max_new_tokens: int) -> None:
+def refuse_lack_of_room(shape: Shape, max_new_tokens: int) -> None:
+    """Refuses to continue a batch by more tokens than it was planned for.
+
+    Raises:
+      ValueError: it was planned for fewer.
+    """
     room = shape.capacity - shape.prompt
     if max_new_tokens > room:
         raise ValueError(
@@ -108,7 +113,8 @@ def _refuse_lack_of_room(shape: Shape, max_new_tokens: int) -> None:
         )
 
 
-def _sample_keys(batch: Batch, key: Key[Array, ""]) -> Key[Array, " B"]:
+def sample_keys(batch: Batch, key: Key[Array, ""]) -> Key[Array, " B"]:
+    """Returns the key of every row's sample, folded from that of the step."""
     numbers = [prompt.number for prompt in batch.prompts]
     numbers += numbers[-1:] * (batch.shape.rows - len(numbers))
     return jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(numbers))
@@ -136,14 +142,19 @@ def _completions(
     tokens = _written(state, batch.shape)
     scores = np.asarray(state.log_probabilities)[:, batch.shape.prompt :]
     return [
-        _completion(prompt, tokens[row], scores=scores[row], ending=ending)
+        completion_of(prompt, tokens[row], log_probabilities=scores[row], ending=ending)
         for row, prompt in enumerate(batch.prompts)
     ]
 
 
-def _completion(
-    prompt: Prompt, tokens: np.ndarray, *, scores: np.ndarray, ending: Ending
+def completion_of(
+    prompt: Prompt,
+    tokens: np.ndarray,
+    *,
+    log_probabilities: np.ndarray,
+    ending: Ending,
 ) -> Completion:
+    """Cuts what was decoded where it ends; what stands behind the end is dropped."""
     kept, ended = _until_eos(tokens, ending.eos)
     finish, counted = ("eos", len(kept) + 1) if ended else ("length", len(kept))
     stop = tokens_until_stop(kept, stops=ending.stops, decode=ending.decode)
@@ -156,6 +167,6 @@ def _completion(
         text=text[: find_stop(text, ending.stops)].strip(),
         tokens=tuple(tokens[:counted].tolist()),
         prompt_tokens=len(prompt.tokens),
-        log_probability=float(scores[:counted].sum(dtype=np.float64)),
+        log_probability=float(log_probabilities[:counted].sum(dtype=np.float64)),
         finish=finish,
     )

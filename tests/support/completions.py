@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from isara_jax.engine.batches import Prompt, plan
+from isara_jax.engine.beam import beam_batch
 from isara_jax.engine.generate import Ending, generate_batch
 from isara_jax.runtime.mesh import make_mesh, model_shardings
 
@@ -51,6 +52,7 @@ def complete(
 ):
     """Returns the completion of every prompt by its id."""
     mesh = mesh or one_device()
+    continued = beam_batch if decoding.beams > 1 else generate_batch
     batches = plan(
         prompts,
         slots=slots,
@@ -61,7 +63,7 @@ def complete(
     return {
         completion.id: completion
         for batch in batches
-        for completion in generate_batch(
+        for completion in continued(
             model,
             batch,
             decoding=decoding,
