@@ -46,6 +46,15 @@ def assert_same(completions, others):
         {},
         {"repetition_penalty": 1.3},
         {"repetition_penalty": 1.1, "no_repeat_ngram": 2},
+        {"min_new_tokens": 5},
+        {"length_decay_start": 5, "length_decay_factor": 1.02},
+        {
+            "repetition_penalty": 1.1,
+            "no_repeat_ngram": 2,
+            "min_new_tokens": 5,
+            "length_decay_start": 5,
+            "length_decay_factor": 1.02,
+        },
     ],
     ids=str,
 )
@@ -55,6 +64,7 @@ def test_greedy_is_that_of_transformers(rules):
     model = tiny_llama()
     twin = torch_llama(model).eval()
     decoding = dataclasses.replace(GREEDY, **rules)
+    decay = (decoding.length_decay_start, decoding.length_decay_factor)
     # What some row writes on its way, so that it ends there and others do not.
     eos = complete(model, PROMPTS, decoding=decoding)["r01-0003"].tokens[6]
     ours = complete(model, PROMPTS, decoding=decoding, eos=(eos,))
@@ -69,6 +79,8 @@ def test_greedy_is_that_of_transformers(rules):
             pad_token_id=eos,
             repetition_penalty=decoding.repetition_penalty,
             no_repeat_ngram_size=decoding.no_repeat_ngram,
+            min_new_tokens=decoding.min_new_tokens or None,
+            exponential_decay_length_penalty=decay if decay[1] != 1 else None,
         )
         continuation = theirs[0, len(prompt.tokens) :].tolist()
         assert list(ours[prompt.id].tokens) == continuation
