@@ -105,7 +105,7 @@ class Config:
     evaluation: EvaluationConfig
 
 
-# The decoding defaults are the paper's, as far as there is a rule for them.
+# The decoding defaults are the paper's.
 SECTIONS: Sections = {
     "run": Section(kind=RunConfig, prefix="", defaults={}),
     "loop": Section(kind=LoopConfig, prefix="", defaults={}),
@@ -116,6 +116,10 @@ SECTIONS: Sections = {
             "max_new_tokens": 200,
             "repetition_penalty": 1.05,
             "no_repeat_ngram": 10,
+            "length_decay_start": 15,
+            "length_decay_factor": 1.6,
+            "beams": 5,
+            "length_penalty": 2.0,
         },
     ),
     "answer": Section(
@@ -125,6 +129,9 @@ SECTIONS: Sections = {
             "max_new_tokens": 100,
             "repetition_penalty": 1.2,
             "no_repeat_ngram": 10,
+            "length_decay_start": 30,
+            "length_decay_factor": 1.05,
+            "beams": 5,
         },
     ),
     "filters": Section(kind=FilterConfig, prefix="", defaults={}),

@@ -17,7 +17,7 @@ from isara_jax.engine.batches import Prompt
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.endings import Completion, Ending
 from isara_jax.engine.figures import Figures
-from isara_jax.engine.stream import Engine, new_engine
+from isara_jax.engine.stream import Engine
 from isara_jax.examples import Example
 from isara_jax.models.decoder import Decoder
 from isara_jax.prompts import Template, assemble
@@ -100,8 +100,8 @@ class Sampler:
 
     def engine(self, model: Decoder) -> Engine:
         """Readies a model for writing; it is one set of weights for good."""
-        return new_engine(
-            model,
+        return Engine(
+            model=model,
             mesh=self.mesh,
             slots=self.slots,
             context=self.context,

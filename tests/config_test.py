@@ -51,6 +51,13 @@ def test_defaults_are_the_fields_except_for_the_decodings():
     assert config.answer.repetition_penalty == 1.2
     assert config.question.no_repeat_ngram == config.answer.no_repeat_ngram == 10
     assert config.question.top_k == 50 and config.question.temperature == 1
+    assert config.question.beams == config.answer.beams == 5
+    assert (config.question.length_penalty, config.answer.length_penalty) == (2, 1)
+    assert decay(config.question) == (15, 1.6) and decay(config.answer) == (30, 1.05)
+
+
+def decay(decoding):
+    return (decoding.length_decay_start, decoding.length_decay_factor)
 
 
 def test_a_flag_reaches_its_section_alone():
@@ -129,6 +136,11 @@ def test_a_misspelt_flag_and_a_value_of_another_type_are_refused(argument, messa
         ("--rounds=9", "--rounds=9: must be from 1 to --demos=8"),
         ("--question_top_p=0", "--question_top_p=0.0: must be in (0, 1]"),
         ("--answer_temperature=-1", "--answer_temperature=-1.0: must be >= 0"),
+        ("--answer_min_p=2", "--answer_min_p=2.0: must be in [0, 1]"),
+        (
+            "--question_beams=1",
+            "--question_length_penalty=2.0: must be 1 where there are no beams",
+        ),
         ("--min_answer_words=-1", "--min_answer_words=-1: must be 0 or more"),
         ("--train_batch=0", "--train_batch=0: must be at least 1"),
         ("--learning_rate=nan", "--learning_rate=nan: must be above 0"),

@@ -94,6 +94,20 @@ def left_padded(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     return tokens, segments
 
 
+def refuse_lack_of_room(shape: Shape, max_new_tokens: int) -> None:
+    """Refuses to continue a batch by more tokens than it was planned for.
+
+    Raises:
+      ValueError: it was planned for fewer.
+    """
+    room = shape.capacity - shape.prompt
+    if max_new_tokens > room:
+        raise ValueError(
+            f"max_new_tokens={max_new_tokens}: the batch was planned with room for "
+            f"{room}"
+        )
+
+
 def round_up(value: int, multiple: int) -> int:
     """Returns the smallest multiple that is not below the value."""
     return -(-value // multiple) * multiple

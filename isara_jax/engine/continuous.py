@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from isara_jax.engine import slots
 from isara_jax.engine.decoding import Form, Strengths, choose
 from isara_jax.engine.rules import Texts
 from isara_jax.engine.slots import SlotCache, empty_slots, step
@@ -32,6 +33,7 @@ class SlotState:
     done: Bool[Array, " B"]
 
 
+@partial(jax.jit, static_argnames=("rows", "capacity", "shared", "new_tokens", "mesh"))
 def empty_state(
     stack: Stack,
     *,
@@ -42,29 +44,25 @@ def empty_state(
     mesh: Mesh,
 ) -> SlotState:
     """Returns slots of which none holds a text."""
-
-    def build() -> SlotState:
-        vocabulary = stack.model.config.vocab_size
-        zeros = jnp.zeros(rows, jnp.int32)
-        texts = Texts(
-            history=jnp.zeros((rows, shared + capacity), jnp.int32),
-            segments=jnp.ones((rows, shared + capacity), jnp.int32),
-            ends=zeros,
-            generated=zeros,
-            seen=jnp.zeros((rows, vocabulary), bool),
-        )
-        state = SlotState(
-            cache=empty_slots(stack, rows=rows, capacity=capacity, shared=shared),
-            texts=texts,
-            logits=jnp.zeros((rows, vocabulary), jnp.float32),
-            log_probabilities=jnp.zeros((rows, new_tokens), jnp.float32),
-            limits=zeros,
-            keys=jnp.broadcast_to(jax.random.key(0), (rows,)),
-            done=jnp.ones(rows, bool),
-        )
-        return laid_out(state, mesh)
-
-    return jax.jit(build)()
+    vocabulary = stack.model.config.vocab_size
+    zeros = jnp.zeros(rows, jnp.int32)
+    texts = Texts(
+        history=jnp.zeros((rows, shared + capacity), jnp.int32),
+        segments=jnp.ones((rows, shared + capacity), jnp.int32),
+        ends=zeros,
+        generated=zeros,
+        seen=jnp.zeros((rows, vocabulary), bool),
+    )
+    state = SlotState(
+        cache=empty_slots(stack, rows=rows, capacity=capacity, shared=shared),
+        texts=texts,
+        logits=jnp.zeros((rows, vocabulary), jnp.float32),
+        log_probabilities=jnp.zeros((rows, new_tokens), jnp.float32),
+        limits=zeros,
+        keys=jnp.broadcast_to(jax.random.key(0), (rows,)),
+        done=jnp.ones(rows, bool),
+    )
+    return laid_out(state, mesh)
 
 
 @partial(jax.jit, donate_argnames=("state",), static_argnames=("mesh",))
@@ -209,22 +207,10 @@ def laid_out(state: SlotState, mesh: Mesh) -> SlotState:
             array, sharding_for(words, array.shape, mesh)
         )
 
-    def split_all(arrays: tuple[Array, ...], *words: str) -> tuple[Array, ...]:
-        return tuple(split(array, *words) for array in arrays)
-
-    keys = ("layers", "batch", "kv_heads", "head_dim", "time")
-    values = ("layers", "batch", "kv_heads", "time", "head_dim")
-    cache, texts = state.cache, state.texts
+    texts = state.texts
     return replace(
         state,
-        cache=replace(
-            cache,
-            keys=split_all(cache.keys, *keys),
-            values=split_all(cache.values, *values),
-            shared_keys=split_all(cache.shared_keys, *keys),
-            shared_values=split_all(cache.shared_values, *values),
-            lengths=split(cache.lengths, "batch"),
-        ),
+        cache=slots.laid_out(state.cache, mesh),
         texts=Texts(
             history=split(texts.history, "batch", "time"),
             segments=split(texts.segments, "batch", "time"),

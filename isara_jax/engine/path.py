@@ -5,22 +5,26 @@ neighbours, as in a trie that is walked depth first; so one row is all the memor
 the reuse of beginnings takes. From here a prompt's keys and values go into a slot.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from isara_jax.engine.slots import SlotCache, empty_slots
+from isara_jax.engine.slots import SlotCache, empty_slots, laid_out
 from isara_jax.engine.stack import Stack, run_blocks
 from isara_jax.models.decoder import Attend
 from isara_jax.models.layers import attention
+from isara_jax.runtime.mesh import Mesh
 
 # Positions run at once. The narrow one ends a prompt with less padding.
 CHUNKS = (64, 256)
+# A beginning of fewer tokens is computed again: the cut would cost more.
+LEAST_REUSED = 32
 # Attention reads the path up to a multiple of this many positions; each is compiled.
 REACH = 256
 
@@ -28,6 +32,21 @@ REACH = 256
 def path_capacity(longest: int) -> int:
     """Returns the positions that a path for prompts of so many tokens needs."""
     return -(-longest // REACH) * REACH + CHUNKS[-1]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A stretch of positions that is run as one, in chunks that begin at its start.
+
+    Of a prompt's cuts each is used up to where the next one starts, and may have been
+    run for a prompt that was longer. How a position was cut shows in its last bit.
+    """
+
+    start: int
+    end: int
+
+
+Cuts = tuple[Cut, ...]
 
 
 @dataclass
@@ -39,43 +58,85 @@ class Path:
 
     stack: Stack
     cache: SlotCache
+    mesh: Mesh
     tokens: tuple[int, ...] = ()
+    cuts: Cuts = ()
     logits: Float[Array, " V"] | None = None
     run_tokens: int = 0
     reused_tokens: int = 0
 
-    def run(self, tokens: Sequence[int]) -> None:
+    def run(self, tokens: Sequence[int], cuts: Cuts) -> None:
         """Makes the row hold these tokens, and `logits` those after the last one."""
         tokens = tuple(tokens)
-        start = common_length(self.tokens, tokens)
-        if start == len(tokens) == len(self.tokens):
-            self.reused_tokens += start
+        if (tokens, cuts) == (self.tokens, self.cuts):
+            self.reused_tokens += len(tokens)
             return
-        start = min(start, len(tokens) - 1)
+        held = self._held(tokens, cuts)
+        for cut in cuts[held:]:
+            self._run_cut(tokens, cut)
+        start = cuts[held].start
         self.reused_tokens += start
         self.run_tokens += len(tokens) - start
-        while start < len(tokens):
-            left = len(tokens) - start
+        self.tokens, self.cuts = tokens, cuts
+
+    def _held(self, tokens: tuple[int, ...], cuts: Cuts) -> int:
+        """Counts the cuts, of all but the last, that lie in the row as they would."""
+        same = common_length(self.tokens, tokens)
+        for number, (cut, following) in enumerate(pairwise(cuts)):
+            left = self.cuts[number + 1 :]
+            intact = left[0].start if left else len(self.tokens)
+            if self.cuts[number : number + 1] != (cut,) or following.start > min(
+                same, intact
+            ):
+                return number
+        return len(cuts) - 1
+
+    def _run_cut(self, tokens: tuple[int, ...], cut: Cut) -> None:
+        start = cut.start
+        while start < cut.end:
+            left = cut.end - start
             width = next((size for size in CHUNKS if size >= left), CHUNKS[-1])
-            count = min(width, left)
+            given = tokens[start : min(start + width, cut.end)]
             chunk = np.zeros((1, width), np.int32)
-            chunk[0, :count] = tokens[start : start + count]
-            self.cache, logits = advance(
+            chunk[0, : len(given)] = given
+            self.cache, self.logits = advance(
                 self.stack,
                 chunk,
                 self.cache,
                 start=np.int32(start),
-                last=np.int32(count - 1),
+                last=np.int32(max(len(given), 1) - 1),
                 reach=-(-(start + width) // REACH) * REACH,
+                mesh=self.mesh,
             )
-            start += count
-        self.tokens, self.logits = tokens, logits
+            start += width
 
 
-def new_path(stack: Stack, *, longest: int) -> Path:
+def new_path(stack: Stack, *, longest: int, mesh: Mesh) -> Path:
     """Returns an empty path for prompts of up to so many tokens."""
-    capacity = path_capacity(longest)
-    return Path(stack, empty_slots(stack, rows=1, capacity=capacity, shared=0))
+    return Path(stack, _empty(stack, capacity=path_capacity(longest), mesh=mesh), mesh)
+
+
+@partial(jax.jit, static_argnames=("capacity", "mesh"))
+def _empty(stack: Stack, *, capacity: int, mesh: Mesh) -> SlotCache:
+    return laid_out(empty_slots(stack, rows=1, capacity=capacity, shared=0), mesh)
+
+
+def cuts_in_order(prompts: Sequence[Sequence[int]]) -> Iterator[Cuts]:
+    """Yields the cuts of prompts in the order of their tokens.
+
+    A prompt goes on from the one before where both part. It does not matter which of
+    them are run: the cuts say how what is missing has to be made up for.
+    """
+    before: Sequence[int] = ()
+    cuts: Cuts = ()
+    for tokens in prompts:
+        if tokens != before:
+            same = min(common_length(before, tokens), len(tokens) - 1)
+            same = same if same >= LEAST_REUSED else 0
+            kept = tuple(cut for cut in cuts if cut.start < same)
+            cuts = (*kept, Cut(same, len(tokens)))
+        before = tokens
+        yield cuts
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
@@ -86,7 +147,7 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     return min(len(one), len(other))
 
 
-@partial(jax.jit, donate_argnames=("cache",), static_argnames=("reach",))
+@partial(jax.jit, donate_argnames=("cache",), static_argnames=("reach", "mesh"))
 def advance(
     stack: Stack,
     tokens: Int[Array, "1 T"],
@@ -95,6 +156,7 @@ def advance(
     start: Int[Array, ""],
     last: Int[Array, ""],
     reach: int,
+    mesh: Mesh,
 ) -> tuple[SlotCache, Float[Array, " V"]]:
     """Runs T tokens from position `start` on, none of which is beyond `reach`.
 
@@ -132,4 +194,5 @@ def advance(
     )
     keys, values = zip(*blocks, strict=True)
     hidden = jax.lax.dynamic_slice_in_dim(x[0], last, 1)
-    return replace(cache, keys=keys, values=values), stack.model.logits(hidden)[0]
+    longer = laid_out(replace(cache, keys=keys, values=values), mesh)
+    return longer, stack.model.logits(hidden)[0]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from isara_jax.engine.batches import Prompt, cache_capacity, round_up, rows_within
-from isara_jax.engine.path import common_length
+from isara_jax.engine.path import Cuts, common_length, cuts_in_order
 from isara_jax.errors import InputError
 
 # A beginning is shared by the slots if it has so many tokens, and a longer one is worth
@@ -22,11 +22,12 @@ ROOM_STEP = 128
 class Group:
     """Prompts in the order of their tokens, of which the first `shared` are equal.
 
-    `rows` slots are decoded at once, each with room for `capacity` positions beyond the
-    shared ones.
+    `cuts` say how each is run. `rows` slots are decoded at once, each with room for
+    `capacity` positions beyond the shared ones.
     """
 
     prompts: tuple[Prompt, ...]
+    cuts: tuple[Cuts, ...]
     shared: int
     rows: int
     capacity: int
@@ -115,6 +116,7 @@ def _group(
     own = max(len(p.tokens) + p.limit(max_new_tokens) for p in members) - shared
     return Group(
         prompts=tuple(members),
+        cuts=tuple(cuts_in_order([prompt.tokens for prompt in members])),
         shared=shared,
         rows=min(most, round_up(len(members), row_multiple)),
         capacity=cache_capacity(own),

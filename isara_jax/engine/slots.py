@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from isara_jax.engine.stack import Stack, block_sizes, run_blocks
 from isara_jax.models.decoder import Attend
 from isara_jax.models.layers import Piece, attention_over
+from isara_jax.runtime.mesh import Mesh, sharding_for
 
 
 @jax.tree_util.register_dataclass
@@ -125,3 +126,26 @@ def step(
     )
     keys, values, _, _ = zip(*blocks, strict=True)
     return x[:, 0], replace(cache, keys=keys, values=values)
+
+
+def laid_out(cache: SlotCache, mesh: Mesh) -> SlotCache:
+    """Gives the cache the layout on the mesh that every program keeps."""
+
+    def split(array: Array, *words: str) -> Array:
+        return jax.lax.with_sharding_constraint(
+            array, sharding_for(words, array.shape, mesh)
+        )
+
+    def split_all(arrays: tuple[Array, ...], *words: str) -> tuple[Array, ...]:
+        return tuple(split(array, *words) for array in arrays)
+
+    keys = ("layers", "batch", "kv_heads", "head_dim", "time")
+    values = ("layers", "batch", "kv_heads", "time", "head_dim")
+    return SlotCache(
+        keys=split_all(cache.keys, *keys),
+        values=split_all(cache.values, *values),
+        shared_keys=split_all(cache.shared_keys, *keys),
+        shared_values=split_all(cache.shared_values, *values),
+        shared=split(cache.shared),
+        lengths=split(cache.lengths, "batch"),
+    )

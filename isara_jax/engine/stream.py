@@ -8,18 +8,20 @@ every `STEPS_BETWEEN_CHECKS` tokens; what was decoded past a stop string is drop
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from isara_jax.engine.batches import Prompt
+from isara_jax.engine.batches import Prompt, plan
+from isara_jax.engine.beam import beam_batch
 from isara_jax.engine.continuous import decode, empty_state, insert, share
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.endings import Completion, Ending, completion_of, has_stop
 from isara_jax.engine.figures import Figures
-from isara_jax.engine.path import Path, new_path
+from isara_jax.engine.path import Cuts, Path, new_path
 from isara_jax.engine.schedule import Group, groups
 from isara_jax.engine.stack import Stack, stacked
 from isara_jax.models.decoder import Decoder
@@ -30,17 +32,24 @@ STEPS_BETWEEN_CHECKS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """A model ready to write; `check` may raise to stop it between two stretches.
+    """A model ready to write texts of up to `context` tokens, in so many slots.
+
+    `check` may raise to stop it between two stretches of decoding.
 
     What the engine has computed of prompts it keeps no longer than a call; a model
     whose weights have changed needs a new engine.
     """
 
-    stack: Stack
+    model: Decoder
     mesh: Mesh
     slots: int
     context: int
     check: Callable[[], None]
+
+    @cached_property
+    def stack(self) -> Stack:
+        """The model's layers, as they are run."""
+        return stacked(self.model)
 
     def continue_all(
         self,
@@ -62,6 +71,11 @@ class Engine:
           InputError: a prompt and its continuation do not fit the model's context.
         """
         figures = Figures() if figures is None else figures
+        if decoding.beams > 1:
+            yield from self._beams(
+                prompts, decoding=decoding, ending=ending, key=key, done=done
+            )
+            return
         planned = groups(
             prompts,
             slots=self.slots,
@@ -71,11 +85,15 @@ class Engine:
         )
         path = None
         for group in planned:
-            waiting = deque(p for p in group.prompts if p.id not in done)
+            waiting = deque(
+                (prompt, cuts)
+                for prompt, cuts in zip(group.prompts, group.cuts, strict=True)
+                if prompt.id not in done
+            )
             if not waiting:
                 continue
             if path is None:
-                path = new_path(self.stack, longest=_longest(planned))
+                path = new_path(self.stack, longest=_longest(planned), mesh=self.mesh)
             run = _Run(
                 self,
                 group,
@@ -87,14 +105,36 @@ class Engine:
             )
             yield from run.completions(waiting)
 
-
-def new_engine(
-    model: Decoder, *, mesh: Mesh, slots: int, context: int, check: Callable[[], None]
-) -> Engine:
-    """Readies a model for writing texts of up to `context` tokens."""
-    return Engine(
-        stack=stacked(model), mesh=mesh, slots=slots, context=context, check=check
-    )
+    def _beams(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        decoding: Decoding,
+        ending: Ending,
+        key: Key[Array, ""],
+        done: Collection[str],
+    ) -> Iterator[list[Completion]]:
+        """Yields batch by batch; a beam takes a slot."""
+        batches = plan(
+            prompts,
+            slots=self.slots // decoding.beams,
+            row_multiple=self.mesh.shape["data"],
+            max_new_tokens=decoding.max_new_tokens,
+            context=self.context,
+        )
+        for batch in batches:
+            if all(prompt.id in done for prompt in batch.prompts):
+                continue
+            completions = beam_batch(
+                self.model,
+                batch,
+                decoding=decoding,
+                ending=ending,
+                key=key,
+                mesh=self.mesh,
+                check=self.check,
+            )
+            yield [c for c in completions if c.id not in done]
 
 
 def _longest(planned: Sequence[Group]) -> int:
@@ -133,9 +173,11 @@ class _Run:
             mesh=engine.mesh,
         )
 
-    def completions(self, waiting: deque[Prompt]) -> Iterator[list[Completion]]:
+    def completions(
+        self, waiting: deque[tuple[Prompt, Cuts]]
+    ) -> Iterator[list[Completion]]:
         """Yields what becomes of the prompts, what ended in one stretch together."""
-        self._share(waiting[0])
+        self._share(*waiting[0])
         while waiting or any(self.held):
             self._fill(waiting)
             self.engine.check()
@@ -143,24 +185,24 @@ class _Run:
             if ended := self._ended():
                 yield ended
 
-    def _share(self, prompt: Prompt) -> None:
+    def _share(self, prompt: Prompt, cuts: Cuts) -> None:
         if not self.group.shared:
             return
         with self.figures.prefilling(self.path):
-            self.path.run(prompt.tokens[: self.group.shared])
+            self.path.run(prompt.tokens, cuts)
             count = jnp.int32(self.group.shared)
             self.state = share(
                 self.state, self.path.cache, count, mesh=self.engine.mesh
             )
 
-    def _fill(self, waiting: deque[Prompt]) -> None:
+    def _fill(self, waiting: deque[tuple[Prompt, Cuts]]) -> None:
         for row, held in enumerate(self.held):
             if held is None and waiting:
                 self.engine.check()
-                self.held[row] = prompt = waiting.popleft()
-                self.generated[row] = 0
+                prompt, cuts = waiting.popleft()
+                self.held[row], self.generated[row] = prompt, 0
                 with self.figures.prefilling(self.path):
-                    self.path.run(prompt.tokens)
+                    self.path.run(prompt.tokens, cuts)
                     self._insert(prompt, row)
 
     def _insert(self, prompt: Prompt, row: int) -> None:

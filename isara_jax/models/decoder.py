@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from isara_jax.models.layers import attention, causal_attention
 
@@ -155,6 +155,26 @@ def extend(
     back = (start + jnp.arange(length))[:, None] - slots[None, :]
     near = (back >= 0) & (back < (model.config.window or segments.shape[1]))
     visible = (segments != 0)[:, None, :] & near[None]
+    return branch(model, tokens, cache, positions=positions, visible=visible)
+
+
+def branch(
+    model: Decoder,
+    tokens: Int[Array, "B T"],
+    cache: Cache,
+    *,
+    positions: Int[Array, "B T"],
+    visible: Bool[Array, "B T S"],
+) -> tuple[Float[Array, "B T D"], Cache]:
+    """Runs T more tokens a row, each of which sees the slots that it is told to.
+
+    They are written into the next T slots of the cache, side by side, though they may
+    stand at one position of texts that part there. `visible` holds a token's own slot,
+    and keeps to the model's window.
+    """
+    start, length = cache.length, tokens.shape[1]
+    written = jnp.ones(tokens.shape, cache.segments.dtype)
+    segments = jax.lax.dynamic_update_slice(cache.segments, written, (0, start))
 
     def layer_pass(carry: tuple, numbered: tuple) -> tuple[tuple, None]:
         x, keys, values = carry

@@ -8,9 +8,10 @@ import torch
 import transformers
 from pretrained import SMOLLM2, needs_smollm2
 
-from isara_jax.engine.batches import Prompt, plan
+from isara_jax.engine.batches import Prompt
 from isara_jax.engine.decoding import Decoding
-from isara_jax.engine.generate import Ending, generate_batch
+from isara_jax.engine.endings import Ending
+from isara_jax.engine.stream import Engine
 from isara_jax.finetune.batches import TrainingExample, make_batch, shape_for
 from isara_jax.finetune.loss import answer_loss
 from isara_jax.models.decoder import hidden_states, left_padded_positions
@@ -129,24 +130,20 @@ def test_greedy_continuations_are_the_same(ours, theirs, tokenizer, mesh):
         Prompt(id=str(number), number=number, tokens=row)
         for number, row in enumerate(rows)
     ]
-    got = {}
-    for batch in plan(
-        prompts,
-        slots=20,
-        row_multiple=1,
-        max_new_tokens=NEW_TOKENS,
-        context=ours.config.context,
-    ):
-        completions = generate_batch(
-            ours,
-            batch,
+    # Fewer slots than prompts, so that most are refilled.
+    engine = Engine(
+        model=ours, mesh=mesh, slots=8, context=ours.config.context, check=lambda: None
+    )
+    got = {
+        int(completion.id): completion.tokens
+        for completions in engine.continue_all(
+            prompts,
             decoding=Decoding(max_new_tokens=NEW_TOKENS, temperature=0.0),
             ending=Ending(eos=tokenizer.eos, stops=(), decode=tokenizer.decode),
             key=jax.random.key(0),
-            mesh=mesh,
-            check=lambda: None,
         )
-        got |= {int(completion.id): completion.tokens for completion in completions}
+        for completion in completions
+    }
     expected = greedy(theirs, rows, eos=tokenizer.eos[0])
     for number, text in enumerate(PROMPTS):
         assert got[number] == expected[number], text

@@ -10,6 +10,7 @@ import pytest
 from tiny_llama import TINY, tiny_llama
 
 from isara_jax.models.decoder import (
+    branch,
     empty_cache,
     extend,
     hidden_states,
@@ -58,6 +59,28 @@ def test_cached_passes_are_the_whole_pass(model, steps):
         jnp.concatenate(got, axis=1), expected[:, 11:], atol=2e-5
     )
     assert int(cache.length) == 20
+
+
+def test_branches_of_a_row_are_rows_of_their_own(model):
+    prompt, ways = drawn_tokens(1, 12), drawn_tokens(3, 17)[:, 12:]
+    texts = jnp.concatenate([jnp.repeat(prompt, 3, axis=0), ways], axis=1)
+    segments = jnp.ones_like(prompt)
+    _, cache = run_prompt(model, prompt, segments=segments, capacity=30)
+    visible, got = jnp.repeat(cache.segments[:, None] != 0, 3, axis=1), []
+    for step in range(5):
+        order = np.roll(np.arange(3), step)  # in which they stand side by side
+        place = np.argsort(order)
+        visible = visible.at[0, np.arange(3), 12 + 3 * step + place].set(True)
+        hidden, cache = jax.jit(branch)(
+            model,
+            ways[order, step][None],
+            cache,
+            positions=jnp.full((1, 3), 12 + step),
+            visible=visible[:, order],
+        )
+        got.append(hidden[0, place])
+    expected = states(model, texts)[:, 12:]
+    np.testing.assert_allclose(jnp.stack(got, axis=1), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("passes", ["whole", "prefill", "prefill and extend"])

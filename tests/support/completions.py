@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 
-from isara_jax.engine.batches import Prompt, plan
-from isara_jax.engine.generate import Ending, generate_batch
+from isara_jax.engine.batches import Prompt
+from isara_jax.engine.endings import Ending
+from isara_jax.engine.stream import Engine
 from isara_jax.runtime.mesh import make_mesh, model_shardings
 
 
@@ -48,26 +49,26 @@ def complete(
     decode=letters,
     mesh=None,
     check=lambda: None,
+    done=(),
+    figures=None,
 ):
-    """Returns the completion of every prompt by its id."""
-    mesh = mesh or one_device()
-    batches = plan(
-        prompts,
-        slots=slots,
-        row_multiple=mesh.shape["data"],
-        max_new_tokens=decoding.max_new_tokens,
+    """Returns every prompt's completion by its id; of beams all have one slot."""
+    engine = Engine(
+        model=model,
+        mesh=mesh or one_device(),
+        slots=slots * decoding.beams,
         context=model.config.context,
+        check=check,
     )
     return {
         completion.id: completion
-        for batch in batches
-        for completion in generate_batch(
-            model,
-            batch,
+        for completions in engine.continue_all(
+            prompts,
             decoding=decoding,
             ending=Ending(eos=eos, stops=stops, decode=decode),
             key=jax.random.key(7),
-            mesh=mesh,
-            check=check,
+            done=done,
+            figures=figures,
         )
+        for completion in completions
     }
