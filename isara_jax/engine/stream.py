@@ -164,6 +164,7 @@ class _Run:
         self.figures = figures
         self.held: list[Prompt | None] = [None] * group.rows
         self.generated = np.zeros(group.rows, np.int64)
+        self.shares = False
         self.state = empty_state(
             engine.stack,
             rows=group.rows,
@@ -177,23 +178,12 @@ class _Run:
         self, waiting: deque[tuple[Prompt, Cuts]]
     ) -> Iterator[list[Completion]]:
         """Yields what becomes of the prompts, what ended in one stretch together."""
-        self._share(*waiting[0])
         while waiting or any(self.held):
             self._fill(waiting)
             self.engine.check()
             self._decode()
             if ended := self._ended():
                 yield ended
-
-    def _share(self, prompt: Prompt, cuts: Cuts) -> None:
-        if not self.group.shared:
-            return
-        with self.figures.prefilling(self.path):
-            self.path.run(prompt.tokens, cuts)
-            count = jnp.int32(self.group.shared)
-            self.state = share(
-                self.state, self.path.cache, count, mesh=self.engine.mesh
-            )
 
     def _fill(self, waiting: deque[tuple[Prompt, Cuts]]) -> None:
         for row, held in enumerate(self.held):
@@ -203,7 +193,17 @@ class _Run:
                 self.held[row], self.generated[row] = prompt, 0
                 with self.figures.prefilling(self.path):
                     self.path.run(prompt.tokens, cuts)
+                    self._share()
                     self._insert(prompt, row)
+
+    def _share(self) -> None:
+        """Takes what all prompts begin with from the first of them that is run."""
+        if self.group.shared and not self.shares:
+            self.shares = True
+            count = jnp.int32(self.group.shared)
+            self.state = share(
+                self.state, self.path.cache, count, mesh=self.engine.mesh
+            )
 
     def _insert(self, prompt: Prompt, row: int) -> None:
         tokens = np.zeros(self.state.texts.history.shape[1], np.int32)
