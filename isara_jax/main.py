@@ -117,6 +117,9 @@ def prepare(
         demo_tokens=config.run.demo_tokens,
         context=shape.context,
         check=check,
+        report=lambda stage, figures: workdir.engine.append(
+            [{"stage": stage, **figures.record()}]
+        ),
     )
     return Run(
         seeds=seeds,

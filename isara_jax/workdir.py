@@ -132,6 +132,10 @@ class Workdir:
         return Records(self.path / "stages.jsonl")
 
     @property
+    def engine(self) -> Records:
+        return Records(self.path / "engine.jsonl")
+
+    @property
     def model(self) -> Path:
         return self.path / "model"
 

@@ -34,6 +34,7 @@ IN_A_ROUND = (
 )
 IN_THE_FOLDER = (
     *("manifest.json", "seeds.jsonl", "stages.jsonl", "report.html", ".lock"),
+    *("engine.jsonl",),
     *("baselines/pretrained/evaluation.json",),
     *("baselines/pretrained/heldout_answers.jsonl",),
     *("baselines/sft/evaluation.json", "baselines/sft/heldout_answers.jsonl"),
@@ -86,6 +87,18 @@ def test_the_user_sees_every_stage_the_table_and_the_places(finished, workdir):
     assert table[-3:] == [
         str(workdir / name) for name in ("report.html", "model", "dataset")
     ]
+
+
+def test_the_engine_tells_what_it_did_in_every_stage(workdir):
+    lines = Records(workdir / "engine.jsonl").read()
+    stages = [line["stage"] for line in lines]
+    assert "round 2: answers" in stages and len(set(stages)) == len(stages) == 8
+    for line in lines:
+        assert line["new_tokens"] > 0 and 0 < line["slot_occupancy"] <= 1
+        assert line["decode_tokens_per_second"] > 0
+        assert line["prefill_tokens_per_second"] > 0
+    # Programs of the first round run in the second.
+    assert lines[-1]["compilations"] == 0
 
 
 def test_some_pairs_are_kept_and_some_are_not(workdir):
