@@ -147,7 +147,7 @@ def run_ours(model, work: Work) -> float:
         for completions in engine.continue_all(
             prompts,
             decoding=Decoding(max_new_tokens=max(work.new_tokens), temperature=0.0),
-            ending=Ending(eos=(), stops=(), decode=lambda tokens: ""),
+            ending=Ending(eos=(), stops=(), decode=str),
             key=jax.random.key(0),
             figures=figures,
         )

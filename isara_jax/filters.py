@@ -6,9 +6,8 @@ recorded with the first rule that rejected it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
-
-from rouge_score import rouge_scorer
 
 from isara_jax.errors import InputError
 from isara_jax.examples import Candidate, Example, Pool
@@ -224,7 +223,11 @@ def _normal(question: str) -> str:
 
 
 def _rouge_l(one: str, other: str) -> float:
-    return _SCORER.score(one, other)["rougeL"].fmeasure
+    return float(_rouge_scorer().score(one, other)["rougeL"].fmeasure)
 
 
-_SCORER = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
+@cache
+def _rouge_scorer() -> Any:
+    from rouge_score import rouge_scorer
+
+    return rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)

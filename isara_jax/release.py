@@ -6,8 +6,6 @@ Both folders appear by one rename, so one that is there is whole.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import datasets
-
 from isara_jax.models.card import front_matter, licence_words
 from isara_jax.models.families import LanguageModel
 from isara_jax.models.load import named_tensors
@@ -22,6 +20,20 @@ METHOD = (
     "ISARA (*Human-Instruction-Free LLM Self-Alignment with Limited Samples*, "
     "arXiv 2401.06785), as implemented by isara_jax"
 )
+
+TEXT = {"dtype": "string", "_type": "Value"}
+# The fields of a kept pair, as `datasets` describes them.
+FIELDS = {
+    "round": {"dtype": "int32", "_type": "Value"},
+    "id": TEXT,
+    "question": TEXT,
+    "answer": TEXT,
+    "question_demos": {"feature": TEXT, "_type": "List"},
+    "answer_demos": {"feature": TEXT, "_type": "List"},
+    "nearest_seed": TEXT,
+    "nearest_seed_similarity": {"dtype": "float32", "_type": "Value"},
+    "parent": TEXT,
+}
 
 
 def release_model(
@@ -49,12 +61,16 @@ def release_dataset(workdir: Workdir, *, rounds: int, base: str) -> None:
     """Writes dataset/: every kept pair as Parquet that `datasets` loads, and a card."""
     if workdir.dataset.exists():
         return
-    pairs = list(kept_pairs(workdir, rounds=rounds))
+    import datasets
+
     datasets.disable_progress_bars()
+    pairs = list(kept_pairs(workdir, rounds=rounds))
     with appearing(workdir.dataset) as folder:
         (folder / "data").mkdir()
-        columns = {name: [pair[name] for pair in pairs] for name in _FEATURES}
-        table = datasets.Dataset.from_dict(columns, features=_FEATURES)
+        columns = {name: [pair[name] for pair in pairs] for name in FIELDS}
+        table = datasets.Dataset.from_dict(
+            columns, features=datasets.Features.from_dict(FIELDS)
+        )
         table.to_parquet(str(folder / "data" / "train.parquet"))
         write_text(folder / "README.md", dataset_card(workdir, pairs, base=base))
 
@@ -72,21 +88,6 @@ def finished_rounds(workdir: Workdir) -> int:
     while workdir.round(number + 1).summary.exists():
         number += 1
     return number
-
-
-_FEATURES = datasets.Features(
-    {
-        "round": datasets.Value("int32"),
-        "id": datasets.Value("string"),
-        "question": datasets.Value("string"),
-        "answer": datasets.Value("string"),
-        "question_demos": datasets.List(datasets.Value("string")),
-        "answer_demos": datasets.List(datasets.Value("string")),
-        "nearest_seed": datasets.Value("string"),
-        "nearest_seed_similarity": datasets.Value("float32"),
-        "parent": datasets.Value("string"),
-    }
-)
 
 
 def model_card(workdir: Workdir, *, base: str, license: str) -> str:

@@ -127,19 +127,19 @@ def sample_into(
     """
     done = _already_there(records, {prompt.id for prompt in prompts})
     if len(done) < len(prompts):
-        engine = sampler.engine(model())
         figures = Figures()
+        written = sampler.engine(model()).continue_all(
+            prompts,
+            decoding=decoding,
+            ending=sampler.ending,
+            key=sampler.key(round=round, step=step),
+            done=done,
+            figures=figures,
+        )
         with progress(
             stage, total=len(prompts), done=len(done), unit="samples"
         ) as advance:
-            for completions in engine.continue_all(
-                prompts,
-                decoding=decoding,
-                ending=sampler.ending,
-                key=sampler.key(round=round, step=step),
-                done=done,
-                figures=figures,
-            ):
+            for completions in written:
                 records.append(describe(completion) for completion in completions)
                 advance(len(completions))
         if sampler.report is not None:

@@ -157,7 +157,7 @@ def test_no_question_at_all(answer):
 
 def test_the_records_hold_what_was_asked_and_how_it_was_answered(answer, tmp_path):
     engine, _ = answer()
-    _, first = RoundFolder(tmp_path).answers.read()  # the shorter prompt came first
+    first, _ = RoundFolder(tmp_path).answers.read()
     assert first == {
         "id": "r02-0000",
         "question": "100",

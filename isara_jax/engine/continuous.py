@@ -10,9 +10,14 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from isara_jax.engine import slots
 from isara_jax.engine.decoding import Form, Strengths, choose
 from isara_jax.engine.rules import Texts
+from isara_jax.engine.schedule import Group
 from isara_jax.engine.slots import SlotCache, empty_slots, step
 from isara_jax.engine.stack import Stack
+from isara_jax.runtime.memory import free_bytes
 from isara_jax.runtime.mesh import Mesh, sharding_for
+
+# Of the free memory, what slots may take.
+SHARE_OF_MEMORY = 0.7
 
 
 @jax.tree_util.register_dataclass
@@ -31,6 +36,25 @@ class SlotState:
     limits: Int[Array, " B"]
     keys: Key[Array, " B"]
     done: Bool[Array, " B"]
+
+
+def rows_that_fit(stack: Stack, group: Group, *, mesh: Mesh) -> int:
+    """Returns how many slots for the group the free memory has room for, at least 1.
+
+    A part of it is left to what programs need while they run.
+    """
+    free = free_bytes()
+    if free is None:
+        return group.rows
+    config = stack.model.config
+    itemsize = jax.tree.leaves(stack.blocks[0])[0].dtype.itemsize
+    position = 2 * config.layers * config.kv_heads * config.head_size * itemsize
+    # A row's logits, and which tokens it has seen; sampling takes copies of both.
+    row = position * group.capacity + 4 * 5 * config.vocab_size
+    whole = position * (group.shared_room + group.capacity + group.longest)
+    devices = mesh.shape["data"] if mesh.devices.flat[0].platform != "cpu" else 1
+    fitting = int(SHARE_OF_MEMORY * free - whole) // row * devices
+    return max(1, min(group.rows, fitting))
 
 
 @partial(jax.jit, static_argnames=("rows", "capacity", "shared", "new_tokens", "mesh"))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from isara_jax.models.decoder import Attend, Decoder
+from isara_jax.runtime.memory import free_bytes
 
 
 @jax.tree_util.register_dataclass
@@ -28,8 +29,13 @@ class Stack:
 
 
 def stacked(model: Decoder) -> Stack:
-    """Cuts the layers as suits the platform; on CPU that copies them."""
-    if jax.default_backend() != "cpu":
+    """Cuts the layers as suits the platform; on CPU that copies them.
+
+    Where memory is too short for a copy, they stay in one block there as well.
+    """
+    free = free_bytes()
+    size = sum(array.nbytes for array in jax.tree.leaves(model.layers))
+    if jax.default_backend() != "cpu" or (free is not None and 2 * size > free):
         return Stack(model=model, blocks=(model.layers,))
     count = jax.tree.leaves(model.layers)[0].shape[0]
     blocks = tuple(_cut(model.layers, jnp.int32(number)) for number in range(count))

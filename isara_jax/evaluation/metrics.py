@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from rouge_score import rouge_scorer
 
 from isara_jax.errors import InputError
 from isara_jax.evaluation.intervals import (
@@ -213,7 +212,9 @@ def _check(item: ScoredItem) -> None:
 
 
 @cache
-def _rouge_scorer() -> rouge_scorer.RougeScorer:
+def _rouge_scorer() -> Any:
+    from rouge_score import rouge_scorer
+
     return rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
 
 

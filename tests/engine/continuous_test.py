@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jaxtyping
 import pytest
 from completions import complete, place, random_prompts
-from tiny_llama import TINY, tiny_llama
+from tiny_llama import TINY
 
 from isara_jax.engine.continuous import decode, empty_state
 from isara_jax.engine.decoding import Decoding
@@ -29,8 +29,9 @@ RULES = Decoding(
 @pytest.mark.parametrize(("data", "model"), [(1, 1), (4, 2)])
 def test_each_loop_is_compiled_once(compilations, data, model):
     mesh = make_mesh(data=data, model=model)
-    split = place(tiny_llama(seed=1), mesh)
-    # A number of rows that no other test has compiled for.
+    # A depth and a number of rows that no other test has compiled for.
+    config = dataclasses.replace(TINY, layers=3)
+    split = place(Llama(config, key=jax.random.key(0)), mesh)
     run = functools.partial(complete, split, mesh=mesh, slots=16)
     run(random_prompts(*range(1, 17)), decoding=RULES)
     for program in ("jit(advance)", "jit(insert)", "jit(decode)"):

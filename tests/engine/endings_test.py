@@ -12,7 +12,7 @@ from completions import complete, one_device, random_prompts
 from counting_llama import PROBABILITY, counting_llama
 from tiny_llama import tiny_llama
 
-from isara_jax.engine import stream
+from isara_jax.engine import group_run
 from isara_jax.engine.batches import Prompt
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.score import Scored, score
@@ -79,7 +79,7 @@ def play(script, stops, prompts, *, check=lambda: None):
 @pytest.mark.parametrize("prompts", [[SCRIPT], [SCRIPT, ENDLESS]], ids=len)
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_an_ending(monkeypatch, ending, prompts, stretch):
-    monkeypatch.setattr(stream, "STEPS_BETWEEN_CHECKS", stretch)
+    monkeypatch.setattr(group_run, "STEPS_BETWEEN_CHECKS", stretch)
     script, stops, text, finish, count = ENDINGS[ending]
     completions = play(script, stops, prompts)
     played = completions["script"]
@@ -116,7 +116,7 @@ def completions():
 def test_records_do_not_depend_on_when_a_stop_is_noticed(monkeypatch, completions):
     assert {c.finish for c in completions.values()} == {"eos", "stop", "length"}
     for stretch in (1, 3, 25):
-        monkeypatch.setattr(stream, "STEPS_BETWEEN_CHECKS", stretch)
+        monkeypatch.setattr(group_run, "STEPS_BETWEEN_CHECKS", stretch)
         assert sampled(tiny_llama(), PROMPTS) == completions
 
 

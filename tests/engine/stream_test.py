@@ -6,12 +6,13 @@ import pytest
 from completions import complete, place, random_prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_llama import tiny_llama, torch_llama
+from tiny_llama import TINY, tiny_llama, torch_llama
 
-from isara_jax.engine import stream
+from isara_jax.engine import continuous, stack, stream
 from isara_jax.engine.beam import beam_batch
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.figures import Figures
+from isara_jax.engine.schedule import groups
 from isara_jax.errors import InputError
 from isara_jax.runtime.mesh import make_mesh
 
@@ -243,3 +244,32 @@ def test_beams_have_their_own_decoder_and_take_a_slot_each(monkeypatch, beams, r
     done = {prompts[0].id}
     rest = complete(tiny_llama(), prompts, decoding=decoding, slots=2, done=done)
     assert rest == {id: whole[id] for id in whole if id not in done}
+
+
+@pytest.mark.parametrize(("rows", "slots"), [(0.2, 1), (3.5, 3), (50, 8)])
+def test_memory_decides_how_many_slots_there_are(
+    alone, monkeypatch, capfd, rows, slots
+):
+    config = TINY
+    longest = max(len(prompt.tokens) for prompt in PROMPTS)
+    position = 2 * config.layers * config.kv_heads * config.head_size * 4
+    (group,) = groups(
+        PROMPTS, slots=8, row_multiple=1, max_new_tokens=20, context=config.context
+    )
+    row = position * group.capacity + 20 * config.vocab_size
+    whole = position * (group.capacity + longest)
+    free = (whole + rows * row) / continuous.SHARE_OF_MEMORY
+    monkeypatch.setattr(continuous, "free_bytes", lambda: int(free) + 1)
+    figures = Figures()
+    found = complete(tiny_llama(), PROMPTS, decoding=ALL_RULES, figures=figures)
+    assert_same(found, alone)
+    said = f"memory has room for {slots} slots, not 8" in capfd.readouterr().err
+    assert said == (slots < 8)
+    # Every slot writes 20 tokens a prompt, so its steps tell how many slots there were.
+    assert figures.slot_steps == -(-8 // slots) * slots * 20
+
+
+def test_layers_that_memory_cannot_hold_twice_stay_in_one_block(alone, monkeypatch):
+    monkeypatch.setattr(stack, "free_bytes", lambda: 1000)
+    assert len(stack.stacked(tiny_llama()).blocks) == 1
+    assert_same(complete(tiny_llama(), PROMPTS, decoding=ALL_RULES), alone)

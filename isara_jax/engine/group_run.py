@@ -1,0 +1,135 @@
+"""One group's way through the slots: fill, decode a stretch, take out what ended."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from isara_jax.engine.batches import Prompt
+from isara_jax.engine.continuous import decode, empty_state, insert, share
+from isara_jax.engine.decoding import Decoding
+from isara_jax.engine.endings import Completion, Ending, completion_of, has_stop
+from isara_jax.engine.figures import Figures
+from isara_jax.engine.path import Cuts, Path
+from isara_jax.engine.schedule import Group
+from isara_jax.runtime.mesh import Mesh, place_batch
+
+STEPS_BETWEEN_CHECKS = 8
+
+
+class GroupRun:
+    """One group's way through the slots."""
+
+    def __init__(
+        self,
+        group: Group,
+        *,
+        path: Path,
+        mesh: Mesh,
+        check: Callable[[], None],
+        decoding: Decoding,
+        ending: Ending,
+        key: Key[Array, ""],
+        figures: Figures,
+    ):
+        self.group, self.path, self.mesh, self.check = group, path, mesh, check
+        self.decoding, self.ending, self.key = decoding, ending, key
+        self.figures = figures
+        self.held: list[Prompt | None] = [None] * group.rows
+        self.generated = np.zeros(group.rows, np.int64)
+        self.shares = False
+        self.state = empty_state(
+            path.stack,
+            rows=group.rows,
+            capacity=group.capacity,
+            shared=group.shared_room,
+            new_tokens=decoding.max_new_tokens,
+            mesh=mesh,
+        )
+
+    def completions(
+        self, waiting: deque[tuple[Prompt, Cuts]]
+    ) -> Iterator[list[Completion]]:
+        """Yields what becomes of the prompts, what ended in one stretch together."""
+        while waiting or any(self.held):
+            self._fill(waiting)
+            self.check()
+            self._decode()
+            if ended := self._ended():
+                yield ended
+
+    def _fill(self, waiting: deque[tuple[Prompt, Cuts]]) -> None:
+        for row, held in enumerate(self.held):
+            if held is None and waiting:
+                self.check()
+                prompt, cuts = waiting.popleft()
+                self.held[row], self.generated[row] = prompt, 0
+                with self.figures.prefilling(self.path):
+                    self.path.run(prompt.tokens, cuts)
+                    self._share()
+                    self._insert(prompt, row)
+
+    def _share(self) -> None:
+        """Takes what all prompts begin with from the first of them that is run."""
+        if self.group.shared and not self.shares:
+            self.shares = True
+            count = jnp.int32(self.group.shared)
+            self.state = share(self.state, self.path.cache, count, mesh=self.mesh)
+
+    def _insert(self, prompt: Prompt, row: int) -> None:
+        tokens = np.zeros(self.state.texts.history.shape[1], np.int32)
+        tokens[: len(prompt.tokens)] = prompt.tokens
+        self.state = insert(
+            self.state,
+            self.path.cache,
+            self.path.logits,
+            row=jnp.int32(row),
+            tokens=jnp.asarray(tokens),
+            length=jnp.int32(len(prompt.tokens)),
+            limit=jnp.int32(prompt.limit(self.decoding.max_new_tokens)),
+            key=jax.random.fold_in(self.key, prompt.number),
+            mesh=self.mesh,
+        )
+
+    def _decode(self) -> None:
+        with self.figures.decoding():
+            self.state = decode(
+                self.path.stack,
+                self.state,
+                self.decoding.strengths,
+                eos=jnp.asarray(self.ending.eos, jnp.int32),
+                form=self.decoding.form,
+                steps=STEPS_BETWEEN_CHECKS,
+                mesh=self.mesh,
+            )
+            generated = np.asarray(self.state.texts.generated, np.int64)
+        occupied = np.array([prompt is not None for prompt in self.held])
+        self.figures.count_new((generated - self.generated) * occupied)
+        self.generated = generated
+
+    def _ended(self) -> list[Completion]:
+        """Empties the slots whose text has ended."""
+        done = np.array(self.state.done)
+        history = np.asarray(self.state.texts.history)
+        ended = []
+        for row, prompt in enumerate(self.held):
+            if prompt is None:
+                continue
+            begin = len(prompt.tokens)
+            text = history[row, begin : begin + self.generated[row]]
+            if done[row] or has_stop(text, self.ending):
+                ended.append((row, prompt, text))
+        if not ended:
+            return []
+        scores = np.asarray(self.state.log_probabilities)
+        for row, _, _ in ended:
+            self.held[row], done[row] = None, True
+        self.state = replace(self.state, done=place_batch(done, self.mesh))
+        return [
+            completion_of(prompt, text, scores=scores[row], ending=self.ending)
+            for row, prompt, text in ended
+        ]

@@ -1,0 +1,31 @@
+"""How much memory there is left to plan with."""
+
+from pathlib import Path
+
+import jax
+
+MEMINFO = Path("/proc/meminfo")
+
+
+def free_bytes() -> int | None:
+    """Returns what is free on the device with the least, or nothing where none tells.
+
+    On CPU that is what the kernel says it can give without swapping, shared by all.
+    """
+    devices = jax.local_devices()
+    if devices[0].platform == "cpu":
+        return _free_of_host()
+    stats = [device.memory_stats() or {} for device in devices]
+    if not all("bytes_limit" in found for found in stats):
+        return None
+    return min(found["bytes_limit"] - found["bytes_in_use"] for found in stats)
+
+
+def _free_of_host() -> int | None:
+    if not MEMINFO.exists():
+        return None
+    for line in MEMINFO.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    return None
