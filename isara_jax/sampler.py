@@ -21,6 +21,7 @@ from isara_jax.engine.stream import Engine
 from isara_jax.examples import Example
 from isara_jax.models.decoder import Decoder
 from isara_jax.prompts import Template, assemble
+from isara_jax.runtime.memory import give_back
 from isara_jax.runtime.mesh import Mesh
 from isara_jax.runtime.progress import progress
 from isara_jax.runtime.tokenizer import Tokenizer
@@ -142,6 +143,7 @@ def sample_into(
             for completions in written:
                 records.append(describe(completion) for completion in completions)
                 advance(len(completions))
+        give_back()
         if sampler.report is not None:
             sampler.report(stage, figures)
     return records.sort(by="id")

@@ -1,5 +1,6 @@
-"""How much memory there is left to plan with."""
+"""How much memory there is left to plan with, and giving back what was freed."""
 
+import ctypes
 from pathlib import Path
 
 import jax
@@ -19,6 +20,17 @@ def free_bytes() -> int | None:
     if not all("bytes_limit" in found for found in stats):
         return None
     return min(found["bytes_limit"] - found["bytes_in_use"] for found in stats)
+
+
+def give_back() -> None:
+    """Hands what was freed back to the system, where the C library is one that keeps it.
+
+    glibc keeps a layer's arrays for the next ones of their size, beside which what is
+    allocated next, the gradients, would not find room.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _free_of_host() -> int | None:

@@ -1,5 +1,8 @@
 """What is free, as the host and as an accelerator tell it."""
 
+import ctypes
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -32,3 +35,31 @@ def test_an_accelerator_s_memory(monkeypatch, stats, free):
     ]
     monkeypatch.setattr(jax, "local_devices", lambda: devices)
     assert memory.free_bytes() == free
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc: nothing is kept"
+)
+def test_what_was_freed_goes_back():
+    program = """
+import pathlib
+from isara_jax.runtime.memory import give_back
+
+def resident():
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+before = resident()
+kept = [bytearray(b"x" * 100_000) for _ in range(3000)]
+last = kept[-1]
+del kept
+held = resident()
+give_back()
+print(before, held, resident())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    before, held, after = map(int, done.stdout.split())
+    assert held > before + 200_000, "glibc keeps what lies below something in use"
+    assert after < before + 20_000
