@@ -23,7 +23,7 @@ def free_bytes() -> int | None:
 
 
 def give_back() -> None:
-    """Hands what was freed back to the system, where the C library is one that keeps it.
+    """Hands what was freed back to the system, where the C library keeps it.
 
     glibc keeps a layer's arrays for the next ones of their size, beside which what is
     allocated next, the gradients, would not find room.
