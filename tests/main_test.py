@@ -416,7 +416,8 @@ def test_a_full_disk_is_one_sentence_and_with_room_the_run_ends_the_same(
 
 def test_a_disk_that_takes_no_checkpoint(run, call, undisturbed):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    # Orbax cuts the checkpoint into files as it likes: one of them is larger.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
         code, lines = call()
     finally:

@@ -39,7 +39,7 @@ class SlotState:
 
 
 def rows_that_fit(stack: Stack, group: Group, *, mesh: Mesh) -> int:
-    """Returns how many slots for the group the free memory has room for, at least 1.
+    """Returns how many of the group's slots the free memory has room for, at least 1.
 
     A part of it is left to what programs need while they run.
     """

@@ -133,13 +133,15 @@ class Engine:
             context=self.context,
         )
         planned = within(slots=self.slots)
-        wanted = max((group.rows for group in planned), default=0)
-        fitting = min(
-            (rows_that_fit(self.stack, group, mesh=self.mesh) for group in planned),
-            default=0,
-        )
-        if fitting >= wanted:
+        room = [rows_that_fit(self.stack, group, mesh=self.mesh) for group in planned]
+        short = [
+            (rows, group.rows)
+            for rows, group in zip(room, planned, strict=True)
+            if rows < group.rows
+        ]
+        if not short:
             return planned
+        fitting, wanted = min(short)
         say(f"memory has room for {fitting} slots, not {wanted}")
         return within(slots=fitting)
 

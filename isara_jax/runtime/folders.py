@@ -13,6 +13,9 @@ def appearing(folder: Path) -> Iterator[Path]:
 
     What was in the folder's place stays there until then. Of what fails nothing is
     left; of what is killed, the hidden neighbour, until the next attempt.
+
+    Raises:
+      OSError: the disk does not take it; the error names the folder if it named no file.
     """
     partial, old = (folder.with_name(f".{folder.name}.{w}") for w in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
@@ -24,5 +27,9 @@ def appearing(folder: Path) -> Iterator[Path]:
             os.replace(folder, old)
         os.replace(partial, folder)
         shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(folder)) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -273,3 +273,13 @@ def test_layers_that_memory_cannot_hold_twice_stay_in_one_block(alone, monkeypat
     monkeypatch.setattr(stack, "free_bytes", lambda: 1000)
     assert len(stack.stacked(tiny_llama()).blocks) == 1
     assert_same(complete(tiny_llama(), PROMPTS, decoding=ALL_RULES), alone)
+
+
+def test_groups_of_several_sizes_are_no_lack_of_memory(capfd):
+    prompts = [*SHARING, *PROMPTS[:3]]
+    planned = groups(
+        prompts, slots=8, row_multiple=1, max_new_tokens=20, context=TINY.context
+    )
+    assert len({group.rows for group in planned}) > 1
+    complete(tiny_llama(), prompts, decoding=GREEDY, slots=8)
+    assert "memory" not in capfd.readouterr().err

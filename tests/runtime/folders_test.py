@@ -1,5 +1,6 @@
 """A folder is whole or absent, and the old one stays until then."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -81,3 +82,14 @@ def test_a_rename_that_fails_loses_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no"), appearing(target):
         pass
     assert contents(tmp_path) == {".model.old"}
+
+
+def test_a_failure_that_names_no_file_names_the_folder(tmp_path):
+    folder = tmp_path / "model"
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*/model'$"),
+        appearing(folder),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OSError, match=r"'other'$"), appearing(folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "other")
