@@ -15,7 +15,7 @@ def appearing(folder: Path) -> Iterator[Path]:
     left; of what is killed, the hidden neighbour, until the next attempt.
 
     Raises:
-      OSError: the disk does not take it; the error names the folder if it named no file.
+      OSError: the disk does not take it; the error names the folder, if not a file.
     """
     partial, old = (folder.with_name(f".{folder.name}.{w}") for w in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
