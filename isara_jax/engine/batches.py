@@ -61,12 +61,7 @@ def plan(
       InputError: a prompt and its continuation do not fit the model's context.
     """
     for prompt in prompts:
-        if not prompt.tokens or len(prompt.tokens) + max_new_tokens > context:
-            raise InputError(
-                f"the prompt {prompt.id} has {len(prompt.tokens)} tokens; with "
-                f"{max_new_tokens} new ones it must have 1 or more and fit the model's "
-                f"context of {context}"
-            )
+        refuse_misfit(prompt, new=max_new_tokens, context=context)
     if not prompts:
         return ()
     most = rows_within(slots, multiple=row_multiple)
@@ -92,6 +87,19 @@ def left_padded(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         tokens[row, -len(ids) :] = ids
         segments[row, -len(ids) :] = 1
     return tokens, segments
+
+
+def refuse_misfit(prompt: Prompt, *, new: int, context: int) -> None:
+    """Refuses a prompt that leaves no room in the context for `new` tokens.
+
+    Raises:
+      InputError: it has none, or too many.
+    """
+    if not prompt.tokens or len(prompt.tokens) + new > context:
+        raise InputError(
+            f"the prompt {prompt.id} has {len(prompt.tokens)} tokens; with {new} new "
+            f"ones it must have 1 or more and fit the model's context of {context}"
+        )
 
 
 def refuse_lack_of_room(shape: Shape, max_new_tokens: int) -> None:

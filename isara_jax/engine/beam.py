@@ -194,7 +194,7 @@ def search(
 
 
 def laid_out(state: BeamState, mesh: Mesh) -> BeamState:
-    """Gives the state the layout on the mesh that the search keeps; see `loops`."""
+    """Gives the state the layout on the mesh that the search keeps."""
 
     def split(array: Array, *words: str) -> Array:
         return jax.lax.with_sharding_constraint(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from isara_jax.engine.batches import round_up
 from isara_jax.engine.slots import SlotCache, empty_slots, laid_out
 from isara_jax.engine.stack import Stack, run_blocks
 from isara_jax.models.decoder import Attend
@@ -31,7 +32,7 @@ REACH = 256
 
 def path_capacity(longest: int) -> int:
     """Returns the positions that a path for prompts of so many tokens needs."""
-    return -(-longest // REACH) * REACH + CHUNKS[-1]
+    return round_up(longest, REACH) + CHUNKS[-1]
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Path:
                 self.cache,
                 start=np.int32(start),
                 last=np.int32(max(len(given), 1) - 1),
-                reach=-(-(start + width) // REACH) * REACH,
+                reach=round_up(start + width, REACH),
                 mesh=self.mesh,
             )
             start += width

@@ -7,14 +7,19 @@ with some of them done decodes the others in programs of the same shapes.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from isara_jax.engine.batches import Prompt, cache_capacity, round_up, rows_within
+from isara_jax.engine.batches import (
+    Prompt,
+    cache_capacity,
+    refuse_misfit,
+    round_up,
+    rows_within,
+)
 from isara_jax.engine.path import Cuts, common_length, cuts_in_order
-from isara_jax.errors import InputError
 
 # A beginning is shared by the slots if it has so many tokens, and a longer one is worth
 # a group of its own if it has so many more.
 LEAST_SHARED = 64
-# The room for a shared beginning, and for a row's own positions, in these steps.
+# The room for a shared beginning grows in these steps.
 ROOM_STEP = 128
 
 
@@ -57,13 +62,7 @@ def groups(
       InputError: a prompt and its continuation do not fit the model's context.
     """
     for prompt in prompts:
-        new = prompt.limit(max_new_tokens)
-        if not prompt.tokens or len(prompt.tokens) + new > context:
-            raise InputError(
-                f"the prompt {prompt.id} has {len(prompt.tokens)} tokens; with {new} "
-                f"new ones it must have 1 or more and fit the model's context of "
-                f"{context}"
-            )
+        refuse_misfit(prompt, new=prompt.limit(max_new_tokens), context=context)
     if not prompts:
         return ()
     most = rows_within(slots, multiple=row_multiple)

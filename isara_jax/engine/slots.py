@@ -2,8 +2,8 @@
 
 A row's positions lie from column 0 on, so what a row computes depends on nothing but
 the row. The positions of a beginning that all rows share are kept once.
-Keys lie with their positions last: on CPU their product with a query reads them in
-order and is three times as fast as the other way round.
+Keys lie with their positions last: on CPU their product with a query then reads them in
+order.
 """
 
 from collections.abc import Callable
