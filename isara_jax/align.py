@@ -38,6 +38,13 @@ class LoopConfig:
     demos: int = field(
         default=8, metadata={"help": "K: demonstrations in a prompt of round 1"}
     )
+    questions_per_context: int = field(
+        default=1,
+        metadata={
+            "help": "questions written after the same demonstrations, which are then "
+            "computed once; 1, the paper's, draws demonstrations for each"
+        },
+    )
     alpha: float = field(
         default=0.0,
         metadata={
@@ -49,6 +56,11 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if self.candidates < 1:
             raise InputError(f"--candidates={self.candidates}: must be at least 1")
+        if self.questions_per_context < 1:
+            raise InputError(
+                f"--questions_per_context={self.questions_per_context}: must be at "
+                "least 1"
+            )
         if not 1 <= self.rounds <= self.demos:
             raise InputError(
                 f"--rounds={self.rounds}: must be from 1 to --demos={self.demos}, as "
@@ -105,6 +117,7 @@ def draft(
             pools,
             candidates=run.loop.candidates,
             demos=run.loop.demos,
+            questions_per_context=run.loop.questions_per_context,
             decoding=run.question_decoding,
             sampler=run.sampler,
             folder=folder,
@@ -154,7 +167,7 @@ def training_data(run: Run, pools: Sequence[Pool]) -> list[TrainingExample]:
 
 def _training_example(sampler: Sampler, example: Example) -> TrainingExample:
     opening = sampler.template.open_answer(example.question)
-    prompt, _ = sampler.prompt((), opening, id=example.origin, number=0, new_tokens=0)
+    prompt = sampler.prompt(opening, id=example.origin, number=0)
     return TrainingExample(
         id=example.origin,
         prompt_tokens=prompt.tokens,

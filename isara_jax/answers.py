@@ -12,7 +12,7 @@ from isara_jax.examples import Candidate, Example, Pool, Question, demo_counts
 from isara_jax.models.decoder import Decoder
 from isara_jax.retrieval.embed import Embedder
 from isara_jax.retrieval.search import IndexMethod, Neighbours, build_index
-from isara_jax.sampler import Sampler, Step, sample_into, sampled
+from isara_jax.sampler import OpenTurn, Sampler, Step, sample_into, sampled
 from isara_jax.workdir import RoundFolder
 
 
@@ -55,26 +55,30 @@ def answer_questions(
         pools, queries, counts=demo_counts(demos, round=round), retriever=retriever
     )
     seeds = retriever.nearest(pools[0], queries, count=1)
-    prompts, facts = [], {}
-    for place, question in enumerate(asked):
-        opening = sampler.template.open_answer(question.text)
-        prompt, used = sampler.prompt(
-            demos_of[place],
-            opening,
-            id=question.id,
-            number=question.number,
-            new_tokens=decoding.max_new_tokens,
-        )
-        prompts.append(prompt)
-        facts[question.id] = {
+    written = sampler.prompts(
+        [
+            OpenTurn(
+                id=question.id,
+                number=question.number,
+                opening=sampler.template.open_answer(question.text),
+                demos=found,
+            )
+            for question, found in zip(asked, demos_of, strict=True)
+        ],
+        new_tokens=decoding.max_new_tokens,
+    )
+    facts = {
+        prompt.id: {
             "demos": list(used),
             "nearest_seed": pools[0].examples[seeds.indices[place, 0]].origin,
             "nearest_seed_similarity": round_off(float(seeds.similarities[place, 0])),
         }
+        for place, (prompt, used) in enumerate(written)
+    }
     text_of = {question.id: question.text for question in asked}
     records = sample_into(
         folder.answers,
-        prompts,
+        [prompt for prompt, _ in written],
         model=model,
         sampler=sampler,
         decoding=decoding,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from absl import flags
 
 from isara_jax.align import LoopConfig
+from isara_jax.demo_order import DemoOrder
 from isara_jax.engine.decoding import Decoding
 from isara_jax.errors import InputError
 from isara_jax.evaluation.heldout import EvaluationConfig
@@ -73,12 +74,24 @@ class RunConfig(EngineConfig):
         default=2000,
         metadata={"help": "demonstrations of a prompt stop at so many tokens"},
     )
+    demo_order: DemoOrder = field(
+        default="paper",
+        metadata={
+            "help": "how a prompt's demonstrations are ordered; paper: as drawn, or "
+            "nearest first; shared: so that many prompts begin alike, which saves "
+            "computing"
+        },
+    )
     retrieval: IndexMethod = field(
         default="auto",
         metadata={"help": "nearest-neighbour search; auto: ScaNN where it has a wheel"},
     )
-    slots: int = field(
-        default=32, metadata={"help": "prompts that are continued at once"}
+    max_slots: int = field(
+        default=0,
+        metadata={
+            "help": "prompts that are continued at once, at most; 0: 32 on CPU, 256 "
+            "elsewhere. Fewer where memory has no room for so many"
+        },
     )
 
     def __post_init__(self) -> None:
@@ -86,8 +99,8 @@ class RunConfig(EngineConfig):
         for name in ("workdir", "seeds"):
             if not getattr(self, name):
                 raise InputError(f"--{name}: must be given")
-        if self.slots < 1:
-            raise InputError(f"--slots={self.slots}: must be at least 1")
+        if self.max_slots < 0:
+            raise InputError(f"--max_slots={self.max_slots}: must be 0 or more")
         if self.demo_tokens < 0:
             raise InputError(f"--demo_tokens={self.demo_tokens}: must be 0 or more")
 

@@ -16,6 +16,7 @@ from isara_jax.align import Run, align
 from isara_jax.answers import Retriever
 from isara_jax.command import exit_code, parse
 from isara_jax.config import Config, config_from_flags, define_flags, result_flags
+from isara_jax.engine.schedule import useful_slots
 from isara_jax.examples import HeldOut, Pool, read_heldout, read_seeds
 from isara_jax.manifest import facts
 from isara_jax.models.load import abstract_model, load_config, load_licence, load_model
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         arguments,
         work=lambda: work(config_from_flags()),
         module="isara_jax.main",
-        to_save_memory="--slots or --train_batch",
+        to_save_memory="--max_slots or --train_batch",
     )
 
 
@@ -113,8 +114,9 @@ def prepare(
         template=make_template(config.run.template, render=tokenizer.render_chat),
         mesh=mesh,
         seed=config.run.seed,
-        slots=config.run.slots,
+        slots=config.run.max_slots or useful_slots(),
         demo_tokens=config.run.demo_tokens,
+        demo_order=config.run.demo_order,
         context=shape.context,
         check=check,
         report=lambda stage, figures: workdir.engine.append(

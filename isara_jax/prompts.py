@@ -139,28 +139,28 @@ def make_template(
     return ConversationTemplate(answer_lead="" if name == "paper" else " ")
 
 
-def assemble(
-    demos: Sequence[Example],
-    opening: str,
-    *,
-    template: Template,
-    encode: Encode,
-    budget: int,
-) -> tuple[list[int], tuple[Example, ...]]:
-    """Writes demonstrations, in order, and the open turn, as token ids.
+def fitting(
+    demos: Sequence[Example], *, template: Template, encode: Encode, budget: int
+) -> list[Example]:
+    """Returns the demonstrations that `budget` tokens have room for.
 
-    A demonstration that would take the demos past `budget` tokens is left out, and all
-    after it; the open turn never is. Returns the ids and the demos that went in.
+    The first that would go past it is left out, and all after it.
     """
-    texts, used, spent = [], [], 0
+    used: list[Example] = []
+    spent = 0
     for demo in demos:
-        text = template.demonstration(demo)
-        spent += len(encode(text))
+        spent += len(encode(template.demonstration(demo)))
         if spent > budget:
             break
-        texts.append(text)
         used.append(demo)
-    return encode("".join(texts) + opening), tuple(used)
+    return used
+
+
+def assemble(
+    demos: Sequence[Example], opening: str, *, template: Template, encode: Encode
+) -> list[int]:
+    """Writes demonstrations, in order, and the open turn, as token ids."""
+    return encode("".join(template.demonstration(demo) for demo in demos) + opening)
 
 
 def _turns(example: Example) -> list[dict[str, str]]:

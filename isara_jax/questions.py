@@ -8,7 +8,7 @@ import numpy as np
 from isara_jax.engine.decoding import Decoding
 from isara_jax.examples import Example, Pool, Question, demo_counts
 from isara_jax.models.decoder import Decoder
-from isara_jax.sampler import Sampler, Step, sample_into, sampled
+from isara_jax.sampler import OpenTurn, Sampler, Step, sample_into, sampled
 from isara_jax.workdir import RoundFolder
 
 
@@ -18,27 +18,36 @@ def draft_questions(
     *,
     candidates: int,
     demos: int,
+    questions_per_context: int,
     decoding: Decoding,
     sampler: Sampler,
     folder: RoundFolder,
 ) -> list[Question]:
-    """Writes `candidates` questions into the round's folder; round t has t pools."""
+    """Writes `candidates` questions into the round's folder; round t has t pools.
+
+    As many as `questions_per_context` of them follow the same demonstrations: 1 in the
+    paper.
+    """
     round = len(pools)
     counts = demo_counts(demos, round=round)
     opening = sampler.template.open_question()
-    prompts, demos_of = [], {}
+    turns = []
     for number in range(candidates):
-        id = f"r{round:02d}-{number:04d}"
-        rng = np.random.default_rng([sampler.seed, round, Step.QUESTIONS, number])
-        drawn = random_demos(pools, counts, rng=rng)
-        prompt, used = sampler.prompt(
-            drawn, opening, id=id, number=number, new_tokens=decoding.max_new_tokens
+        draw = number // questions_per_context
+        rng = np.random.default_rng([sampler.seed, round, Step.QUESTIONS, draw])
+        turns.append(
+            OpenTurn(
+                id=f"r{round:02d}-{number:04d}",
+                number=number,
+                opening=opening,
+                demos=random_demos(pools, counts, rng=rng),
+            )
         )
-        prompts.append(prompt)
-        demos_of[id] = used
+    written = sampler.prompts(turns, new_tokens=decoding.max_new_tokens)
+    demos_of = {prompt.id: used for prompt, used in written}
     records = sample_into(
         folder.questions,
-        prompts,
+        [prompt for prompt, _ in written],
         model=model,
         sampler=sampler,
         decoding=decoding,

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
+from isara_jax.demo_order import DemoOrder, arranged
 from isara_jax.engine.batches import Prompt
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.endings import Completion, Ending
@@ -20,7 +21,7 @@ from isara_jax.engine.figures import Figures
 from isara_jax.engine.stream import Engine
 from isara_jax.examples import Example
 from isara_jax.models.decoder import Decoder
-from isara_jax.prompts import Template, assemble
+from isara_jax.prompts import Template, assemble, fitting
 from isara_jax.runtime.memory import give_back
 from isara_jax.runtime.mesh import Mesh
 from isara_jax.runtime.progress import progress
@@ -34,6 +35,16 @@ class Step(IntEnum):
     QUESTIONS = 0
     ANSWERS = 1
     EVALUATION = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenTurn:
+    """A turn for the model to go on with, and the demonstrations found for it."""
+
+    id: str
+    number: int
+    opening: str
+    demos: Sequence[Example] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,33 +63,45 @@ class Sampler:
     demo_tokens: int
     context: int
     check: Callable[[], None]
+    demo_order: DemoOrder = "paper"
     report: Callable[[str, Figures], None] | None = None
 
-    def prompt(
-        self,
-        demos: Sequence[Example],
-        opening: str,
-        *,
-        id: str,
-        number: int,
-        new_tokens: int,
-    ) -> tuple[Prompt, tuple[str, ...]]:
-        """Writes a prompt; returns it with the ids of the demos that it holds.
+    def prompts(
+        self, turns: Sequence[OpenTurn], *, new_tokens: int
+    ) -> list[tuple[Prompt, tuple[str, ...]]]:
+        """Writes a step's prompts, each with the ids of the demos that it holds.
 
         They leave room in the context for the open turn and `new_tokens` after it.
         """
-        bos = self.tokenizer.bos
-        rest = len(bos) + len(self.tokenizer.encode(opening)) + new_tokens
-        ids, used = assemble(
-            demos,
-            opening,
+        found = [self._fitting(turn, new_tokens=new_tokens) for turn in turns]
+        return [
+            (self._written(turn, demos), tuple(demo.origin for demo in demos))
+            for turn, demos in zip(
+                turns, arranged(found, order=self.demo_order), strict=True
+            )
+        ]
+
+    def prompt(self, opening: str, *, id: str, number: int) -> Prompt:
+        """Writes an open turn that has no demonstrations."""
+        return self._written(OpenTurn(id=id, number=number, opening=opening), ())
+
+    def _fitting(self, turn: OpenTurn, *, new_tokens: int) -> list[Example]:
+        opening = self.tokenizer.encode(turn.opening)
+        rest = len(self.tokenizer.bos) + len(opening) + new_tokens
+        return fitting(
+            turn.demos,
             template=self.template,
             encode=self.tokenizer.encode,
             budget=min(self.demo_tokens, self.context - rest),
         )
+
+    def _written(self, turn: OpenTurn, demos: Sequence[Example]) -> Prompt:
+        ids = assemble(
+            demos, turn.opening, template=self.template, encode=self.tokenizer.encode
+        )
+        bos = self.tokenizer.bos
         tokens = ids if tuple(ids[: len(bos)]) == bos else [*bos, *ids]
-        prompt = Prompt(id=id, number=number, tokens=tuple(tokens))
-        return prompt, tuple(demo.origin for demo in used)
+        return Prompt(id=turn.id, number=turn.number, tokens=tuple(tokens))
 
     def answer_tokens(self, answer: str) -> tuple[int, ...]:
         """Returns an answer as it is trained and scored, its end included."""

@@ -127,7 +127,11 @@ def test_a_misspelt_flag_and_a_value_of_another_type_are_refused(argument, messa
     [
         ("--workdir=", "--workdir: must be given"),
         ("--seeds=", "--seeds: must be given"),
-        ("--slots=0", "--slots=0: must be at least 1"),
+        ("--max_slots=-1", "--max_slots=-1: must be 0 or more"),
+        (
+            "--questions_per_context=0",
+            "--questions_per_context=0: must be at least 1",
+        ),
         ("--mesh_model=0", "--mesh_model=0: must be at least 1"),
         ("--mesh_data=0", "--mesh_data=0: must be -1 or at least 1"),
         ("--demo_tokens=-1", "--demo_tokens=-1: must be 0 or more"),

@@ -15,7 +15,7 @@ LAYERS = (
     ("examples", "workdir"),
     ("runtime",),
     ("models",),
-    ("engine", "finetune", "prompts", "retrieval"),
+    ("demo_order", "engine", "finetune", "prompts", "retrieval"),
     ("sampler",),
     ("answers", "evaluation", "filters", "questions", "release", "report", "tuning"),
     ("align", "command", "manifest", "sections"),
@@ -36,7 +36,14 @@ OWNERS = {
 }
 
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax", "tokamax")
-WITHOUT_JAX = ("evaluation.metrics", "examples", "filters", "prompts", "report")
+WITHOUT_JAX = (
+    "demo_order",
+    "evaluation.metrics",
+    "examples",
+    "filters",
+    "prompts",
+    "report",
+)
 
 SOURCES = read_sources()
 

@@ -441,7 +441,7 @@ class FakeDeviceError(jax.errors.JaxRuntimeError):
         (FloatingPointError("step 3: loss nan"), "step 3: loss nan"),
         (
             FakeDeviceError("RESOURCE_EXHAUSTED: no 5 GB\nmore\nlines"),
-            "The device is out of memory; lower --slots or --train_batch "
+            "The device is out of memory; lower --max_slots or --train_batch "
             "(RESOURCE_EXHAUSTED: no 5 GB)",
         ),
     ],

@@ -6,7 +6,7 @@ from tiny_run import tiny_tokenizer
 
 from isara_jax.errors import InputError
 from isara_jax.examples import Example
-from isara_jax.prompts import assemble, make_template
+from isara_jax.prompts import assemble, fitting, make_template
 from isara_jax.runtime.sources import locate
 from isara_jax.runtime.tokenizer import load_tokenizer
 
@@ -89,9 +89,7 @@ def test_no_prompt_of_the_real_model_holds_its_system_prompt(smollm2):
     assert "You are a helpful" in smollm2.render_chat(turns, open_answer=True)
     chat = make_template("chat", render=smollm2.render_chat)
     for opening in (chat.open_question(), chat.open_answer("Was it?")):
-        ids, _ = assemble(
-            [DEMO, OTHER], opening, template=chat, encode=smollm2.encode, budget=1000
-        )
+        ids = assemble([DEMO, OTHER], opening, template=chat, encode=smollm2.encode)
         text = smollm2.hugging_face.decode(ids)
         assert text == chat.demonstration(DEMO) + chat.demonstration(OTHER) + opening
         assert "system" not in text and "helpful" not in text
@@ -159,34 +157,29 @@ def characters(text):
     return [ord(character) for character in text]
 
 
-def assembled(budget, demos=(DEMO, OTHER)):
-    ids, used = assemble(
-        demos, PAPER.open_answer("Q?"), template=PAPER, encode=characters, budget=budget
-    )
-    return "".join(map(chr, ids)), used
+def within(budget, demos=(DEMO, OTHER)):
+    return fitting(demos, template=PAPER, encode=characters, budget=budget)
 
 
-def test_all_demonstrations_fit():
-    text, used = assembled(10_000)
-    assert used == (DEMO, OTHER)
-    assert text == (
-        PAPER.demonstration(DEMO) + PAPER.demonstration(OTHER) + PAPER.open_answer("Q?")
+def test_the_demonstrations_stand_before_the_open_turn():
+    opening = PAPER.open_answer("Q?")
+    ids = assemble([DEMO, OTHER], opening, template=PAPER, encode=characters)
+    assert "".join(map(chr, ids)) == (
+        PAPER.demonstration(DEMO) + PAPER.demonstration(OTHER) + opening
     )
+    assert assemble([], opening, template=PAPER, encode=characters) == [
+        *map(ord, opening)
+    ]
 
 
 def test_the_budget_counts_the_demonstrations_to_the_token():
     first = len(PAPER.demonstration(DEMO))
     both = first + len(PAPER.demonstration(OTHER))
-    assert [len(assembled(n)[1]) for n in (0, first - 1, first, both - 1, both)] == [
+    assert [len(within(n)) for n in (0, first - 1, first, both - 1, both)] == [
         *(0, 0, 1, 1, 2)
     ]
 
 
 def test_nothing_follows_a_demonstration_that_was_left_out():
     long = Example(question="Why? " * 50, answer="So.", origin="seed-0002")
-    assert assembled(200, (DEMO, long, OTHER))[1] == (DEMO,)
-
-
-@pytest.mark.parametrize("budget", [0, 50, 100])
-def test_the_open_turn_is_never_dropped(budget):
-    assert assembled(budget)[0].endswith(PAPER.open_answer("Q?"))
+    assert within(200, (DEMO, long, OTHER)) == [DEMO]

@@ -37,7 +37,15 @@ POOLS = [make_pool(0, 12), make_pool(1, 4), make_pool(2, 3)]
 def draft(tmp_path, monkeypatch):
     """Runs step (a) in the named folder; returns the engine and the questions."""
 
-    def run(pools, *, seed=3, demos=4, demo_tokens=2000, name="round"):
+    def run(
+        pools,
+        *,
+        seed=3,
+        demos=4,
+        demo_tokens=2000,
+        questions_per_context=1,
+        name="round",
+    ):
         engine = ScriptedEngine()
         engine.take_over(monkeypatch)
         tokenizer = tiny_tokenizer()
@@ -46,6 +54,7 @@ def draft(tmp_path, monkeypatch):
             pools,
             candidates=5,
             demos=demos,
+            questions_per_context=questions_per_context,
             decoding=Decoding(max_new_tokens=8),
             sampler=Sampler(
                 tokenizer=tokenizer,
@@ -91,6 +100,20 @@ def test_the_draw_is_that_of_seed_round_and_number(draft):
     for number, question in enumerate(questions):
         drawn = random_demos(POOLS[:2], (3, 1), rng=RNG([3, 2, 0, number]))
         assert question.demos == tuple(demo.origin for demo in drawn)
+
+
+def test_questions_of_one_context_have_its_demonstrations(draft):
+    engine, questions = draft(POOLS[:1], questions_per_context=2)
+    first, second, third = (
+        tuple(
+            demo.origin
+            for demo in random_demos(POOLS[:1], (4,), rng=RNG([3, 1, 0, number]))
+        )
+        for number in range(3)
+    )
+    assert demos_of(questions) == [first, first, second, second, third]
+    prompts = [engine.prompts[question.id].tokens for question in questions]
+    assert prompts[0] == prompts[1] != prompts[2] == prompts[3]
 
 
 def test_a_second_start_finds_the_same_questions(draft):

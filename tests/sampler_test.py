@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import jax
 import pytest
@@ -15,7 +16,7 @@ from isara_jax.examples import Example
 from isara_jax.prompts import make_template
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.tokenizer import Tokenizer
-from isara_jax.sampler import Sampler, Step, sample_into, sampled
+from isara_jax.sampler import OpenTurn, Sampler, Step, sample_into, sampled
 from isara_jax.workdir import Records
 
 DEMO = Example(question="is it true ?", answer="The cat sat.", origin="seed-0003")
@@ -38,12 +39,16 @@ def make_sampler(
     )
 
 
+def written(sampler, demos, opening, *, new_tokens=8):
+    turn = OpenTurn(id="r01-0004", number=4, opening=opening, demos=demos)
+    ((prompt, used),) = sampler.prompts([turn], new_tokens=new_tokens)
+    return prompt, used
+
+
 def test_a_prompt_is_its_demonstrations_and_the_open_turn():
     sampler = make_sampler()
     opening = sampler.template.open_question()
-    prompt, used = sampler.prompt(
-        [DEMO, DEMO], opening, id="r01-0004", number=4, new_tokens=8
-    )
+    prompt, used = written(sampler, [DEMO, DEMO], opening)
     text = sampler.tokenizer.hugging_face.decode(prompt.tokens)
     assert text == sampler.template.demonstration(DEMO) * 2 + opening
     assert (prompt.id, prompt.number) == ("r01-0004", 4)
@@ -52,7 +57,7 @@ def test_a_prompt_is_its_demonstrations_and_the_open_turn():
 
 def test_demonstrations_that_do_not_fit_are_not_named():
     sampler = make_sampler(demo_tokens=0)
-    prompt, used = sampler.prompt([DEMO], "who", id="r", number=4, new_tokens=8)
+    prompt, used = written(sampler, [DEMO], "who")
     assert used == () and list(prompt.tokens) == sampler.tokenizer.encode("who")
 
 
@@ -60,16 +65,32 @@ def test_demonstrations_leave_room_for_the_open_turn_and_what_is_to_come():
     sampler = make_sampler(context=300)
     opening = sampler.template.open_answer("who sat on the mat ?")
     for new_tokens in range(0, 300, 11):
-        prompt, used = sampler.prompt(
-            [DEMO] * 9, opening, id="r", number=0, new_tokens=new_tokens
-        )
+        prompt, used = written(sampler, [DEMO] * 9, opening, new_tokens=new_tokens)
         text = sampler.tokenizer.hugging_face.decode(prompt.tokens)
         assert text.endswith(opening)
         assert not used or len(prompt.tokens) + new_tokens <= sampler.context
     assert used == ()
-    prompt, used = sampler.prompt([DEMO] * 9, opening, id="r", number=0, new_tokens=1)
+    prompt, used = written(sampler, [DEMO] * 9, opening, new_tokens=1)
     one_more = len(sampler.tokenizer.encode(sampler.template.demonstration(DEMO)))
     assert len(prompt.tokens) + one_more + 1 > sampler.context
+
+
+def test_demonstrations_are_ordered_after_those_that_do_not_fit_are_left_out():
+    mat = Example(question="Where is the mat ?", answer="Here.", origin="seed-0005")
+    hat = Example(question="Whose hat ?", answer="Mine.", origin="seed-0006")
+    sampler = replace(make_sampler(), demo_order="shared")
+    cost = [
+        len(sampler.tokenizer.encode(sampler.template.demonstration(demo)))
+        for demo in (DEMO, mat, hat)
+    ]
+    sampler = replace(sampler, demo_tokens=sum(cost) - 1)
+    turns = [
+        OpenTurn(id="a", number=0, opening="who", demos=[DEMO, mat, hat]),
+        OpenTurn(id="b", number=1, opening="who", demos=[hat, mat]),
+    ]
+    first, second = [used for _, used in sampler.prompts(turns, new_tokens=8)]
+    assert first == ("seed-0005", "seed-0003")
+    assert second == ("seed-0005", "seed-0006")
 
 
 @pytest.mark.parametrize("opening", ["who", "<pad>who"])
@@ -77,9 +98,7 @@ def test_a_prompt_begins_with_one_bos(opening):
     plain = tiny_tokenizer()
     bos = plain.encode("<pad>")
     tokenizer = Tokenizer(hugging_face=plain.hugging_face, eos=(2,), bos=tuple(bos))
-    prompt, _ = make_sampler(tokenizer).prompt(
-        [], opening, id="", number=0, new_tokens=8
-    )
+    prompt = make_sampler(tokenizer).prompt(opening, id="", number=0)
     assert list(prompt.tokens) == bos + plain.encode("who")
 
 

@@ -155,7 +155,7 @@ def insert(
     return laid_out(state, mesh)
 
 
-@partial(jax.jit, static_argnames=("form", "steps", "mesh"), donate_argnames=("state",))
+@partial(jax.jit, static_argnames=("form", "mesh"), donate_argnames=("state",))
 def decode(
     stack: Stack,
     state: SlotState,
@@ -163,7 +163,7 @@ def decode(
     *,
     eos: Int[Array, " E"],
     form: Form,
-    steps: int,
+    steps: Int[Array, ""],
     mesh: Mesh,
 ) -> SlotState:
     """Decodes so many tokens a slot, or until every slot is done."""

@@ -11,14 +11,17 @@ from jaxtyping import Array, Key
 
 from isara_jax.engine.batches import Prompt
 from isara_jax.engine.continuous import decode, empty_state, insert, share
+from isara_jax.engine.cuts import Cuts
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.endings import Completion, Ending, completion_of, has_stop
 from isara_jax.engine.figures import Figures
-from isara_jax.engine.path import Cuts, Path
+from isara_jax.engine.path import Path
 from isara_jax.engine.schedule import Group
 from isara_jax.runtime.mesh import Mesh, place_batch
 
 STEPS_BETWEEN_CHECKS = 8
+# While prompts wait, a slot that has ended is idle until the next check.
+STEPS_WHILE_WAITING = 4
 
 
 class GroupRun:
@@ -58,7 +61,7 @@ class GroupRun:
         while waiting or any(self.held):
             self._fill(waiting)
             self.check()
-            self._decode()
+            self._decode(STEPS_WHILE_WAITING if waiting else STEPS_BETWEEN_CHECKS)
             if ended := self._ended():
                 yield ended
 
@@ -95,7 +98,7 @@ class GroupRun:
             mesh=self.mesh,
         )
 
-    def _decode(self) -> None:
+    def _decode(self, steps: int) -> None:
         with self.figures.decoding():
             self.state = decode(
                 self.path.stack,
@@ -103,7 +106,7 @@ class GroupRun:
                 self.decoding.strengths,
                 eos=jnp.asarray(self.ending.eos, jnp.int32),
                 form=self.decoding.form,
-                steps=STEPS_BETWEEN_CHECKS,
+                steps=jnp.int32(steps),
                 mesh=self.mesh,
             )
             generated = np.asarray(self.state.texts.generated, np.int64)

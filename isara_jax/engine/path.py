@@ -5,49 +5,27 @@ neighbours, as in a trie that is walked depth first; so one row is all the memor
 the reuse of beginnings takes. From here a prompt's keys and values go into a slot.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from isara_jax.engine.batches import round_up
+from isara_jax.engine.batches import cache_capacity
+from isara_jax.engine.cuts import Cut, Cuts, chunks_of, cuts_held, widths
 from isara_jax.engine.slots import SlotCache, empty_slots, laid_out
 from isara_jax.engine.stack import Stack, run_blocks
 from isara_jax.models.decoder import Attend
-from isara_jax.models.layers import attention
+from isara_jax.models.layers import KEY_BLOCK, attention_from
 from isara_jax.runtime.mesh import Mesh
-
-# Positions run at once. The narrow one ends a prompt with less padding.
-CHUNKS = (64, 256)
-# A beginning of fewer tokens is computed again: the cut would cost more.
-LEAST_REUSED = 32
-# Attention reads the path up to a multiple of this many positions; each is compiled.
-REACH = 256
 
 
 def path_capacity(longest: int) -> int:
     """Returns the positions that a path for prompts of so many tokens needs."""
-    return round_up(longest, REACH) + CHUNKS[-1]
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A stretch of positions that is run as one, in chunks that begin at its start.
-
-    Of a prompt's cuts each is used up to where the next one starts, and may have been
-    run for a prompt that was longer. How a position was cut shows in its last bit.
-    """
-
-    start: int
-    end: int
-
-
-Cuts = tuple[Cut, ...]
+    return cache_capacity(longest + widths().sizes[-1], step=KEY_BLOCK)
 
 
 @dataclass
@@ -72,7 +50,7 @@ class Path:
         if (tokens, cuts) == (self.tokens, self.cuts):
             self.reused_tokens += len(tokens)
             return
-        held = self._held(tokens, cuts)
+        held = cuts_held(self.tokens, self.cuts, tokens=tokens, cuts=cuts)
         for cut in cuts[held:]:
             self._run_cut(tokens, cut)
         start = cuts[held].start
@@ -80,23 +58,9 @@ class Path:
         self.run_tokens += len(tokens) - start
         self.tokens, self.cuts = tokens, cuts
 
-    def _held(self, tokens: tuple[int, ...], cuts: Cuts) -> int:
-        """Counts the cuts, of all but the last, that lie in the row as they would."""
-        same = common_length(self.tokens, tokens)
-        for number, (cut, following) in enumerate(pairwise(cuts)):
-            left = self.cuts[number + 1 :]
-            intact = left[0].start if left else len(self.tokens)
-            if self.cuts[number : number + 1] != (cut,) or following.start > min(
-                same, intact
-            ):
-                return number
-        return len(cuts) - 1
-
     def _run_cut(self, tokens: tuple[int, ...], cut: Cut) -> None:
         start = cut.start
-        while start < cut.end:
-            left = cut.end - start
-            width = next((size for size in CHUNKS if size >= left), CHUNKS[-1])
+        for width in chunks_of(cut.end - cut.start, within=widths()):
             given = tokens[start : min(start + width, cut.end)]
             chunk = np.zeros((1, width), np.int32)
             chunk[0, : len(given)] = given
@@ -106,7 +70,6 @@ class Path:
                 self.cache,
                 start=np.int32(start),
                 last=np.int32(max(len(given), 1) - 1),
-                reach=round_up(start + width, REACH),
                 mesh=self.mesh,
             )
             start += width
@@ -122,33 +85,7 @@ def _empty(stack: Stack, *, capacity: int, mesh: Mesh) -> SlotCache:
     return laid_out(empty_slots(stack, rows=1, capacity=capacity, shared=0), mesh)
 
 
-def cuts_in_order(prompts: Sequence[Sequence[int]]) -> Iterator[Cuts]:
-    """Yields the cuts of prompts in the order of their tokens.
-
-    A prompt goes on from the one before where both part. It does not matter which of
-    them are run: the cuts say how what is missing has to be made up for.
-    """
-    before: Sequence[int] = ()
-    cuts: Cuts = ()
-    for tokens in prompts:
-        if tokens != before:
-            same = min(common_length(before, tokens), len(tokens) - 1)
-            same = same if same >= LEAST_REUSED else 0
-            kept = tuple(cut for cut in cuts if cut.start < same)
-            cuts = (*kept, Cut(same, len(tokens)))
-        before = tokens
-        yield cuts
-
-
-def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """Counts the tokens with which both begin."""
-    for count, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return count
-    return min(len(one), len(other))
-
-
-@partial(jax.jit, donate_argnames=("cache",), static_argnames=("reach", "mesh"))
+@partial(jax.jit, donate_argnames=("cache",), static_argnames=("mesh",))
 def advance(
     stack: Stack,
     tokens: Int[Array, "1 T"],
@@ -156,18 +93,13 @@ def advance(
     *,
     start: Int[Array, ""],
     last: Int[Array, ""],
-    reach: int,
     mesh: Mesh,
 ) -> tuple[SlotCache, Float[Array, " V"]]:
-    """Runs T tokens from position `start` on, none of which is beyond `reach`.
+    """Runs T tokens from position `start` on; it is one program for every start.
 
     Returns the logits after that of them with number `last`.
     """
     positions = start + jnp.arange(tokens.shape[1])[None, :]
-    columns = jnp.arange(reach)
-    visible = columns <= positions[..., None]
-    if stack.model.config.window:
-        visible &= columns > positions[..., None] - stack.model.config.window
 
     def attend(block: tuple, number: Array) -> Attend:
         keys, values = block
@@ -179,9 +111,13 @@ def advance(
             longer_values = jax.lax.dynamic_update_slice(
                 values, v.swapaxes(1, 2)[None], (number, 0, 0, start, 0)
             )
-            near_keys = longer_keys[number][..., :reach].swapaxes(2, 3)
-            near_values = longer_values[number][:, :, :reach]
-            mixed = attention(q, near_keys, near_values, visible=visible)
+            mixed = attention_from(
+                q,
+                longer_keys[number],
+                longer_values[number],
+                start=start,
+                window=stack.model.config.window,
+            )
             return mixed, (longer_keys, longer_values)
 
         return attended

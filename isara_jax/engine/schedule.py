@@ -7,6 +7,8 @@ with some of them done decodes the others in programs of the same shapes.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import jax
+
 from isara_jax.engine.batches import (
     Prompt,
     cache_capacity,
@@ -14,13 +16,18 @@ from isara_jax.engine.batches import (
     round_up,
     rows_within,
 )
-from isara_jax.engine.path import Cuts, common_length, cuts_in_order
+from isara_jax.engine.cuts import Cuts, common_length, cuts_in_order
 
 # A beginning is shared by the slots if it has so many tokens, and a longer one is worth
 # a group of its own if it has so many more.
 LEAST_SHARED = 64
 # The room for a shared beginning grows in these steps.
 ROOM_STEP = 128
+
+
+def useful_slots() -> int:
+    """Returns how many slots are worth having on the platform, if memory has room."""
+    return 32 if jax.default_backend() == "cpu" else 256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,8 @@ def step(
 ) -> tuple[Float[Array, "B D"], SlotCache]:
     """Runs one more token a row and writes it at the row's end.
 
-    Nothing is written in a row that is full. `lengths` are left to the caller.
+    A row that is full must be done: what stands in it may be lost. `lengths` are left
+    to the caller.
     """
     rows = jnp.arange(tokens.shape[0])
     positions = (cache.shared + cache.lengths)[:, None]
@@ -86,9 +87,10 @@ def step(
         keys, values, shared_keys, shared_values = block
 
         def attended(q: Array, k: Array, v: Array) -> tuple[Array, tuple]:
-            at = cache.lengths
-            longer_keys = keys.at[number, rows, :, :, at].set(k[:, 0])
-            longer_values = values.at[number, rows, :, at].set(v[:, 0])
+            longer_keys = _with_keys(keys, k[:, 0], layer=number, at=cache.lengths)
+            longer_values = _with_values(
+                values, v[:, 0], layer=number, at=cache.lengths
+            )
             pieces = [
                 Piece(
                     longer_keys[number].swapaxes(2, 3),
@@ -126,6 +128,37 @@ def step(
     )
     keys, values, _, _ = zip(*blocks, strict=True)
     return x[:, 0], replace(cache, keys=keys, values=values)
+
+
+def _with_keys(
+    keys: Float[Array, "_ B K H S"],
+    new: Float[Array, "B K H"],
+    *,
+    layer: Int[Array, ""],
+    at: Int[Array, " B"],
+) -> Float[Array, "_ B K H S"]:
+    """Writes one position a row of a layer."""
+    rows = at.shape[0]
+    if rows > 1:
+        return keys.at[layer, jnp.arange(rows), :, :, at].set(new)
+    # A scatter of one row becomes a guarded update, for which XLA copies the cache.
+    start = (layer, 0, 0, 0, at[0])
+    return jax.lax.dynamic_update_slice(keys, new[None, ..., None], start)
+
+
+def _with_values(
+    values: Float[Array, "_ B K S H"],
+    new: Float[Array, "B K H"],
+    *,
+    layer: Int[Array, ""],
+    at: Int[Array, " B"],
+) -> Float[Array, "_ B K S H"]:
+    """Writes one position a row of a layer."""
+    rows = at.shape[0]
+    if rows > 1:
+        return values.at[layer, jnp.arange(rows), :, at].set(new)
+    start = (layer, 0, 0, at[0], 0)
+    return jax.lax.dynamic_update_slice(values, new[None, :, :, None], start)
 
 
 def laid_out(cache: SlotCache, mesh: Mesh) -> SlotCache:

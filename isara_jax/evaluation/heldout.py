@@ -17,6 +17,9 @@ from isara_jax.runtime.progress import progress
 from isara_jax.sampler import Sampler, Step, sample_into
 from isara_jax.workdir import Records, write_json
 
+# Rows are scored whole, with attention over all of their positions.
+SCORED_AT_ONCE = 32
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
@@ -99,12 +102,10 @@ def _answers(
 ) -> list[str]:
     prompts = [
         sampler.prompt(
-            (),
             sampler.template.open_answer(item.question),
             id=f"heldout-{number:04d}",
             number=number,
-            new_tokens=config.evaluation_tokens,
-        )[0]
+        )
         for number, item in enumerate(items)
     ]
     records = sample_into(
@@ -134,7 +135,11 @@ def _reference_scores(
     stage = f"{name}: held-out references"
     with progress(stage, total=len(items), done=0, unit="items") as advance:
         for values in score(
-            model, asked, slots=sampler.slots, mesh=sampler.mesh, check=sampler.check
+            model,
+            asked,
+            slots=min(sampler.slots, SCORED_AT_ONCE),
+            mesh=sampler.mesh,
+            check=sampler.check,
         ):
             found.append(values)
             advance(1)
@@ -143,7 +148,7 @@ def _reference_scores(
 
 def _scored(item: HeldOut, sampler: Sampler) -> Scored:
     opening = sampler.template.open_answer(item.question)
-    prompt, _ = sampler.prompt((), opening, id="", number=0, new_tokens=0)
+    prompt = sampler.prompt(opening, id="", number=0)
     return Scored(
         prompt=prompt.tokens,
         continuations=tuple(

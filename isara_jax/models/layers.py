@@ -17,6 +17,8 @@ from isara_jax.models.rotary import RopeScaling, rotary_frequencies
 # Queries are taken in chunks of this many, so that a chunk multiplies only the keys
 # before its end: half of the square is never computed.
 QUERY_CHUNK = 128
+# Queries that follow a long text read its keys in blocks of this many.
+KEY_BLOCK = 256
 
 
 def rms_norm(
@@ -68,6 +70,19 @@ def rotate(
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
+def joined(
+    mixed: Float[Array, "B T N H"], kernel: Float[Array, "N H D"]
+) -> Float[Array, "B T D"]:
+    """Brings what the heads attended to back to the model's width.
+
+    As one matrix product: as a product over two axes, XLA on CPU turns the kernel
+    around in memory at every step.
+    """
+    return jnp.matmul(
+        mixed.reshape(*mixed.shape[:2], -1), kernel.reshape(-1, kernel.shape[-1])
+    )
+
+
 @dataclass(frozen=True)
 class Piece:
     """A part of the keys: `k` and `v` are [B, K, S, H], or [1, K, S, H] for all rows.
@@ -115,6 +130,62 @@ def attention_over(
     )
     mixed = mixed.reshape(batch, kv_heads, group, length, size)
     return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, size)
+
+
+def attention_from(
+    q: Float[Array, "1 T N H"],
+    keys: Float[Array, "1 K H S"],
+    values: Float[Array, "1 K S H"],
+    *,
+    start: Int[Array, ""],
+    window: int | None,
+) -> Float[Array, "1 T N H"]:
+    """Attends from the positions `start` and on to those up to each, blockwise.
+
+    Only the blocks up to the last query are read, and with a window those from the
+    first position in sight, so one program serves texts of any length; S is a multiple
+    of the block. The softmax is put together block by block (Milakov and Gimelshein
+    2018).
+    """
+    _, length, heads, size = q.shape
+    kv_heads = keys.shape[1]
+    group = heads // kv_heads
+    rows = q.reshape(length, kv_heads, group, size).transpose(1, 2, 0, 3)
+    rows = rows.reshape(kv_heads, group * length, size) * (size**-0.5)
+    positions = jnp.tile(start + jnp.arange(length), group)[:, None]
+
+    def read(number: Array, so_far: tuple) -> tuple:
+        highest, total, mixed = so_far
+        begin = number * KEY_BLOCK
+        near_keys = jax.lax.dynamic_slice_in_dim(keys[0], begin, KEY_BLOCK, 2)
+        near_values = jax.lax.dynamic_slice_in_dim(values[0], begin, KEY_BLOCK, 1)
+        columns = begin + jnp.arange(KEY_BLOCK)
+        visible = columns <= positions
+        if window:
+            visible &= columns > positions - window
+        scores = jnp.matmul(rows, near_keys, preferred_element_type=jnp.float32)
+        scores = jnp.where(visible, scores, jnp.finfo(jnp.float32).min)
+        higher = jnp.maximum(highest, jnp.max(scores, axis=-1, keepdims=True))
+        weights, kept = jnp.exp(scores - higher), jnp.exp(highest - higher)
+        total = total * kept + jnp.sum(weights, axis=-1, keepdims=True)
+        block = jnp.matmul(
+            weights.astype(values.dtype),
+            near_values,
+            preferred_element_type=jnp.float32,
+        )
+        return higher, total, mixed * kept + block
+
+    column = (kv_heads, group * length, 1)
+    nothing = (
+        jnp.full(column, jnp.finfo(jnp.float32).min),
+        jnp.zeros(column, jnp.float32),
+        jnp.zeros((*column[:2], size), jnp.float32),
+    )
+    first = jnp.maximum(start - window + 1, 0) // KEY_BLOCK if window else 0
+    last = (start + length - 1) // KEY_BLOCK
+    _, total, mixed = jax.lax.fori_loop(first, last + 1, read, nothing)
+    mixed = (mixed / total).astype(q.dtype).reshape(kv_heads, group, length, size)
+    return mixed.transpose(2, 0, 1, 3).reshape(1, length, heads, size)
 
 
 def _joint_softmax(scores: Sequence[Array]) -> list[Array]:

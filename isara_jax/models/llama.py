@@ -15,7 +15,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from isara_jax.models.decoder import Attend
-from isara_jax.models.layers import RopeScaling, rms_norm, rotary_angles, rotate
+from isara_jax.models.layers import (
+    RopeScaling,
+    joined,
+    rms_norm,
+    rotary_angles,
+    rotate,
+)
 from isara_jax.models.score_head import ScoreHead, score_parameters, scored
 
 
@@ -140,7 +146,7 @@ class Llama(nnx.Module):
             q, k = q + layer.q_bias[...], k + layer.k_bias[...]
             v = v + layer.v_bias[...]
         mixed, carried = attend(rotate(q, *angles), rotate(k, *angles), v)
-        out = jnp.einsum("btnh,nhd->btd", mixed, layer.o[...])
+        out = joined(mixed, layer.o[...])
         x = x + (out + layer.o_bias[...] if c.attention_bias else out)
         normed = rms_norm(x, layer.mlp_norm[...], epsilon=c.norm_epsilon)
         return x + self._feed_forward(layer, normed), carried

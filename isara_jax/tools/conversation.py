@@ -48,9 +48,7 @@ class Speaker:
         room = self.sampler.context - self.decoding.max_new_tokens
         for oldest in range(len(earlier) + 1):
             opening = self.sampler.template.next_answer(earlier[oldest:], question)
-            prompt, _ = self.sampler.prompt(
-                (), opening, id=str(number), number=number, new_tokens=0
-            )
+            prompt = self.sampler.prompt(opening, id=str(number), number=number)
             if len(prompt.tokens) <= room:
                 break
         return prompt

@@ -9,7 +9,7 @@ number otherwise; other fields are ignored. A line of the output has the fields 
 text, finish ("eos", "stop" or "length"), prompt_tokens, new_tokens and log_probability
 (of the new tokens, in nats, before any decoding rule), in the order of the input.
 
-A sample follows from --seed and its place in the input; in float32 --slots changes
+A sample follows from --seed and its place in the input; in float32 --max_slots changes
 nothing but the rounding of its log-probability. Until all are there they grow in
 OUT.jsonl.partial, where the same command goes on after a stop. OUT.jsonl.settings.json
 keeps what they were made with: an output that is complete is left alone, and one of
@@ -27,6 +27,7 @@ from absl import flags
 from isara_jax.command import start
 from isara_jax.engine.batches import Prompt
 from isara_jax.engine.decoding import Decoding
+from isara_jax.engine.schedule import useful_slots
 from isara_jax.errors import InputError
 from isara_jax.manifest import hash_bytes, hash_weights
 from isara_jax.models.decoder import Decoder
@@ -78,9 +79,13 @@ class GenerateConfig:
             "a question's template; the flag may be given more than once"
         },
     )
-    slots: int = field(
-        default=32,
-        metadata={"help": "prompts that are continued at once", "operational": True},
+    max_slots: int = field(
+        default=0,
+        metadata={
+            "help": "prompts that are continued at once, at most; 0: 32 on CPU, 256 "
+            "elsewhere. Fewer where memory has no room for so many",
+            "operational": True,
+        },
     )
 
     def __post_init__(self) -> None:
@@ -89,8 +94,8 @@ class GenerateConfig:
                 raise InputError(f"--{name}: must be given")
         if "" in self.stop:
             raise InputError("--stop: must not be empty")
-        if self.slots < 1:
-            raise InputError(f"--slots={self.slots}: must be at least 1")
+        if self.max_slots < 0:
+            raise InputError(f"--max_slots={self.max_slots}: must be 0 or more")
 
 
 SECTIONS = {
@@ -128,7 +133,7 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
                 sampler=writer.sampler(
                     template,
                     engine=engine,
-                    slots=job.slots,
+                    slots=job.max_slots or useful_slots(),
                     mesh=mesh,
                     check=partial(refuse_to_go_on, signal),
                 ),
@@ -175,10 +180,7 @@ def to_prompt(request: Request, *, number: int, sampler: Sampler) -> Prompt:
     opening = request.text
     if request.kind == "question":
         opening = sampler.template.open_answer(request.text.strip())
-    prompt, _ = sampler.prompt(
-        (), opening, id=str(request.id), number=number, new_tokens=0
-    )
-    return prompt
+    return sampler.prompt(opening, id=str(request.id), number=number)
 
 
 def stopping_template(job: GenerateConfig, *, kind: str, writer: Writer) -> Template:
@@ -198,7 +200,7 @@ def refuse_to_go_on(signal: StopSignal) -> None:
 def run() -> None:
     """Starts the command."""
     define_sections(SECTIONS)
-    start(work, module="isara_jax.tools.generate", to_save_memory="--slots")
+    start(work, module="isara_jax.tools.generate", to_save_memory="--max_slots")
 
 
 if __name__ == "__main__":

@@ -108,10 +108,13 @@ def test_capacity_is_no_power_of_two():
     capacities = [cache_capacity(positions) for positions in range(1, 5000)]
     assert all(capacity & (capacity - 1) for capacity in capacities)
     assert all(
-        positions <= capacity < positions + 96
+        positions <= capacity < positions + max(96, positions / 4)
         for positions, capacity in enumerate(capacities, start=1)
     )
     assert {capacity % 32 for capacity in capacities} == {0}
+    # Each is compiled for.
+    assert len(set(capacities)) < 50
+    assert cache_capacity(600) == 640 and cache_capacity(600, step=256) == 768
 
 
 def test_rows_are_padded_on_the_left_and_missing_ones_repeat_the_last():

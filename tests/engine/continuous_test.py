@@ -6,11 +6,13 @@ import functools
 import jax
 import jax.numpy as jnp
 import jaxtyping
+import numpy as np
 import pytest
 from completions import complete, place, random_prompts
 from tiny_llama import TINY
 
 from isara_jax.engine.continuous import decode, empty_state
+from isara_jax.engine.cuts import ON_CPU
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.stack import stacked
 from isara_jax.models.llama import Llama
@@ -34,13 +36,27 @@ def test_each_loop_is_compiled_once(compilations, data, model):
     split = place(Llama(config, key=jax.random.key(0)), mesh)
     run = functools.partial(complete, split, mesh=mesh, slots=16)
     run(random_prompts(*range(1, 17)), decoding=RULES)
+    # Of the chunks' widths these prompts take one.
     for program in ("jit(advance)", "jit(insert)", "jit(decode)"):
         assert compilations.count(program) == 1, program
     compilations.clear()
-    run(random_prompts(*range(21, 37)), decoding=RULES)
+    run(random_prompts(*range(10, 26)), decoding=RULES)
     for field in ("temperature", "top_p", "repetition_penalty"):
         changed = dataclasses.replace(RULES, **{field: 0.7})
         run(random_prompts(*range(1, 17)), decoding=changed)
+    assert compilations == []
+
+
+def test_a_second_round_of_long_and_short_prompts_compiles_nothing(compilations):
+    config = dataclasses.replace(TINY, context=4096, layers=1)
+    model = Llama(config, key=jax.random.key(0))
+    lengths = np.random.default_rng(0)
+    first, second = (lengths.integers(20, 2001, 30).tolist() for _ in range(2))
+    run = functools.partial(complete, model, decoding=RULES, slots=4)
+    run(random_prompts(20, 2000, *first))
+    assert compilations.count("jit(advance)") <= len(ON_CPU.sizes)
+    compilations.clear()
+    run(random_prompts(20, 2000, *second))
     assert compilations == []
 
 
@@ -69,7 +85,7 @@ def test_the_cache_is_updated_in_place(data, model):
         RULES.strengths,
         eos=jnp.zeros(1, jnp.int32),
         form=RULES.form,
-        steps=8,
+        steps=jnp.int32(8),
         mesh=mesh,
     )
     memory = loop.compile().memory_analysis()

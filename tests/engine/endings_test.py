@@ -117,6 +117,7 @@ def test_records_do_not_depend_on_when_a_stop_is_noticed(monkeypatch, completion
     assert {c.finish for c in completions.values()} == {"eos", "stop", "length"}
     for stretch in (1, 3, 25):
         monkeypatch.setattr(group_run, "STEPS_BETWEEN_CHECKS", stretch)
+        monkeypatch.setattr(group_run, "STEPS_WHILE_WAITING", stretch + 1)
         assert sampled(tiny_llama(), PROMPTS) == completions
 
 

@@ -6,7 +6,8 @@ import pytest
 from tiny_llama import tiny_llama
 from tiny_opt import load_opt, write_opt
 
-from isara_jax.engine.path import common_length, cuts_in_order, new_path
+from isara_jax.engine.cuts import common_length, cuts_in_order
+from isara_jax.engine.path import new_path
 from isara_jax.engine.stack import Stack, stacked
 from isara_jax.models.decoder import hidden_states
 from isara_jax.runtime.mesh import make_mesh
@@ -87,14 +88,6 @@ def test_the_logits_are_those_of_a_whole_row(blocks):
         np.testing.assert_allclose(
             path.logits, model.logits(hidden[0, -1:])[0], atol=1e-5
         )
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "count"),
-    [((), (1,), 0), ((1, 2), (1, 3), 1), ((1, 2), (1, 2), 2), ((1,), (1, 2), 1)],
-)
-def test_common_length(one, other, count):
-    assert common_length(one, other) == common_length(other, one) == count
 
 
 def test_other_weights_need_another_path():

@@ -10,6 +10,7 @@ import transformers
 from isara_jax.models.layers import (
     QUERY_CHUNK,
     attention,
+    attention_from,
     causal_attention,
     layer_norm,
     rms_norm,
@@ -177,3 +178,20 @@ def test_bf16_stays_bf16_and_near():
     )
     assert narrow.dtype == jnp.bfloat16
     np.testing.assert_allclose(narrow.astype(jnp.float32), wide, atol=0.03)
+
+
+@pytest.mark.parametrize("window", [None, 5, 300])
+@pytest.mark.parametrize("start", [0, 3, 255, 256, 500])
+def test_a_text_that_goes_on_attends_to_all_before(start, window):
+    q = drawn(1, 20, 6, 8)
+    keys, values = (drawn(1, 2, 768, 8, seed=seed) for seed in (1, 2))
+    positions = start + jnp.arange(20)[None, :, None]
+    columns = jnp.arange(768)
+    visible = columns <= positions
+    if window:
+        visible &= columns > positions - window
+    found = attention_from(
+        q, keys.swapaxes(2, 3), values, start=jnp.int32(start), window=window
+    )
+    expected = attention(q, keys, values, visible=visible)
+    np.testing.assert_allclose(found, expected, atol=1e-5)

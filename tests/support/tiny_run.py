@@ -57,7 +57,7 @@ FLAGS: dict[str, Any] = {
     "rounds": 2,
     "candidates": 8,
     "demos": 3,
-    "slots": 4,
+    "max_slots": 4,
     "dtype": "float32",
     "question_max_new_tokens": 24,
     "answer_max_new_tokens": 24,

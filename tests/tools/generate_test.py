@@ -50,7 +50,7 @@ def arguments(model, files):
             "output": files / "out.jsonl",
             "dtype": "float32",
             "max_new_tokens": 12,
-            "slots": 2,
+            "max_slots": 2,
             "mesh_data": 1,
             "compilation_cache": "",
         }
@@ -119,7 +119,7 @@ def assert_same_samples(lines, others):
 
 
 def test_samples_do_not_depend_on_the_slots(completed):
-    one, two, five = (completed(output=f"{n}", slots=n) for n in (1, 2, 5))
+    one, two, five = (completed(output=f"{n}", max_slots=n) for n in (1, 2, 5))
     assert_same_samples(one, two)
     assert_same_samples(one, five)
 
@@ -203,7 +203,7 @@ def test_another_number_of_slots_may_go_on(work, completed, monkeypatch):
         patch.setattr(Engine, "continue_all", once)
         with pytest.raises(StopRequested):
             work()
-    assert_same_samples(completed(slots=1), undisturbed)
+    assert_same_samples(completed(max_slots=1), undisturbed)
 
 
 def test_a_complete_output_is_left_alone_without_reading_the_weights(
@@ -212,7 +212,7 @@ def test_a_complete_output_is_left_alone_without_reading_the_weights(
     completed()
     before = (files / "out.jsonl").read_bytes()
     monkeypatch.setattr(generate.Writer, "load", None)
-    work(slots=1)
+    work(max_slots=1)
     assert (files / "out.jsonl").read_bytes() == before
     assert "out.jsonl: is complete, nothing is left to do" in capfd.readouterr().err
 
@@ -237,7 +237,7 @@ def test_other_settings_and_another_input_are_refused(work, completed, files):
         ({"input": ""}, "--input: must be given"),
         ({"output": ""}, "--output: must be given"),
         ({"stop": ""}, "--stop: must not be empty"),
-        ({"slots": 0}, "--slots=0: must be at least 1"),
+        ({"max_slots": -1}, "--max_slots=-1: must be 0 or more"),
         ({"max_new_tokens": 0}, "--max_new_tokens=0: must be >= 1"),
         ({"input": "none.jsonl"}, "none.jsonl: no such file"),
         ({"max_new_tokens": 400}, "the prompt 2 has "),
