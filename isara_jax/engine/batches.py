@@ -23,6 +23,11 @@ class Prompt:
     tokens: tuple[int, ...]
     new_tokens: int | None = None
 
+    @property
+    def in_order(self) -> tuple[tuple[int, ...], int]:
+        """What prompts are sorted by, so that those that begin alike are neighbours."""
+        return self.tokens, self.number
+
     def limit(self, most: int) -> int:
         """Returns how many tokens may follow, of which the rules allow `most`."""
         return most if self.new_tokens is None else min(self.new_tokens, most)

@@ -10,7 +10,13 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from isara_jax.engine.batches import Prompt
-from isara_jax.engine.continuous import decode, empty_state, insert, share
+from isara_jax.engine.continuous import (
+    SlotState,
+    decode,
+    empty_state,
+    insert,
+    share,
+)
 from isara_jax.engine.cuts import Cuts
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.endings import Completion, Ending, completion_of, has_stop
@@ -19,6 +25,8 @@ from isara_jax.engine.path import Path
 from isara_jax.engine.schedule import Group
 from isara_jax.runtime.mesh import Mesh, place_batch
 
+Planned = tuple[Prompt, Cuts]
+
 STEPS_BETWEEN_CHECKS = 8
 # While prompts wait, a slot that has ended is idle until the next check.
 STEPS_WHILE_WAITING = 4
@@ -26,6 +34,8 @@ STEPS_WHILE_WAITING = 4
 
 class GroupRun:
     """One group's way through the slots."""
+
+    state: SlotState
 
     def __init__(
         self,
@@ -42,22 +52,20 @@ class GroupRun:
         self.group, self.path, self.mesh, self.check = group, path, mesh, check
         self.decoding, self.ending, self.key = decoding, ending, key
         self.figures = figures
-        self.held: list[Prompt | None] = [None] * group.rows
+        self.held: list[Planned | None] = [None] * group.rows
         self.generated = np.zeros(group.rows, np.int64)
         self.shares = False
-        self.state = empty_state(
-            path.stack,
-            rows=group.rows,
-            capacity=group.capacity,
-            shared=group.shared_room,
-            new_tokens=decoding.max_new_tokens,
-            mesh=mesh,
-        )
 
-    def completions(
-        self, waiting: deque[tuple[Prompt, Cuts]]
-    ) -> Iterator[list[Completion]]:
+    def completions(self, waiting: deque[Planned]) -> Iterator[list[Completion]]:
         """Yields what becomes of the prompts, what ended in one stretch together."""
+        self.state = empty_state(
+            self.path.stack,
+            rows=self.group.rows,
+            capacity=self.group.capacity,
+            shared=self.group.shared_room,
+            new_tokens=self.decoding.max_new_tokens,
+            mesh=self.mesh,
+        )
         while waiting or any(self.held):
             self._fill(waiting)
             self.check()
@@ -65,12 +73,17 @@ class GroupRun:
             if ended := self._ended():
                 yield ended
 
-    def _fill(self, waiting: deque[tuple[Prompt, Cuts]]) -> None:
+    def unfinished(self) -> list[Planned]:
+        """Returns the prompts that are in a slot, in their order."""
+        held = [planned for planned in self.held if planned is not None]
+        return sorted(held, key=lambda planned: planned[0].in_order)
+
+    def _fill(self, waiting: deque[Planned]) -> None:
         for row, held in enumerate(self.held):
             if held is None and waiting:
                 self.check()
-                prompt, cuts = waiting.popleft()
-                self.held[row], self.generated[row] = prompt, 0
+                prompt, cuts = waiting[0]
+                self.held[row], self.generated[row] = waiting.popleft(), 0
                 with self.figures.prefilling(self.path):
                     self.path.run(prompt.tokens, cuts)
                     self._share()
@@ -110,7 +123,7 @@ class GroupRun:
                 mesh=self.mesh,
             )
             generated = np.asarray(self.state.texts.generated, np.int64)
-        occupied = np.array([prompt is not None for prompt in self.held])
+        occupied = np.array([held is not None for held in self.held])
         self.figures.count_new((generated - self.generated) * occupied)
         self.generated = generated
 
@@ -119,9 +132,10 @@ class GroupRun:
         done = np.array(self.state.done)
         history = np.asarray(self.state.texts.history)
         ended = []
-        for row, prompt in enumerate(self.held):
-            if prompt is None:
+        for row, held in enumerate(self.held):
+            if held is None:
                 continue
+            prompt, _ = held
             begin = len(prompt.tokens)
             text = history[row, begin : begin + self.generated[row]]
             if done[row] or has_stop(text, self.ending):

@@ -73,7 +73,7 @@ def groups(
     if not prompts:
         return ()
     most = rows_within(slots, multiple=row_multiple)
-    ordered = sorted(prompts, key=lambda prompt: (prompt.tokens, prompt.number))
+    ordered = sorted(prompts, key=lambda prompt: prompt.in_order)
     return tuple(
         _group(
             members,

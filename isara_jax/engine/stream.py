@@ -7,12 +7,13 @@ every few tokens; what was decoded past a stop string is dropped.
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
+import jax
 from jaxtyping import Array, Key
 
-from isara_jax.engine.batches import Batch, Prompt, plan
+from isara_jax.engine.batches import Batch, Prompt, plan, rows_within
 from isara_jax.engine.beam import beam_batch
 from isara_jax.engine.continuous import rows_that_fit
 from isara_jax.engine.decoding import Decoding
@@ -101,21 +102,27 @@ class Engine:
                 for prompt, cuts in zip(group.prompts, group.cuts, strict=True)
                 if prompt.id not in done
             )
-            if not waiting:
-                continue
-            if path is None:
-                path = new_path(self.stack, longest=_longest(planned), mesh=self.mesh)
-            run = GroupRun(
-                group,
-                path=path,
-                mesh=self.mesh,
-                check=self.check,
-                decoding=decoding,
-                ending=ending,
-                key=key,
-                figures=figures,
-            )
-            yield from run.completions(waiting)
+            rows = group.rows
+            while waiting:
+                if path is None:
+                    longest = _longest(planned)
+                    path = new_path(self.stack, longest=longest, mesh=self.mesh)
+                run = GroupRun(
+                    replace(group, rows=rows),
+                    path=path,
+                    mesh=self.mesh,
+                    check=self.check,
+                    decoding=decoding,
+                    ending=ending,
+                    key=key,
+                    figures=figures,
+                )
+                try:
+                    yield from run.completions(waiting)
+                except jax.errors.JaxRuntimeError as error:
+                    rows = _fewer_rows(rows, error, mesh=self.mesh)
+                    waiting.extendleft(reversed(run.unfinished()))
+                    path = None
 
     def _planned(
         self, prompts: Sequence[Prompt], decoding: Decoding
@@ -179,6 +186,16 @@ class Engine:
                 check=self.check,
             )
             yield [c for c in completions if c.id not in done]
+
+
+def _fewer_rows(rows: int, error: jax.errors.JaxRuntimeError, *, mesh: Mesh) -> int:
+    """Returns half of the slots, if it was memory for them that lacked."""
+    multiple = mesh.shape["data"]
+    if "RESOURCE_EXHAUSTED" not in str(error) or rows <= multiple:
+        raise error
+    fewer = rows_within(rows // 2, multiple=multiple)
+    say(f"memory has no room for {rows} slots: going on with {fewer}")
+    return fewer
 
 
 def _longest(planned: Sequence[Group]) -> int:

@@ -2,13 +2,14 @@
 
 import dataclasses
 
+import jax
 import pytest
 from completions import complete, place, random_prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_llama import TINY, tiny_llama, torch_llama
 
-from isara_jax.engine import continuous, stack, stream
+from isara_jax.engine import continuous, group_run, stack, stream
 from isara_jax.engine.beam import beam_batch
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.figures import Figures
@@ -133,6 +134,36 @@ def test_what_is_left_of_a_step_is_written_as_it_would_have_been(slots):
     done = {prompt.id for prompt in prompts[::3]}
     rest = complete(tiny_llama(), prompts, decoding=ALL_RULES, slots=slots, done=done)
     assert rest == {id: whole[id] for id in whole if id not in done}
+
+
+@pytest.mark.parametrize("place", ["empty_state", "decode"])
+def test_a_group_that_memory_has_no_room_for_goes_on_in_fewer_slots(
+    monkeypatch, capsys, place
+):
+    wanted = complete(tiny_llama(), PROMPTS, decoding=ALL_RULES)
+    program, calls = getattr(group_run, place), []
+
+    def failing(*arguments, **named):
+        rows = named["rows"] if "rows" in named else arguments[1].done.shape[0]
+        calls.append(rows)
+        if rows > 2 and (place == "empty_state" or len(calls) > 3):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return program(*arguments, **named)
+
+    monkeypatch.setattr(group_run, place, failing)
+    found = complete(tiny_llama(), PROMPTS, decoding=ALL_RULES, slots=5)
+    assert_same(found, wanted)
+    assert calls[0] == 5 and calls[-1] == 2
+    assert "memory has no room for 5 slots: going on with 2" in capsys.readouterr().err
+
+
+def test_memory_for_no_slot_at_all_is_told(monkeypatch):
+    def failing(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(group_run, "decode", failing)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+        complete(tiny_llama(), PROMPTS, decoding=GREEDY, slots=4)
 
 
 def test_what_is_shared_is_run_once():
