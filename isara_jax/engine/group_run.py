@@ -11,6 +11,7 @@ from jaxtyping import Array, Key
 
 from isara_jax.engine.batches import Prompt
 from isara_jax.engine.continuous import decode, empty_state, insert, share
+from isara_jax.engine.costs import sizes_of
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.endings import Completion, Ending, completion_of, has_stop
 from isara_jax.engine.figures import Figures
@@ -38,9 +39,10 @@ class GroupRun:
     ):
         self.group, self.path, self.mesh, self.check = group, path, mesh, check
         self.decoding, self.ending, self.key = decoding, ending, key
-        self.figures = figures
+        self.figures, self.sizes = figures, sizes_of(path.stack.model)
         self.held: list[Prompt | None] = [None] * group.rows
         self.generated = np.zeros(group.rows, np.int64)
+        self.prompt_lengths = np.zeros(group.rows, np.int64)
         self.shares = False
         self.state = empty_state(
             path.stack,
@@ -68,7 +70,8 @@ class GroupRun:
                 self.check()
                 prompt, cuts = waiting.popleft()
                 self.held[row], self.generated[row] = prompt, 0
-                with self.figures.prefilling(self.path):
+                self.prompt_lengths[row] = len(prompt.tokens)
+                with self.figures.prefilling(self.path, self.sizes):
                     self.path.run(prompt.tokens, cuts)
                     self._share()
                     self._insert(prompt, row)
@@ -108,7 +111,12 @@ class GroupRun:
             )
             generated = np.asarray(self.state.texts.generated, np.int64)
         occupied = np.array([prompt is not None for prompt in self.held])
-        self.figures.count_new((generated - self.generated) * occupied)
+        self.figures.count_new(
+            (generated - self.generated) * occupied,
+            lengths=self.generated + self.prompt_lengths,
+            shared=self.group.shared,
+            sizes=self.sizes,
+        )
         self.generated = generated
 
     def _ended(self) -> list[Completion]:
