@@ -156,19 +156,42 @@ def run_ours(model, work: Work) -> float:
 
 def run_theirs(model, work: Work) -> float:
     """The same in transformers, in padded batches in the order of arrival."""
-    first, whole = 0.0, 0.0
+    prefill, decode = 0.0, 0.0
     for begin in range(0, len(work.prompts), work.rows):
         part = slice(begin, begin + work.rows)
-        new = max(work.new_tokens[part])
-        if work.measure != "seconds":
-            first += _generate(model, work.prompts[part], new=1)
-        if work.measure != "prefill":
-            whole += _generate(model, work.prompts[part], new=new)
+        clock = _generate(model, work.prompts[part], new=max(work.new_tokens[part]))
+        prefill += clock.prefill_seconds
+        decode += clock.decode_seconds
     if work.measure == "prefill":
-        return sum(map(len, work.prompts)) / first
+        return sum(map(len, work.prompts)) / prefill
     if work.measure == "decode":
-        return (sum(work.new_tokens) - len(work.prompts)) / (whole - first)
-    return whole
+        return (sum(work.new_tokens) - len(work.prompts)) / decode
+    return prefill + decode
+
+
+class Clock(transformers.generation.BaseStreamer):
+    """Clocks one `generate`, which hands over its prompts, then every step's tokens.
+
+    The first step's tokens come out of the prompts' own pass.
+    """
+
+    def __init__(self):
+        self.times = []
+
+    def put(self, value: torch.Tensor) -> None:
+        del value
+        self.times.append(time.perf_counter())
+
+    def end(self) -> None:
+        self.times.append(time.perf_counter())
+
+    @property
+    def prefill_seconds(self) -> float:
+        return self.times[1] - self.times[0]
+
+    @property
+    def decode_seconds(self) -> float:
+        return self.times[-1] - self.times[1]
 
 
 def run_hand_made(model, work: Work) -> float:
@@ -188,17 +211,17 @@ def run_hand_made(model, work: Work) -> float:
     return time.perf_counter() - begun
 
 
-def _generate(model, prompts: Sequence[Sequence[int]], *, new: int) -> float:
+def _generate(model, prompts: Sequence[Sequence[int]], *, new: int) -> Clock:
     longest = max(map(len, prompts))
     tokens = torch.zeros((len(prompts), longest), dtype=torch.long)
     mask = torch.zeros_like(tokens)
     for row, prompt in enumerate(prompts):
         tokens[row, longest - len(prompt) :] = torch.tensor(prompt)
         mask[row, longest - len(prompt) :] = 1
-    begun = time.perf_counter()
+    clock = Clock()
     with torch.inference_mode():
-        model.generate(tokens, attention_mask=mask, **_to_the_end(new))
-    return time.perf_counter() - begun
+        model.generate(tokens, attention_mask=mask, streamer=clock, **_to_the_end(new))
+    return clock
 
 
 def _to_the_end(new: int) -> dict:

@@ -7,6 +7,7 @@ run's folder holds.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from absl import app, flags
@@ -27,6 +28,7 @@ from isara_jax.report.summary import summary_table
 from isara_jax.report.tensorboard import write_tensorboard
 from isara_jax.retrieval.embed import load_embedder
 from isara_jax.runtime.compilation import keep_compiled
+from isara_jax.runtime.machine import mesh_rates
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.progress import say
 from isara_jax.runtime.signals import StopRequested, StopSignal
@@ -109,6 +111,7 @@ def prepare(
         if stop_requested():
             raise StopRequested("asked to stop")
 
+    rates = partial(mesh_rates, config.run.dtype, devices=mesh.devices.size)
     sampler = Sampler(
         tokenizer=tokenizer,
         template=make_template(config.run.template, render=tokenizer.render_chat),
@@ -120,7 +123,7 @@ def prepare(
         context=shape.context,
         check=check,
         report=lambda stage, figures: workdir.engine.append(
-            [{"stage": stage, **figures.record()}]
+            [{"stage": stage, **figures.record(rates())}]
         ),
     )
     return Run(

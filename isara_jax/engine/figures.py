@@ -1,15 +1,17 @@
 """What the engine did and how fast: counts and seconds, added up over calls."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
+from isara_jax.engine.costs import Cost, Sizes, decode_cost, prefill_cost
 from isara_jax.engine.path import Path
+from isara_jax.runtime.machine import Rates
 
 _COMPILED = {"count": 0, "seconds": 0.0}
 
@@ -20,7 +22,8 @@ class Figures:
 
     `run_tokens` of prompts were computed, `reused_tokens` were there already. Of the
     `slot_steps`, one a slot and decoding step, `new_tokens` gave a token. The seconds
-    of compilations are in none of the others.
+    of compilations are in none of the others. The costs are what the prompts and the
+    stretches of decoding took at least.
     """
 
     run_tokens: int = 0
@@ -31,9 +34,11 @@ class Figures:
     slot_steps: int = 0
     compilations: int = 0
     compile_seconds: float = 0.0
+    prefill_costs: list[Cost] = field(default_factory=list)
+    decode_costs: list[Cost] = field(default_factory=list)
 
     @contextmanager
-    def prefilling(self, path: Path) -> Iterator[None]:
+    def prefilling(self, path: Path, sizes: Sizes) -> Iterator[None]:
         """Times a prompt's way into a slot, and counts its tokens."""
         run, reused = path.run_tokens, path.reused_tokens
         with self._timed("prefill_seconds"):
@@ -41,6 +46,10 @@ class Figures:
             jax.block_until_ready(path.cache.keys)
         self.run_tokens += path.run_tokens - run
         self.reused_tokens += path.reused_tokens - reused
+        if path.run_tokens > run:
+            end = len(path.tokens)
+            start = end - (path.run_tokens - run)
+            self.prefill_costs.append(prefill_cost(sizes, start=start, end=end))
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
@@ -48,10 +57,18 @@ class Figures:
         with self._timed("decode_seconds"):
             yield
 
-    def count_new(self, new: np.ndarray) -> None:
-        """Adds the tokens that a stretch gave each slot."""
+    def count_new(
+        self, new: np.ndarray, *, lengths: np.ndarray, shared: int, sizes: Sizes
+    ) -> None:
+        """Adds the tokens that a stretch gave each slot.
+
+        `lengths` are the slots' positions before it, the first `shared` of them common.
+        """
         self.new_tokens += int(new.sum())
         self.slot_steps += int(new.max(initial=0)) * new.size
+        self.decode_costs.append(
+            decode_cost(sizes, lengths=lengths, new=new, shared=shared)
+        )
 
     @contextmanager
     def _timed(self, seconds: str) -> Iterator[None]:
@@ -63,17 +80,34 @@ class Figures:
         taken = max(0.0, time.perf_counter() - begun - compiling)
         setattr(self, seconds, getattr(self, seconds) + taken)
 
-    def record(self) -> dict[str, Any]:
-        """Returns the counts, and the rates that follow from them."""
+    def record(self, rates: Rates) -> dict[str, Any]:
+        """Returns the counts, and the rates that follow from them.
+
+        A share of a bound is the time that the machine needs at least, for every prompt
+        and every stretch of decoding, by the time that they took.
+        """
+        counts = asdict(self)
+        del counts["prefill_costs"], counts["decode_costs"]
         return {
-            **asdict(self),
+            **counts,
             "prefill_tokens_per_second": _ratio(self.run_tokens, self.prefill_seconds),
             "decode_tokens_per_second": _ratio(self.new_tokens, self.decode_seconds),
             "slot_occupancy": _ratio(self.new_tokens, self.slot_steps),
             "prefix_hit_rate": _ratio(
                 self.reused_tokens, self.reused_tokens + self.run_tokens
             ),
+            "prefill_share_of_bound": _ratio(
+                _bound(self.prefill_costs, rates), self.prefill_seconds
+            ),
+            "decode_share_of_bound": _ratio(
+                _bound(self.decode_costs, rates), self.decode_seconds
+            ),
+            **{f"machine_{name}": rate for name, rate in asdict(rates).items()},
         }
+
+
+def _bound(costs: Sequence[Cost], rates: Rates) -> float:
+    return sum(rates.bound(bytes=cost.bytes, flops=cost.flops) for cost in costs)
 
 
 def _ratio(part: float, whole: float) -> float | None:

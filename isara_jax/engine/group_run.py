@@ -17,6 +17,7 @@ from isara_jax.engine.continuous import (
     insert,
     share,
 )
+from isara_jax.engine.costs import sizes_of
 from isara_jax.engine.cuts import Cuts
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.endings import Completion, Ending, completion_of, has_stop
@@ -51,9 +52,10 @@ class GroupRun:
     ):
         self.group, self.path, self.mesh, self.check = group, path, mesh, check
         self.decoding, self.ending, self.key = decoding, ending, key
-        self.figures = figures
+        self.figures, self.sizes = figures, sizes_of(path.stack.model)
         self.held: list[Planned | None] = [None] * group.rows
         self.generated = np.zeros(group.rows, np.int64)
+        self.prompt_lengths = np.zeros(group.rows, np.int64)
         self.shares = False
 
     def completions(self, waiting: deque[Planned]) -> Iterator[list[Completion]]:
@@ -84,7 +86,8 @@ class GroupRun:
                 self.check()
                 prompt, cuts = waiting[0]
                 self.held[row], self.generated[row] = waiting.popleft(), 0
-                with self.figures.prefilling(self.path):
+                self.prompt_lengths[row] = len(prompt.tokens)
+                with self.figures.prefilling(self.path, self.sizes):
                     self.path.run(prompt.tokens, cuts)
                     self._share()
                     self._insert(prompt, row)
@@ -124,7 +127,12 @@ class GroupRun:
             )
             generated = np.asarray(self.state.texts.generated, np.int64)
         occupied = np.array([held is not None for held in self.held])
-        self.figures.count_new((generated - self.generated) * occupied)
+        self.figures.count_new(
+            (generated - self.generated) * occupied,
+            lengths=self.generated + self.prompt_lengths,
+            shared=self.group.shared,
+            sizes=self.sizes,
+        )
         self.generated = generated
 
     def _ended(self) -> list[Completion]:

@@ -97,6 +97,8 @@ def test_the_engine_tells_what_it_did_in_every_stage(workdir):
         assert line["new_tokens"] > 0 and 0 < line["slot_occupancy"] <= 1
         assert line["decode_tokens_per_second"] > 0
         assert line["prefill_tokens_per_second"] > 0
+        assert 0 < line["decode_share_of_bound"] < 1
+        assert 0 < line["prefill_share_of_bound"] < 1
     # Programs of the first round run in the second.
     assert lines[-1]["compilations"] == 0
 

@@ -1,0 +1,107 @@
+"""What writing must move and compute at least: bytes of memory, and operations.
+
+Counted are the weights, once for every pass over them; keys and values; the products
+with the weights, and those of attention. What a program does beyond that, padding
+among it, is not counted: it shows as a smaller share of what the machine can do.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from isara_jax.models.decoder import Decoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Bytes read or written, and floating point operations."""
+
+    bytes: float
+    flops: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """A model's numbers that costs follow from.
+
+    `body` counts the parameters that every token is multiplied with, `head` those of
+    the output head; what is only looked up is in neither. `pair` are the operations for
+    one query and one position that it sees, in all layers.
+    """
+
+    body: int
+    head: int
+    itemsize: int
+    position_bytes: int
+    pair: int
+    window: int | None
+
+
+def sizes_of(model: Decoder) -> Sizes:
+    """Counts a model's parameters by what is done with them."""
+    c = model.config
+    counts = {"body": 0, "vocab": 0, "positions": 0}
+    for parameter in _parameters(model):
+        axes, array = parameter.get_metadata()["axes"], parameter.get_value()
+        kind = next((word for word in ("vocab", "positions") if word in axes), "body")
+        # A head of its own has the embedding's shape, and only one of both is used up.
+        counts[kind] = array.size if kind == "vocab" else counts[kind] + array.size
+    itemsize = array.dtype.itemsize
+    return Sizes(
+        body=counts["body"],
+        head=counts["vocab"],
+        itemsize=itemsize,
+        position_bytes=2 * c.layers * c.kv_heads * c.head_size * itemsize,
+        pair=4 * c.layers * c.heads * c.head_size,
+        window=c.window,
+    )
+
+
+def prefill_cost(sizes: Sizes, *, start: int, end: int) -> Cost:
+    """Runs a prompt's positions from `start` to `end`; the head, at the last of them.
+
+    The weights are counted once, however many chunks the positions are run in.
+    """
+    pairs = _seen(np.arange(start, end) + 1, sizes.window).sum()
+    weights = sizes.body + sizes.head
+    return Cost(
+        bytes=weights * sizes.itemsize + end * sizes.position_bytes,
+        flops=2 * (sizes.body * (end - start) + sizes.head) + sizes.pair * int(pairs),
+    )
+
+
+def decode_cost(
+    sizes: Sizes, *, lengths: np.ndarray, new: np.ndarray, shared: int
+) -> Cost:
+    """Decodes `new` tokens a slot, in as many steps as the most of them.
+
+    `lengths` are the slots' positions before. The `shared` first of them lie in memory
+    once: each step reads these once for all slots.
+    """
+    steps, tokens = int(new.max(initial=0)), int(new.sum())
+    pairs = sum(
+        int(_seen(length + 1 + np.arange(count), sizes.window).sum())
+        for length, count in zip(lengths, new, strict=True)
+    )
+    weights = sizes.body + sizes.head
+    together = shared * (tokens - steps) if sizes.window is None else 0
+    return Cost(
+        bytes=steps * weights * sizes.itemsize
+        + (pairs - together) * sizes.position_bytes,
+        flops=2 * weights * tokens + sizes.pair * pairs,
+    )
+
+
+def _seen(positions: np.ndarray, window: int | None) -> np.ndarray:
+    return positions if window is None else np.minimum(positions, window)
+
+
+def _parameters(model: Any) -> list[nnx.Variable]:
+    def is_variable(leaf: Any) -> bool:
+        return isinstance(leaf, nnx.Variable)
+
+    leaves = jax.tree.leaves(model, is_leaf=is_variable)
+    return [leaf for leaf in leaves if is_variable(leaf)]
