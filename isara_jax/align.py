@@ -18,6 +18,7 @@ from isara_jax.filters import FilterConfig, keep
 from isara_jax.finetune.batches import TrainingExample
 from isara_jax.models.families import LanguageModel
 from isara_jax.questions import draft_questions
+from isara_jax.runtime.compilation import compiled
 from isara_jax.runtime.progress import say
 from isara_jax.sampler import Sampler
 from isara_jax.tuning import HeldModel, Tuner
@@ -25,6 +26,7 @@ from isara_jax.workdir import Records, RoundFolder, Workdir, write_json
 
 PRETRAINED = "pretrained"
 SFT = "SFT on the seeds"
+COMPILING = "compiling"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,12 +270,24 @@ class Spent:
 
 @contextmanager
 def timed(run: Run, folder: RoundFolder, stage: str) -> Iterator[Spent]:
-    """Adds a line to stages.jsonl when a stage first ends; a stop leaves none."""
-    spent, began = Spent(), time.monotonic()
+    """Adds a line to stages.jsonl when a stage first ends; a stop leaves none.
+
+    Compiling programs is a stage of its own, with a line for every other one.
+    """
+    spent, began, before = Spent(), time.monotonic(), compiled()
     yield spent
     name = f"{folder.path.relative_to(run.workdir.path).as_posix()}/{stage}"
-    seconds = round(time.monotonic() - began, 2)
-    if all(line["stage"] != name for line in run.workdir.stages.read()):
-        run.workdir.stages.append(
-            [{"stage": name, "seconds": seconds, **asdict(spent)}]
+    if any(line["stage"] == name for line in run.workdir.stages.read()):
+        return
+    compiling = compiled() - before
+    seconds = max(0.0, time.monotonic() - began - compiling.seconds)
+    lines = [{"stage": name, "seconds": round(seconds, 2), **asdict(spent)}]
+    if compiling.programs:
+        lines.append(
+            {
+                "stage": COMPILING,
+                "seconds": round(compiling.seconds, 2),
+                **asdict(Spent(items=compiling.programs)),
+            }
         )
+    run.workdir.stages.append(lines)

@@ -10,6 +10,7 @@ from isara_jax import align as module
 from isara_jax.align import LoopConfig, align, training_data
 from isara_jax.errors import InputError
 from isara_jax.examples import Example, Pool
+from isara_jax.runtime.compilation import Compiled
 
 
 @pytest.fixture
@@ -207,6 +208,24 @@ def test_every_stage_leaves_a_line(make_rig):
         len(example) for example in rig.notes[1]["examples"]
     )
     assert lines["round_01/evaluation"]["items"] == 1
+
+
+def test_compiling_is_a_stage_of_its_own(make_rig, monkeypatch):
+    times = iter(range(1000))
+
+    def compiled():
+        """Between any two looks a program is compiled, for an hour."""
+        count = next(times)
+        return Compiled(programs=count, seconds=3600.0 * count)
+
+    monkeypatch.setattr(module, "compiled", compiled)
+    rig = make_rig()
+    align(rig.run)
+    lines = rig.run.workdir.stages.read()
+    compiling = [line for line in lines if line["stage"] == "compiling"]
+    assert len(compiling) == len(rig.stages())
+    assert {(line["items"], line["seconds"]) for line in compiling} == {(1, 3600.0)}
+    assert {line["seconds"] for line in lines if line not in compiling} == {0.0}
 
 
 @pytest.mark.parametrize("batches", range(8))

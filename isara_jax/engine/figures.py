@@ -11,9 +11,8 @@ import numpy as np
 
 from isara_jax.engine.costs import Cost, Sizes, decode_cost, prefill_cost
 from isara_jax.engine.path import Path
+from isara_jax.runtime.compilation import compiled
 from isara_jax.runtime.machine import Rates
-
-_COMPILED = {"count": 0, "seconds": 0.0}
 
 
 @dataclass(kw_only=True)
@@ -72,12 +71,12 @@ class Figures:
 
     @contextmanager
     def _timed(self, seconds: str) -> Iterator[None]:
-        begun, compiled = time.perf_counter(), dict(_COMPILED)
+        begun, before = time.perf_counter(), compiled()
         yield
-        compiling = _COMPILED["seconds"] - compiled["seconds"]
-        self.compilations += int(_COMPILED["count"] - compiled["count"])
-        self.compile_seconds += compiling
-        taken = max(0.0, time.perf_counter() - begun - compiling)
+        compiling = compiled() - before
+        self.compilations += compiling.programs
+        self.compile_seconds += compiling.seconds
+        taken = max(0.0, time.perf_counter() - begun - compiling.seconds)
         setattr(self, seconds, getattr(self, seconds) + taken)
 
     def record(self, rates: Rates) -> dict[str, Any]:
@@ -112,12 +111,3 @@ def _bound(costs: Sequence[Cost], rates: Rates) -> float:
 
 def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
-
-
-def _on_duration(event: str, duration_secs: float, **_: Any) -> None:
-    if event == "/jax/core/compile/backend_compile_duration":
-        _COMPILED["count"] += 1
-        _COMPILED["seconds"] += duration_secs
-
-
-jax.monitoring.register_event_duration_secs_listener(_on_duration)

@@ -28,6 +28,7 @@ ALL_RULES = Decoding(
 GREEDY = Decoding(max_new_tokens=20, temperature=0.0)
 # 70 tokens fall into the next bucket of prompt lengths.
 PROMPTS = random_prompts(1, 5, 70, 12, 30, 3, 12, 8)
+FIFTY = random_prompts(1, 5, 70, 12, 30, 3, 12, 8, *range(2, 107, 5), *range(40, 61))
 
 
 def by_id(completions):
@@ -64,14 +65,15 @@ def assert_same(completions, others):
 def test_greedy_is_that_of_transformers(rules):
     import torch
 
+    assert len(FIFTY) == 50
     model = tiny_llama()
     twin = torch_llama(model).eval()
-    decoding = dataclasses.replace(GREEDY, **rules)
+    decoding = dataclasses.replace(GREEDY, max_new_tokens=12, **rules)
     decay = (decoding.length_decay_start, decoding.length_decay_factor)
     # What some row writes on its way, so that it ends there and others do not.
-    eos = complete(model, PROMPTS, decoding=decoding)["r01-0007"].tokens[6]
-    ours = complete(model, PROMPTS, decoding=decoding, eos=(eos,))
-    for prompt in PROMPTS:
+    eos = complete(model, FIFTY, decoding=decoding)["r01-0007"].tokens[6]
+    ours = complete(model, FIFTY, decoding=decoding, eos=(eos,))
+    for prompt in FIFTY:
         tokens = torch.tensor([prompt.tokens])
         theirs = twin.generate(
             tokens,

@@ -9,7 +9,7 @@ from scripted_engine import ScriptedEngine
 from tiny_llama import TINY, tiny_llama
 from tiny_run import tiny_tokenizer
 
-from isara_jax.align import LoopConfig, Run
+from isara_jax.align import COMPILING, LoopConfig, Run
 from isara_jax.answers import Retriever
 from isara_jax.engine.decoding import Decoding
 from isara_jax.evaluation.heldout import EvaluationConfig
@@ -113,7 +113,8 @@ class Rig:
         return read_json(self.run.workdir.round(number).summary)
 
     def stages(self):
-        return [line["stage"] for line in self.run.workdir.stages.read()]
+        lines = self.run.workdir.stages.read()
+        return [line["stage"] for line in lines if line["stage"] != COMPILING]
 
 
 def tiny_loop(path, *, loop=None, tuning=None, baselines=False):
