@@ -6,7 +6,7 @@ the reuse of beginnings takes. From here a prompt's keys and values go into a sl
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
@@ -18,8 +18,7 @@ from jaxtyping import Array, Float, Int
 from isara_jax.engine.batches import round_up
 from isara_jax.engine.slots import SlotCache, empty_slots, laid_out
 from isara_jax.engine.stack import Stack, run_blocks
-from isara_jax.models.decoder import Attend
-from isara_jax.models.layers import attention
+from isara_jax.models.attention import kernels_for
 from isara_jax.runtime.mesh import Mesh
 
 # Positions run at once. The narrow one ends a prompt with less padding.
@@ -119,7 +118,10 @@ def new_path(stack: Stack, *, longest: int, mesh: Mesh) -> Path:
 
 @partial(jax.jit, static_argnames=("capacity", "mesh"))
 def _empty(stack: Stack, *, capacity: int, mesh: Mesh) -> SlotCache:
-    return laid_out(empty_slots(stack, rows=1, capacity=capacity, shared=0), mesh)
+    row = empty_slots(
+        stack, rows=1, capacity=capacity, shared=0, kernels=kernels_for(mesh)
+    )
+    return laid_out(row, mesh)
 
 
 def cuts_in_order(prompts: Sequence[Sequence[int]]) -> Iterator[Cuts]:
@@ -164,36 +166,15 @@ def advance(
     Returns the logits after that of them with number `last`.
     """
     positions = start + jnp.arange(tokens.shape[1])[None, :]
-    columns = jnp.arange(reach)
-    visible = columns <= positions[..., None]
-    if stack.model.config.window:
-        visible &= columns > positions[..., None] - stack.model.config.window
-
-    def attend(block: tuple, number: Array) -> Attend:
-        keys, values = block
-
-        def attended(q: Array, k: Array, v: Array) -> tuple[Array, tuple]:
-            longer_keys = jax.lax.dynamic_update_slice(
-                keys, k.transpose(0, 2, 3, 1)[None], (number, 0, 0, 0, start)
-            )
-            longer_values = jax.lax.dynamic_update_slice(
-                values, v.swapaxes(1, 2)[None], (number, 0, 0, start, 0)
-            )
-            near_keys = longer_keys[number][..., :reach].swapaxes(2, 3)
-            near_values = longer_values[number][:, :, :reach]
-            mixed = attention(q, near_keys, near_values, visible=visible)
-            return mixed, (longer_keys, longer_values)
-
-        return attended
-
     x, blocks = run_blocks(
         stack,
         stack.model.embed(tokens, positions),
         positions=positions,
-        caches=tuple(zip(cache.keys, cache.values, strict=True)),
-        attend=attend,
+        caches=cache.blocks,
+        attend=cache.attend_chunk(
+            positions, start=start, reach=reach, window=stack.model.config.window
+        ),
     )
-    keys, values = zip(*blocks, strict=True)
     hidden = jax.lax.dynamic_slice_in_dim(x[0], last, 1)
-    longer = laid_out(replace(cache, keys=keys, values=values), mesh)
+    longer = laid_out(cache.holding(blocks), mesh)
     return longer, stack.model.logits(hidden)[0]
