@@ -11,8 +11,9 @@ from isara_jax.engine import slots
 from isara_jax.engine.decoding import Form, Strengths, choose
 from isara_jax.engine.rules import Texts
 from isara_jax.engine.schedule import Group
-from isara_jax.engine.slots import SlotCache, empty_slots, step
+from isara_jax.engine.slots import SlotCache, empty_slots, position_bytes, step
 from isara_jax.engine.stack import Stack
+from isara_jax.models.attention import kernels_for
 from isara_jax.runtime.memory import free_bytes
 from isara_jax.runtime.mesh import Mesh, sharding_for
 
@@ -47,8 +48,7 @@ def rows_that_fit(stack: Stack, group: Group, *, mesh: Mesh) -> int:
     if free is None:
         return group.rows
     config = stack.model.config
-    itemsize = jax.tree.leaves(stack.blocks[0])[0].dtype.itemsize
-    position = 2 * config.layers * config.kv_heads * config.head_size * itemsize
+    position = position_bytes(stack, kernels_for(mesh))
     # A row's logits, and which tokens it has seen; sampling takes copies of both.
     row = position * group.capacity + 4 * 5 * config.vocab_size
     whole = position * (group.shared_room + group.capacity + group.longest)
@@ -78,7 +78,13 @@ def empty_state(
         seen=jnp.zeros((rows, vocabulary), bool),
     )
     state = SlotState(
-        cache=empty_slots(stack, rows=rows, capacity=capacity, shared=shared),
+        cache=empty_slots(
+            stack,
+            rows=rows,
+            capacity=capacity,
+            shared=shared,
+            kernels=kernels_for(mesh),
+        ),
         texts=texts,
         logits=jnp.zeros((rows, vocabulary), jnp.float32),
         log_probabilities=jnp.zeros((rows, new_tokens), jnp.float32),
@@ -94,13 +100,7 @@ def share(
     state: SlotState, path: SlotCache, count: Int[Array, ""], *, mesh: Mesh
 ) -> SlotState:
     """Takes the first `count` positions of the path for all slots to see."""
-    room = state.cache.shared_values[0].shape[3]
-    cache = replace(
-        state.cache,
-        shared_keys=tuple(keys[..., :room] for keys in path.keys),
-        shared_values=tuple(values[..., :room, :] for values in path.values),
-        shared=count,
-    )
+    cache = state.cache.sharing(path, count)
     return laid_out(replace(state, cache=cache), mesh)
 
 
@@ -118,27 +118,11 @@ def insert(
     mesh: Mesh,
 ) -> SlotState:
     """Puts a prompt that was run on the path into a slot."""
-    cache, texts = state.cache, state.texts
-    room = cache.values[0].shape[3]
-    first = cache.shared
-
-    def taken(slots: Array, of_path: Array, axis: int) -> Array:
-        own = jax.lax.dynamic_slice_in_dim(of_path, first, room, axis)
-        return jax.lax.dynamic_update_slice_in_dim(slots, own, row, 1)
-
+    texts = state.texts
     seen = jnp.zeros(texts.seen.shape[1], bool)
     seen = seen.at[tokens].max(jnp.arange(tokens.shape[0]) < length)
     state = SlotState(
-        cache=replace(
-            cache,
-            keys=tuple(
-                taken(*pair, 4) for pair in zip(cache.keys, path.keys, strict=True)
-            ),
-            values=tuple(
-                taken(*pair, 3) for pair in zip(cache.values, path.values, strict=True)
-            ),
-            lengths=cache.lengths.at[row].set(length - first),
-        ),
+        cache=state.cache.with_row(path, row=row, length=length),
         texts=Texts(
             history=texts.history.at[row].set(tokens),
             segments=texts.segments,

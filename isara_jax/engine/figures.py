@@ -42,7 +42,7 @@ class Figures:
         run, reused = path.run_tokens, path.reused_tokens
         with self._timed("prefill_seconds"):
             yield
-            jax.block_until_ready(path.cache.keys)
+            jax.block_until_ready(path.cache.blocks)
         self.run_tokens += path.run_tokens - run
         self.reused_tokens += path.reused_tokens - reused
         if path.run_tokens > run:

@@ -6,7 +6,7 @@ the reuse of beginnings takes. From here a prompt's keys and values go into a sl
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -18,8 +18,8 @@ from isara_jax.engine.batches import cache_capacity
 from isara_jax.engine.cuts import Cut, Cuts, chunks_of, cuts_held, widths
 from isara_jax.engine.slots import SlotCache, empty_slots, laid_out
 from isara_jax.engine.stack import Stack, run_blocks
-from isara_jax.models.decoder import Attend
-from isara_jax.models.layers import KEY_BLOCK, attention_from
+from isara_jax.models.attention import kernels_for
+from isara_jax.models.plain_attention import KEY_BLOCK
 from isara_jax.runtime.mesh import Mesh
 
 
@@ -70,6 +70,7 @@ class Path:
                 self.cache,
                 start=np.int32(start),
                 last=np.int32(max(len(given), 1) - 1),
+                reach=self.cache.reach(start + width),
                 mesh=self.mesh,
             )
             start += width
@@ -82,10 +83,13 @@ def new_path(stack: Stack, *, longest: int, mesh: Mesh) -> Path:
 
 @partial(jax.jit, static_argnames=("capacity", "mesh"))
 def _empty(stack: Stack, *, capacity: int, mesh: Mesh) -> SlotCache:
-    return laid_out(empty_slots(stack, rows=1, capacity=capacity, shared=0), mesh)
+    row = empty_slots(
+        stack, rows=1, capacity=capacity, shared=0, kernels=kernels_for(mesh)
+    )
+    return laid_out(row, mesh)
 
 
-@partial(jax.jit, donate_argnames=("cache",), static_argnames=("mesh",))
+@partial(jax.jit, donate_argnames=("cache",), static_argnames=("reach", "mesh"))
 def advance(
     stack: Stack,
     tokens: Int[Array, "1 T"],
@@ -93,43 +97,23 @@ def advance(
     *,
     start: Int[Array, ""],
     last: Int[Array, ""],
+    reach: int,
     mesh: Mesh,
 ) -> tuple[SlotCache, Float[Array, " V"]]:
-    """Runs T tokens from position `start` on; it is one program for every start.
+    """Runs T tokens from position `start` on, none of which is beyond `reach`.
 
     Returns the logits after that of them with number `last`.
     """
     positions = start + jnp.arange(tokens.shape[1])[None, :]
-
-    def attend(block: tuple, number: Array) -> Attend:
-        keys, values = block
-
-        def attended(q: Array, k: Array, v: Array) -> tuple[Array, tuple]:
-            longer_keys = jax.lax.dynamic_update_slice(
-                keys, k.transpose(0, 2, 3, 1)[None], (number, 0, 0, 0, start)
-            )
-            longer_values = jax.lax.dynamic_update_slice(
-                values, v.swapaxes(1, 2)[None], (number, 0, 0, start, 0)
-            )
-            mixed = attention_from(
-                q,
-                longer_keys[number],
-                longer_values[number],
-                start=start,
-                window=stack.model.config.window,
-            )
-            return mixed, (longer_keys, longer_values)
-
-        return attended
-
     x, blocks = run_blocks(
         stack,
         stack.model.embed(tokens, positions),
         positions=positions,
-        caches=tuple(zip(cache.keys, cache.values, strict=True)),
-        attend=attend,
+        caches=cache.blocks,
+        attend=cache.attend_chunk(
+            positions, start=start, reach=reach, window=stack.model.config.window
+        ),
     )
-    keys, values = zip(*blocks, strict=True)
     hidden = jax.lax.dynamic_slice_in_dim(x[0], last, 1)
-    longer = laid_out(replace(cache, keys=keys, values=values), mesh)
+    longer = laid_out(cache.holding(blocks), mesh)
     return longer, stack.model.logits(hidden)[0]

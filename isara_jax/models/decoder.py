@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from isara_jax.models.layers import attention, causal_attention
+from isara_jax.models.attention import Kernels, whole_rows
+from isara_jax.models.plain_attention import attention
 
 Remat = Literal["none", "full", "dots"]
 
@@ -78,14 +79,23 @@ def hidden_states(
     segments: Int[Array, "B T"],
     positions: Int[Array, "B T"],
     remat: Remat,
+    kernels: Kernels | None = None,
 ) -> Float[Array, "B T D"]:
-    """Runs whole rows without a cache; a position sees its segment up to itself."""
+    """Runs whole rows without a cache; a position sees its segment up to itself.
+
+    `kernels` are what attention runs on: the platform's own unless given.
+    """
 
     def layer_pass(x: Array, layer: Any) -> tuple[Array, None]:
         def attend(q: Array, k: Array, v: Array) -> tuple[Array, None]:
             k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-            return causal_attention(
-                q, k, v, segments=segments, window=model.config.window
+            return whole_rows(
+                q,
+                k,
+                v,
+                segments=segments,
+                window=model.config.window,
+                kernels=kernels,
             ), None
 
         return model.run_layer(layer, x, positions, attend)
@@ -105,6 +115,7 @@ def prefill(
     *,
     segments: Int[Array, "B T"],
     capacity: int,
+    kernels: Kernels | None = None,
 ) -> tuple[Float[Array, "B D"], Cache]:
     """Runs left-padded prompts into a new cache with room for `capacity` positions.
 
@@ -120,8 +131,13 @@ def prefill(
 
         def attend(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
             k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-            mixed = causal_attention(
-                q, k, v, segments=segments, window=model.config.window
+            mixed = whole_rows(
+                q,
+                k,
+                v,
+                segments=segments,
+                window=model.config.window,
+                kernels=kernels,
             )
             return mixed, _written(keys, values, k, v, layer=number, start=0)
 
@@ -199,7 +215,11 @@ def branch(
 
 
 def pooled_scores(
-    model: Decoder, tokens: Int[Array, "B T"], *, segments: Int[Array, "B T"]
+    model: Decoder,
+    tokens: Int[Array, "B T"],
+    *,
+    segments: Int[Array, "B T"],
+    kernels: Kernels | None = None,
 ) -> Float[Array, "B labels"]:
     """Returns what a model with a score head says of every row's last token.
 
@@ -211,6 +231,7 @@ def pooled_scores(
         segments=segments,
         positions=left_padded_positions(segments),
         remat="none",
+        kernels=kernels,
     )
     slots = jnp.arange(tokens.shape[1])
     last = jnp.max(jnp.where(segments != 0, slots, 0), axis=1)

@@ -13,7 +13,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from isara_jax.models.encoder_format import EncoderConfig, EncoderTensors, read_config
-from isara_jax.models.layers import attention, layer_norm
+from isara_jax.models.layers import layer_norm
+from isara_jax.models.plain_attention import attention
 
 
 class Encoder(nnx.Module):

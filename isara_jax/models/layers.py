@@ -1,24 +1,14 @@
-"""What decoder layers are made of, and the one attention function.
+"""What decoder layers are made of, beside attention.
 
 Shape letters, here and everywhere: B batch, T query positions, S cached positions,
 D width, N query heads, K KV heads, H head size, F feed-forward, V vocabulary, L layers.
 """
 
-import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from isara_jax.models.rotary import RopeScaling, rotary_frequencies
-
-# Queries are taken in chunks of this many, so that a chunk multiplies only the keys
-# before its end: half of the square is never computed.
-QUERY_CHUNK = 128
-# Queries that follow a long text read its keys in blocks of this many.
-KEY_BLOCK = 256
 
 
 def rms_norm(
@@ -70,7 +60,7 @@ def rotate(
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
-def joined(
+def project_out(
     mixed: Float[Array, "B T N H"], kernel: Float[Array, "N H D"]
 ) -> Float[Array, "B T D"]:
     """Brings what the heads attended to back to the model's width.
@@ -81,172 +71,3 @@ def joined(
     return jnp.matmul(
         mixed.reshape(*mixed.shape[:2], -1), kernel.reshape(-1, kernel.shape[-1])
     )
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of the keys: `k` and `v` are [B, K, S, H], or [1, K, S, H] for all rows.
-
-    `visible` is [B, T, S].
-    """
-
-    k: Array
-    v: Array
-    visible: Array
-
-
-def attention(
-    q: Float[Array, "B T N H"],
-    k: Float[Array, "B K S H"],
-    v: Float[Array, "B K S H"],
-    *,
-    visible: Bool[Array, "B T S"],
-) -> Float[Array, "B T N H"]:
-    """Attends from every query to its visible keys; N / K query heads share a KV head.
-
-    A query must see at least one key.
-    """
-    return attention_over(q, [Piece(k, v, visible)])
-
-
-def attention_over(
-    q: Float[Array, "B T N H"], pieces: Sequence[Piece]
-) -> Float[Array, "B T N H"]:
-    """Attends to keys that lie in pieces, as if they lay in one.
-
-    A query must see at least one key in some piece.
-    """
-    batch, length, heads, size = q.shape
-    kv_heads = pieces[0].k.shape[1]
-    group = heads // kv_heads
-    # Matrix form, KV heads ahead of positions: on CPU the fastest of the forms
-    # measured, and the layout that the flash kernels read.
-    rows = q.reshape(batch, length, kv_heads, group, size).transpose(0, 2, 3, 1, 4)
-    rows = rows.reshape(batch, kv_heads, group * length, size) * (size**-0.5)
-    scores = [_scores(rows, piece, length=length) for piece in pieces]
-    parts = zip(_joint_softmax(scores), pieces, strict=True)
-    mixed = functools.reduce(
-        jnp.add, [_mixed(weights, piece) for weights, piece in parts]
-    )
-    mixed = mixed.reshape(batch, kv_heads, group, length, size)
-    return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, size)
-
-
-def attention_from(
-    q: Float[Array, "1 T N H"],
-    keys: Float[Array, "1 K H S"],
-    values: Float[Array, "1 K S H"],
-    *,
-    start: Int[Array, ""],
-    window: int | None,
-) -> Float[Array, "1 T N H"]:
-    """Attends from the positions `start` and on to those up to each, blockwise.
-
-    Only the blocks up to the last query are read, and with a window those from the
-    first position in sight, so one program serves texts of any length; S is a multiple
-    of the block. The softmax is put together block by block (Milakov and Gimelshein
-    2018).
-    """
-    _, length, heads, size = q.shape
-    kv_heads = keys.shape[1]
-    group = heads // kv_heads
-    rows = q.reshape(length, kv_heads, group, size).transpose(1, 2, 0, 3)
-    rows = rows.reshape(kv_heads, group * length, size) * (size**-0.5)
-    positions = jnp.tile(start + jnp.arange(length), group)[:, None]
-
-    def read(number: Array, so_far: tuple) -> tuple:
-        highest, total, mixed = so_far
-        begin = number * KEY_BLOCK
-        near_keys = jax.lax.dynamic_slice_in_dim(keys[0], begin, KEY_BLOCK, 2)
-        near_values = jax.lax.dynamic_slice_in_dim(values[0], begin, KEY_BLOCK, 1)
-        columns = begin + jnp.arange(KEY_BLOCK)
-        visible = columns <= positions
-        if window:
-            visible &= columns > positions - window
-        scores = jnp.matmul(rows, near_keys, preferred_element_type=jnp.float32)
-        scores = jnp.where(visible, scores, jnp.finfo(jnp.float32).min)
-        higher = jnp.maximum(highest, jnp.max(scores, axis=-1, keepdims=True))
-        weights, kept = jnp.exp(scores - higher), jnp.exp(highest - higher)
-        total = total * kept + jnp.sum(weights, axis=-1, keepdims=True)
-        block = jnp.matmul(
-            weights.astype(values.dtype),
-            near_values,
-            preferred_element_type=jnp.float32,
-        )
-        return higher, total, mixed * kept + block
-
-    column = (kv_heads, group * length, 1)
-    nothing = (
-        jnp.full(column, jnp.finfo(jnp.float32).min),
-        jnp.zeros(column, jnp.float32),
-        jnp.zeros((*column[:2], size), jnp.float32),
-    )
-    first = jnp.maximum(start - window + 1, 0) // KEY_BLOCK if window else 0
-    last = (start + length - 1) // KEY_BLOCK
-    _, total, mixed = jax.lax.fori_loop(first, last + 1, read, nothing)
-    mixed = (mixed / total).astype(q.dtype).reshape(kv_heads, group, length, size)
-    return mixed.transpose(2, 0, 1, 3).reshape(1, length, heads, size)
-
-
-def _joint_softmax(scores: Sequence[Array]) -> list[Array]:
-    if len(scores) == 1:
-        return [jax.nn.softmax(scores[0], axis=-1)]
-    highest = [jnp.max(part, axis=-1, keepdims=True) for part in scores]
-    top = functools.reduce(jnp.maximum, highest)
-    weights = [jnp.exp(part - top) for part in scores]
-    sums = [jnp.sum(part, axis=-1, keepdims=True) for part in weights]
-    total = functools.reduce(jnp.add, sums)
-    return [part / total for part in weights]
-
-
-def _scores(
-    rows: Float[Array, "B K M H"], piece: Piece, *, length: int
-) -> Float[Array, "B K M S"]:
-    batch, kv_heads, count, _ = rows.shape
-    keys = piece.k.swapaxes(2, 3)
-    if piece.k.shape[0] != batch:
-        rows = rows.swapaxes(0, 1).reshape(1, kv_heads, batch * count, -1)
-    scores = jnp.matmul(rows, keys, preferred_element_type=jnp.float32)
-    if piece.k.shape[0] != batch:
-        scores = scores.reshape(kv_heads, batch, count, -1).swapaxes(0, 1)
-    scores = scores.reshape(batch, kv_heads, count // length, length, -1)
-    hidden = jnp.finfo(jnp.float32).min
-    scores = jnp.where(piece.visible[:, None, None], scores, hidden)
-    return scores.reshape(batch, kv_heads, count, -1)
-
-
-def _mixed(weights: Float[Array, "B K M S"], piece: Piece) -> Float[Array, "B K M H"]:
-    batch, kv_heads, count, _ = weights.shape
-    weights = weights.astype(piece.v.dtype)
-    if piece.v.shape[0] == batch:
-        return jnp.matmul(weights, piece.v)
-    weights = weights.swapaxes(0, 1).reshape(1, kv_heads, batch * count, -1)
-    mixed = jnp.matmul(weights, piece.v)
-    return mixed.reshape(kv_heads, batch, count, -1).swapaxes(0, 1)
-
-
-def causal_attention(
-    q: Float[Array, "B T N H"],
-    k: Float[Array, "B K T H"],
-    v: Float[Array, "B K T H"],
-    *,
-    segments: Int[Array, "B T"],
-    window: int | None = None,
-) -> Float[Array, "B T N H"]:
-    """Attends to the positions up to one's own that have one's own segment id.
-
-    With a window, to the last so many of them only, one's own among these.
-    """
-    length = q.shape[1]
-    chunks = []
-    for start in range(0, length, QUERY_CHUNK):
-        end = min(start + QUERY_CHUNK, length)
-        back = jnp.arange(start, end)[:, None] - jnp.arange(end)[None, :]
-        near = (back >= 0) & (back < (window or end))
-        same = segments[:, start:end, None] == segments[:, None, :end]
-        chunks.append(
-            attention(
-                q[:, start:end], k[:, :, :end], v[:, :, :end], visible=same & near
-            )
-        )
-    return jnp.concatenate(chunks, axis=1)

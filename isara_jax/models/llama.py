@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from isara_jax.models.decoder import Attend
 from isara_jax.models.layers import (
     RopeScaling,
-    joined,
+    project_out,
     rms_norm,
     rotary_angles,
     rotate,
@@ -146,7 +146,7 @@ class Llama(nnx.Module):
             q, k = q + layer.q_bias[...], k + layer.k_bias[...]
             v = v + layer.v_bias[...]
         mixed, carried = attend(rotate(q, *angles), rotate(k, *angles), v)
-        out = joined(mixed, layer.o[...])
+        out = project_out(mixed, layer.o[...])
         x = x + (out + layer.o_bias[...] if c.attention_bias else out)
         normed = rms_norm(x, layer.mlp_norm[...], epsilon=c.norm_epsilon)
         return x + self._feed_forward(layer, normed), carried

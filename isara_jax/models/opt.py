@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from isara_jax.models.decoder import Attend
-from isara_jax.models.layers import joined, layer_norm
+from isara_jax.models.layers import layer_norm, project_out
 from isara_jax.models.score_head import ScoreHead, score_parameters, scored
 
 POSITION_OFFSET = 2
@@ -166,11 +166,11 @@ class Opt(nnx.Module):
         )
         if not self.config.biases:
             mixed, carried = attend(q, k, v)
-            return joined(mixed, layer.o[...]), carried
+            return project_out(mixed, layer.o[...]), carried
         mixed, carried = attend(
             q + layer.q_bias[...], k + layer.k_bias[...], v + layer.v_bias[...]
         )
-        out = joined(mixed, layer.o[...]) + layer.o_bias[...]
+        out = project_out(mixed, layer.o[...]) + layer.o_bias[...]
         return out, carried
 
     def _feed_forward(

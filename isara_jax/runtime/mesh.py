@@ -5,7 +5,7 @@ a word is split over: `data` carries the batch and the FSDP shards, `model` the 
 parallel ones. An axis that the mesh does not divide evenly stays whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -66,6 +66,34 @@ def sharding_for(
         whole = axis is None or size % mesh.shape[axis] != 0
         axes.append(None if whole else axis)
     return NamedSharding(mesh, PartitionSpec(*axes))
+
+
+# The words of an array's axes, and its shape.
+Described = tuple[Sequence[str], Sequence[int]]
+
+
+def on_shards(
+    function: Callable[..., Any],
+    *,
+    mesh: Mesh,
+    inputs: Sequence[Described],
+    outputs: Sequence[Described],
+) -> Callable[..., tuple[Any, ...]]:
+    """Makes a function of arrays run on each device's shards of them.
+
+    That is for what the compiler cannot cut itself. The function returns a tuple.
+    """
+
+    def spec(described: Described) -> PartitionSpec:
+        return sharding_for(*described, mesh).spec
+
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=tuple(spec(described) for described in inputs),
+        out_specs=tuple(spec(described) for described in outputs),
+        check_vma=False,  # kernels do not say over which axes they vary
+    )
 
 
 def model_shardings(model: Tree, mesh: Mesh) -> Tree:
