@@ -31,6 +31,13 @@ INSTALL_REQUIRES = [
 ]
 
 EXTRAS_REQUIRE = {
+    # What benchmarks/ compares with. llama-cpp-python compiles llama.cpp: it needs a
+    # C++ compiler and some minutes, so it is no part of `test`.
+    "bench": [
+        "accelerate>=1.15,<2",
+        "llama-cpp-python==0.3.36",
+        "torch==2.13.0",
+    ],
     "cuda": ["jax[cuda13]"],
     "tpu": ["jax[tpu]"],
     "test": [

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-import transformers
 from absl import app, flags
 
+from benchmarks.peers.transformers_peer import load
 from isara_jax.models.decoder import Decoder, hidden_states, left_padded_positions
 from isara_jax.models.load import load_model
 from isara_jax.runtime.mesh import make_mesh
@@ -84,15 +84,7 @@ def _our_loss(source: Path) -> Loss:
 
 
 def _their_loss(source: Path) -> Loss:
-    if source.suffix == ".gguf":
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            source.parent, gguf_file=source.name, dtype=torch.float32
-        )
-    else:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32
-        )
-    model.eval()
+    model = load(source).model
 
     def loss(window: Sequence[int]) -> float:
         tokens = torch.tensor(window)

@@ -1,44 +1,71 @@
-"""A quick look at every work on the real SmolLM2: both sides write and are compared."""
+"""The command itself: what it prints, and which flags it refuses."""
 
+import os
 import re
 import subprocess
 import sys
 
 import pytest
-from pretrained import needs_smollm2
 from python_source import ROOT
+from tiny_run import write_tiny_run
 
+SURROUNDINGS = r"commit .*, \d+ cores of .*, Python 3\.\d+\.\d+, jax .*"
 SIDE = r"[\d.]+ (?:tok/s|s)"
-PEER = rf"; transformers(?: with the prefix by hand)? {SIDE}, ratio [\d.]+"
+SHARE = r", \d+% of the (?:prefill|decode) bound"
+PEER = rf"; transformers {SIDE}, ratio [\d.]+"
+
+QUICKLY = ("--repeats=1", "--shrink=32")
 
 
-@needs_smollm2
-@pytest.mark.slow
-def test_every_work_is_measured_against_transformers():
+def measured(*flags):
+    """Returns the lines that the command prints, after where they were measured."""
+    command = (sys.executable, "-m", "benchmarks.generation", *QUICKLY, *flags)
+    # torch's threads spin while they wait, and tests run side by side.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "XLA_FLAGS": ""}
     done = subprocess.run(
-        (sys.executable, "-m", "benchmarks.generation", "--shrink=32", "--repeats=1"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    names = ["decode", "decode1", "prefill", "shared", "mixed"]
-    for name, line in zip(names, lines, strict=True):
-        peers = 2 if name == "shared" else 1
-        assert re.fullmatch(rf"{name}: isara_jax {SIDE}({PEER}){{{peers}}}", line), line
+    first, *lines = done.stdout.splitlines()
+    assert re.fullmatch(SURROUNDINGS, first), first
+    return lines
 
 
-@needs_smollm2
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_tiny_run(tmp_path_factory.mktemp("tiny"))
+
+
+def test_a_model_alone(run):
+    (line,) = measured(f"--model={run.model}", "--work=decode1", "--peers=")
+    assert re.fullmatch(rf"decode1: isara_jax {SIDE}{SHARE}", line), line
+
+
 @pytest.mark.slow
-def test_an_unknown_work_is_named():
+def test_random_weights_are_measured_on_both_sides():
+    lines = measured("--shape=tiny")
+    for name, line in zip(("decode64", "prefill"), lines, strict=True):
+        assert re.fullmatch(rf"{name}: isara_jax {SIDE}{SHARE}{PEER}", line), line
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--work=decode2",), "--work=decode2: value should be one of <decode|decode1"),
+        (
+            ("--peers=vllm",),
+            "flag --peers=['vllm']: must be of transformers, llama_cpp",
+        ),
+        (("--shape=tiny", "--work=drafting"), "drafting needs a tokenizer"),
+    ],
+)
+def test_a_wrong_flag_is_named(flags, sentence):
     done = subprocess.run(
-        (sys.executable, "-m", "benchmarks.generation", "--work=decode2"),
+        (sys.executable, "-m", "benchmarks.generation", *flags),
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode != 0
-    assert "--work=decode2: value should be one of <decode|decode1" in done.stderr
+    assert done.returncode != 0 and done.stdout == ""
+    assert sentence in done.stderr, done.stderr

@@ -1,0 +1,74 @@
+"""Sides with random weights, each in a process of its own that is gone before the next.
+
+On an accelerator JAX and torch keep the memory that they once took; side by side they
+would starve each other.
+"""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+from benchmarks.comparison import OURS, Comparison
+from benchmarks.works import make_work, value_of
+
+SIDES = (OURS, "transformers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What each side does: works with a model of a shape, so many measured turns."""
+
+    shape: str
+    dtype: str
+    works: tuple[str, ...]
+    repeats: int
+    slots: int
+    shrink: int
+
+
+def compare_apart(job: Job, *, peers: bool) -> list[Comparison]:
+    """Measures the sides one after another; `peers` says whether there are others."""
+    comparisons = [Comparison(work=name, measure="") for name in job.works]
+    for side in SIDES if peers else SIDES[:1]:
+        with ProcessPoolExecutor(
+            1, get_context("spawn"), initializer=_ready, initargs=(side,)
+        ) as process:
+            found = process.submit(_measure, side, job).result()
+        for comparison, more in zip(comparisons, found, strict=True):
+            comparison.join(more)
+    return comparisons
+
+
+def _ready(side: str) -> None:
+    """Leaves the accelerator to the side whose process this is."""
+    if side == OURS:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
+    else:
+        os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def _measure(side: str, job: Job) -> list[Comparison]:
+    """Does every work once unmeasured, which compiles, and then in turns."""
+    from benchmarks.shapes import SHAPES, random_llama
+
+    if side == OURS:
+        from benchmarks.peers.engine import EngineSide
+
+        ours = EngineSide(random_llama(job.shape, dtype=job.dtype), slots=job.slots)
+        run, shares = ours.run, ours.shares
+    else:
+        from benchmarks.peers.transformers_peer import random_weights
+
+        run, shares = random_weights(SHAPES[job.shape], dtype=job.dtype).run, dict
+    comparisons = []
+    for name in job.works:
+        work = make_work(
+            name, vocabulary=SHAPES[job.shape].vocab_size, shrink=job.shrink
+        )
+        comparison = Comparison(work=name, measure=work.measure)
+        run(work)
+        for _ in range(job.repeats):
+            comparison.add(side, value_of(work, run(work)), shares=shares())
+        comparisons.append(comparison)
+    return comparisons

@@ -1,0 +1,129 @@
+"""The prompts of a run's first round, and what the package writes after them.
+
+A run's flags say all that there is to a round: its seeds, templates, demonstrations,
+retrieval and decoding rules. Questions are written by the package, and the prompts of
+the answers hold these questions.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from benchmarks.works import Rules, Work
+from isara_jax.answers import Retriever, answer_questions
+from isara_jax.config import Config, config_from_flags, define_flags
+from isara_jax.engine.batches import Prompt
+from isara_jax.engine.endings import Completion
+from isara_jax.engine.stream import Engine
+from isara_jax.examples import read_seeds
+from isara_jax.models.families import LanguageModel
+from isara_jax.prompts import make_template
+from isara_jax.questions import draft_questions
+from isara_jax.retrieval.embed import load_embedder
+from isara_jax.runtime.mesh import make_mesh
+from isara_jax.runtime.tokenizer import load_tokenizer
+from isara_jax.sampler import Sampler
+from isara_jax.workdir import Workdir
+
+# Rows of a padded batch.
+ROWS = 16
+
+
+def read_run(flagfile: str, *, shrink: int = 1) -> Config:
+    """Reads a run's settings, its number of candidates divided by `shrink`."""
+    values = flags.FlagValues()
+    define_flags(values)
+    values(["run", f"--flagfile={flagfile}"])
+    if shrink > 1:
+        values.candidates = max(2, values.candidates // shrink)
+    return config_from_flags(values)
+
+
+def drafting_works(config: Config, model: LanguageModel, *, source: Path) -> list[Work]:
+    """Writes a first round, and returns its questions and answers as works.
+
+    Each work has the prompts of its step and, as `new_tokens`, the lengths that the
+    texts turned out to have; its rules give the same texts again.
+    """
+    tokenizer = load_tokenizer(source)
+    sampler = RecordingSampler(
+        tokenizer=tokenizer,
+        template=make_template(config.run.template, render=tokenizer.render_chat),
+        mesh=make_mesh(data=1, model=1),
+        seed=config.run.seed,
+        slots=config.run.slots,
+        demo_tokens=config.run.demo_tokens,
+        context=model.config.context,
+        check=lambda: None,
+        works=[],
+    )
+    seeds = read_seeds(Path(config.run.seeds), at_least=config.loop.demos)
+    retriever = Retriever(
+        embedder=load_embedder(config.run.encoder), method=config.run.retrieval
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        round = Workdir(Path(folder)).round(1)
+        questions = draft_questions(
+            lambda: model,
+            [seeds],
+            candidates=config.loop.candidates,
+            demos=config.loop.demos,
+            decoding=config.question,
+            sampler=sampler,
+            folder=round,
+        )
+        answer_questions(
+            lambda: model,
+            questions,
+            [seeds],
+            demos=config.loop.demos,
+            decoding=config.answer,
+            sampler=sampler,
+            retriever=retriever,
+            folder=round,
+        )
+    return sampler.works
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingSampler(Sampler):
+    """A sampler that keeps what was written as works."""
+
+    works: list[Work]
+
+    def engine(self, model: LanguageModel) -> Engine:
+        return RecordingEngine(**vars(super().engine(model)), works=self.works)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingEngine(Engine):
+    """An engine that keeps what it wrote as a work."""
+
+    works: list[Work]
+
+    def continue_all(
+        self, prompts: Sequence[Prompt], **how: Any
+    ) -> Iterator[list[Completion]]:
+        lengths = {}
+        for completions in super().continue_all(prompts, **how):
+            lengths |= {c.id: len(c.tokens) for c in completions}
+            yield completions
+        rules = Rules(
+            decoding=how["decoding"],
+            ending=how["ending"],
+            key=how["key"],
+            numbers=[prompt.number for prompt in prompts],
+        )
+        self.works.append(
+            Work(
+                prompts=[prompt.tokens for prompt in prompts],
+                new_tokens=[lengths[prompt.id] for prompt in prompts],
+                rows=ROWS,
+                measure="seconds",
+                rules=rules,
+            )
+        )

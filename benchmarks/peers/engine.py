@@ -1,0 +1,103 @@
+"""The package's own engine, as one side of the comparison."""
+
+import time
+from typing import Any
+
+import jax
+
+from benchmarks.works import Timing, Work
+from isara_jax.engine.batches import Prompt
+from isara_jax.engine.decoding import Decoding
+from isara_jax.engine.endings import Ending
+from isara_jax.engine.figures import Figures
+from isara_jax.engine.stream import Engine
+from isara_jax.models.families import LanguageModel
+from isara_jax.runtime.machine import machine_rates
+from isara_jax.runtime.mesh import make_mesh
+
+
+class EngineSide:
+    """The engine with so many slots, or as many as a work has rows.
+
+    Each work begins with an empty cache.
+    """
+
+    def __init__(self, model: LanguageModel, *, slots: int):
+        self.model, self.slots = model, slots
+        self.mesh = make_mesh(data=1, model=1)
+        self.done: list[Figures] = []
+
+    def shares(self) -> dict[str, float]:
+        """Returns the shares of the machine's bound since this was last asked."""
+        dtype = jax.tree.leaves(self.model)[0].dtype.name
+        records = [figures.record(machine_rates(dtype)) for figures in self.done]
+        self.done = []
+        shares = {}
+        for phase in ("prefill", "decode"):
+            seconds = [record[f"{phase}_seconds"] for record in records]
+            found = [record[f"{phase}_share_of_bound"] or 0.0 for record in records]
+            bound = sum(a * b for a, b in zip(seconds, found, strict=True))
+            if sum(seconds):
+                shares[phase] = bound / sum(seconds)
+        return shares
+
+    def run(self, work: Work) -> Timing:
+        """Does a work.
+
+        Raises:
+          RuntimeError: a text has another length than the work says.
+        """
+        engine = Engine(
+            model=self.model,
+            mesh=self.mesh,
+            slots=max(self.slots, work.rows),
+            context=self.model.config.context,
+            check=lambda: None,
+        )
+        prompts, how = _prompts(work), _rules(work)
+        figures = Figures()
+        begun = time.perf_counter()
+        written = [
+            completion
+            for completions in engine.continue_all(prompts, figures=figures, **how)
+            for completion in completions
+        ]
+        seconds = time.perf_counter() - begun
+        self.done.append(figures)
+        lengths = {c.id: len(c.tokens) for c in written}
+        if [lengths[prompt.id] for prompt in prompts] != list(work.new_tokens):
+            raise RuntimeError("the texts have other lengths than they were to have")
+        return Timing(
+            seconds=seconds,
+            prefill_seconds=figures.prefill_seconds,
+            decode_seconds=figures.decode_seconds,
+            decoded_tokens=figures.new_tokens,
+        )
+
+
+def _prompts(work: Work) -> list[Prompt]:
+    """Returns the prompts; without rules each asks for all of its new tokens."""
+    forced = work.rules is None
+    numbers = range(len(work.prompts)) if forced else work.rules.numbers
+    return [
+        Prompt(
+            id=str(number),
+            number=number,
+            tokens=tuple(tokens),
+            new_tokens=new if forced else None,
+        )
+        for number, tokens, new in zip(
+            numbers, work.prompts, work.new_tokens, strict=True
+        )
+    ]
+
+
+def _rules(work: Work) -> dict[str, Any]:
+    if work.rules is not None:
+        rules = work.rules
+        return {"decoding": rules.decoding, "ending": rules.ending, "key": rules.key}
+    return {
+        "decoding": Decoding(max_new_tokens=max(work.new_tokens), temperature=0.0),
+        "ending": Ending(eos=(), stops=(), decode=str),
+        "key": jax.random.key(0),
+    }

@@ -1,0 +1,42 @@
+"""Models of random weights, which have the speed of real ones and need no files."""
+
+import jax
+import jax.numpy as jnp
+
+from isara_jax.models.llama import Llama, LlamaConfig
+
+SHAPES = {
+    "llama7b": LlamaConfig(
+        vocab_size=32_000,
+        width=4096,
+        layers=32,
+        heads=32,
+        kv_heads=32,
+        head_size=128,
+        feed_forward=11_008,
+        context=2048,
+        rope_base=10_000.0,
+        norm_epsilon=1e-6,
+        tied_head=False,
+    ),
+    # For a look at whether everything runs, on any machine.
+    "tiny": LlamaConfig(
+        vocab_size=512,
+        width=64,
+        layers=2,
+        heads=4,
+        kv_heads=2,
+        head_size=16,
+        feed_forward=128,
+        context=2048,
+        rope_base=10_000.0,
+        norm_epsilon=1e-6,
+        tied_head=False,
+    ),
+}
+
+
+def random_llama(shape: str, *, dtype: str) -> Llama:
+    """Makes a LLaMA of a shape of the table, on JAX's first device."""
+    build = jax.jit(lambda key: Llama(SHAPES[shape], key=key, dtype=jnp.dtype(dtype)))
+    return build(jax.random.key(0))

@@ -1,0 +1,59 @@
+"""Our own side: the whole of every text, and the share of the machine's bound."""
+
+import jax
+import pytest
+from tiny_llama import tiny_llama
+
+from benchmarks.peers import engine as module
+from benchmarks.peers.engine import EngineSide
+from benchmarks.works import Rules, Work
+from isara_jax.engine.decoding import Decoding
+from isara_jax.engine.endings import Ending
+from isara_jax.runtime.machine import Rates
+
+WORK = Work(
+    prompts=[[5, 6, 7], [8, 9, 10, 11], [12]],
+    new_tokens=[2, 6, 3],
+    rows=2,
+    measure="seconds",
+)
+
+
+@pytest.fixture(scope="module")
+def side():
+    return EngineSide(tiny_llama(), slots=2)
+
+
+def test_every_text_is_as_long_as_the_work_says(side):
+    timing = side.run(WORK)
+    assert timing.decoded_tokens == 11
+    assert timing.prefill_seconds > 0 and timing.decode_seconds > 0
+    assert side.done[-1].run_tokens == 8
+
+
+def test_a_text_of_another_length_is_no_measurement(side):
+    ending = Ending(eos=tuple(range(97)), stops=(), decode=str)
+    rules = Rules(
+        decoding=Decoding(max_new_tokens=6),
+        ending=ending,
+        key=jax.random.key(0),
+        numbers=(4, 5, 6),
+    )
+    at_once = Work(**vars(WORK) | {"rules": rules, "new_tokens": [1, 1, 1]})
+    side.run(at_once)
+    with pytest.raises(RuntimeError, match="other lengths than they were to have"):
+        side.run(Work(**vars(WORK) | {"rules": rules}))
+
+
+def test_shares_are_those_since_they_were_asked_for(side, monkeypatch):
+    rates = Rates(bytes_per_second=1e9, flops_per_second=1e9)
+    monkeypatch.setattr(module, "machine_rates", lambda _: rates)
+    side.shares()
+    assert side.shares() == {}
+    side.run(WORK)
+    once = {
+        phase: side.done[0].record(rates)[f"{phase}_share_of_bound"]
+        for phase in ("prefill", "decode")
+    }
+    assert side.shares() == pytest.approx(once)
+    assert side.done == [] and all(share > 0 for share in once.values())
