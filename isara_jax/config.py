@@ -15,7 +15,7 @@ from isara_jax.engine.decoding import Decoding
 from isara_jax.errors import InputError
 from isara_jax.evaluation.heldout import EvaluationConfig
 from isara_jax.filters import FilterConfig
-from isara_jax.finetune.optimizer import FinetuneConfig
+from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.retrieval.search import IndexMethod
 from isara_jax.sections import (
     EngineConfig,
