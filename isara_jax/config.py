@@ -16,7 +16,7 @@ from isara_jax.engine.decoding import Decoding
 from isara_jax.errors import InputError
 from isara_jax.evaluation.heldout import EvaluationConfig
 from isara_jax.filters import FilterConfig
-from isara_jax.finetune.optimizer import FinetuneConfig
+from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.retrieval.search import IndexMethod
 from isara_jax.sections import (
     EngineConfig,
@@ -94,8 +94,21 @@ class RunConfig(EngineConfig):
         },
     )
 
+    debug_examples: int = field(
+        default=0,
+        metadata={
+            "help": "only print so many rows of the first step on the seeds, token by "
+            "token with what is trained there, and end",
+            "operational": True,
+        },
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.debug_examples < 0:
+            raise InputError(
+                f"--debug_examples={self.debug_examples}: must be 0 or more"
+            )
         for name in ("workdir", "seeds"):
             if not getattr(self, name):
                 raise InputError(f"--{name}: must be given")
@@ -116,6 +129,12 @@ class Config:
     filters: FilterConfig
     finetuning: FinetuneConfig
     evaluation: EvaluationConfig
+
+    def __post_init__(self) -> None:
+        if self.finetuning.master_dtype == "bfloat16" != self.run.dtype:
+            raise InputError(
+                f"--master_dtype=bfloat16: needs --dtype=bfloat16, not {self.run.dtype}"
+            )
 
 
 # The decoding defaults are the paper's.

@@ -13,12 +13,13 @@ from pathlib import Path
 from absl import app, flags
 
 from isara_jax import config as configuration
-from isara_jax.align import Run, align
+from isara_jax.align import Run, align, training_data
 from isara_jax.answers import Retriever
 from isara_jax.command import exit_code, parse
 from isara_jax.config import Config, config_from_flags, define_flags, result_flags
 from isara_jax.engine.schedule import useful_slots
 from isara_jax.examples import HeldOut, Pool, read_heldout, read_seeds
+from isara_jax.finetune.preview import first_rows
 from isara_jax.manifest import facts
 from isara_jax.models.load import abstract_model, load_config, load_licence, load_model
 from isara_jax.prompts import make_template
@@ -63,6 +64,9 @@ def work(config: Config) -> None:
     about = facts(
         model=model, encoder=encoder, seeds=Path(config.run.seeds), heldout=heldout
     )
+    if config.run.debug_examples:
+        show_examples(config, seeds=seeds, model=model, workdir=workdir)
+        return
     with workdir.locked(), StopSignal() as signal:
         workdir.open(result_flags(), about)
         if workdir.model.exists():
@@ -81,6 +85,31 @@ def work(config: Config) -> None:
     print(f"\n{summary_table(workdir)}\n")
     for path in (workdir.report, workdir.model, workdir.dataset):
         print(path)
+
+
+def show_examples(
+    config: Config, *, seeds: Pool, model: Path, workdir: Workdir
+) -> None:
+    """Prints rows of the first step on the seeds; the run's folder is not touched."""
+    run = prepare(
+        config,
+        seeds=seeds,
+        items=(),
+        model=model,
+        workdir=workdir,
+        stop_requested=lambda: False,
+    )
+    lines = first_rows(
+        training_data(run, [seeds]),
+        rows=config.run.debug_examples,
+        config=config.finetuning,
+        limit=run.sampler.context,
+        seed=config.run.seed,
+        mesh=run.sampler.mesh,
+        spell=run.sampler.tokenizer.spell,
+    )
+    for line in lines:
+        print(line)
 
 
 def write_seeds(workdir: Workdir, seeds: Pool) -> None:

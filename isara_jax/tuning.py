@@ -2,11 +2,12 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from isara_jax.finetune.batches import TrainingExample
-from isara_jax.finetune.optimizer import FinetuneConfig
+from isara_jax.finetune.plan import steps_an_epoch
+from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.finetune.state import TrainState, abstract_state
 from isara_jax.finetune.trainer import Hooks, StepMetrics, finetune
 from isara_jax.models.families import LanguageModel
@@ -97,7 +98,7 @@ class Tuner:
         with progress(stage, total=steps, done=done, unit="steps") as advance:
 
             def on_step(metrics: StepMetrics) -> None:
-                folder.metrics.append([asdict(metrics)])
+                folder.metrics.append([metrics.record()])
                 advance(1)
 
             return finetune(
@@ -124,8 +125,11 @@ class Tuner:
 
 
 def planned_steps(config: FinetuneConfig, *, examples: int) -> int:
-    """Returns the optimizer steps of a finetuning in which no example is too long."""
-    return config.epochs * -(-examples // (config.train_batch * config.accumulation))
+    """Returns the optimizer steps of a finetuning in which no example is too long.
+
+    It may stop early.
+    """
+    return config.epochs * steps_an_epoch(examples, config=config)
 
 
 def _save(state: TrainState, folder: RoundFolder) -> None:

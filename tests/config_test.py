@@ -68,7 +68,10 @@ def test_a_flag_reaches_its_section_alone():
 
 def test_flags_change_results_or_are_operational():
     operational = set(flag_names(operational=True))
-    assert operational == {"workdir", "mesh_data", "mesh_model", "compilation_cache"}
+    assert operational == {
+        *("workdir", "mesh_data", "mesh_model", "compilation_cache"),
+        "debug_examples",
+    }
     assert set(flag_names(operational=False)) == set(FIELDS) - operational
 
 
@@ -147,6 +150,11 @@ def test_a_misspelt_flag_and_a_value_of_another_type_are_refused(argument, messa
         ),
         ("--min_answer_words=-1", "--min_answer_words=-1: must be 0 or more"),
         ("--train_batch=0", "--train_batch=0: must be at least 1"),
+        ("--train_row_length=-1", "--train_row_length=-1: must be 0 or more"),
+        ("--spike_factor=1", "--spike_factor=1.0: must be 0 or above 1"),
+        ("--validation_share=0", "--validation_share=0.0: must be between 0 and 1"),
+        ("--early_stop_epochs=-1", "--early_stop_epochs=-1: must be 0 or more"),
+        ("--debug_examples=-1", "--debug_examples=-1: must be 0 or more"),
         ("--learning_rate=nan", "--learning_rate=nan: must be above 0"),
         ("--evaluation_tokens=0", "--evaluation_tokens=0: must be at least 1"),
     ],
@@ -155,6 +163,12 @@ def test_a_value_outside_its_range_is_refused_by_its_flag(argument, message):
     with pytest.raises(InputError) as caught:
         config_of(argument)
     assert str(caught.value).startswith(message)
+
+
+def test_bf16_masters_of_an_fp32_model_are_refused():
+    with pytest.raises(InputError, match="--master_dtype=bfloat16: needs --dtype=bf"):
+        config_of("--master_dtype=bfloat16", "--dtype=float32")
+    config_of("--master_dtype=bfloat16", "--dtype=bfloat16")
 
 
 def test_we_ship_flagfiles():

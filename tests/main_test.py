@@ -489,6 +489,21 @@ def as_a_process(*arguments):
     )
 
 
+def test_rows_to_look_at_are_printed_and_nothing_is_begun(run, capfd):
+    packed = {"train_batch": 8, "accumulation": 1, "train_row_length": 1024}
+    arguments = run.flags(**SHORT | packed, debug_examples=1)
+    capfd.readouterr()
+    assert main_in_process(arguments) == 0
+    head, names, *lines = capfd.readouterr().out.splitlines()
+    ids = head.removeprefix("row 1 of 1: ").split(", ")
+    assert len(ids) == 8 and len(set(ids)) == 8
+    assert names == "example position | token | trained?"
+    ends = [line for line in lines if line.endswith("| '<|im_end|>' | yes")]
+    assert len(ends) == len(ids)
+    assert [int(line.split()[0]) for line in ends] == list(range(1, 9))
+    assert not run.workdir.exists()
+
+
 def test_help_shows_every_flag():
     found = as_a_process("--help")
     shown = found.stdout

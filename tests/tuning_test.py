@@ -6,7 +6,7 @@ import pytest
 from tiny_llama import TINY, tiny_llama
 
 from isara_jax.finetune.batches import TrainingExample
-from isara_jax.finetune.optimizer import FinetuneConfig
+from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.models.load import abstract_model
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.signals import StopRequested

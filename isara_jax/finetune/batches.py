@@ -1,13 +1,16 @@
-"""From token ids to the arrays of an optimizer step: order, padding, loss positions.
+"""From token ids to the arrays of an optimizer step: order, rows, loss positions.
 
 What is trained on is the answer's span, which the caller ended with EOS, and nothing is
-ever inferred from a padding token (DESIGN.md 7).
+ever inferred from a padding token (DESIGN.md 7). Here an example has a row of its own;
+`packing` puts several into one.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from absl import logging
 from jaxtyping import Float32, Int32
@@ -42,34 +45,54 @@ class TrainingExample:
         return len(self.prompt_tokens) + len(self.answer_tokens)
 
 
+Row = Sequence[TrainingExample]
+
+
 @dataclass(frozen=True, kw_only=True)
 class BatchShape:
-    """The one shape that all steps of a finetuning share, so that one compiles."""
+    """The one shape that all steps of a finetuning share, so that one compiles.
+
+    `rows` of `length` positions make a micro-batch. They lie in `groups` of as many
+    consecutive rows, each with `answer_length` places for positions that have a loss.
+    """
 
     rows: int
     micro_batches: int
     length: int
+    groups: int
     answer_length: int
 
 
 class Batch(NamedTuple):
     """The arrays of an optimizer step, or one micro-batch of them without the A axis.
 
-    B rows of A micro-batches; the rows lead, since they are what the mesh splits.
+    B rows of A micro-batches in G groups; rows and groups lead, since they are what the
+    mesh splits. A row may hold several examples, each a segment from position 0 on:
 
-        tokens      What is 2 + 2 ? It is 4        the last token, EOS, is only a label
-        segments     1   1  1 1 1 1  1  1 1 0 0    0: padding
-        answer_at                 5  6  7 8        whose next token is of the answer
-        labels                   It is  4 EOS
-        weights                   1  1  1 1        0: filling
+        tokens      What is 2 + 2 ? It is 4 Why ? Be cause    EOS is only a label
+        segments     1   1  1 1 1 1  1  1 1  2  2 2  2   0 0  0: padding
+        positions    0   1  2 3 4 5  6  7 8  0  1 2  3   0 0
+        answer_at                 5  6  7 8    10 11 12  whose next token is an answer's
+        labels                   It is  4 EOS  Be cause EOS
+        weights                   1  1  1 1     1 1  1   0: filling
+
+    `answer_at` counts on from row to row of a group.
     """
 
     tokens: Int32[Any, "B A T"]
     segments: Int32[Any, "B A T"]
     positions: Int32[Any, "B A T"]
-    answer_at: Int32[Any, "B A P"]
-    labels: Int32[Any, "B A P"]
-    weights: Float32[Any, "B A P"]
+    answer_at: Int32[Any, "G A P"]
+    labels: Int32[Any, "G A P"]
+    weights: Float32[Any, "G A P"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The rows of every step of a finetuning, and the shape of all of them."""
+
+    steps: tuple[tuple[Row, ...], ...]
+    shape: BatchShape
 
 
 def fitting(
@@ -114,47 +137,84 @@ def shuffled_steps(
             yield tuple(examples[index] for index in chosen)
 
 
+def padded_plan(
+    steps: Sequence[Sequence[TrainingExample]], *, rows: int, micro_batches: int
+) -> Plan:
+    """Gives every example a row of its own."""
+    shape = shape_for(list(chain(*steps)), rows=rows, micro_batches=micro_batches)
+    return Plan(
+        steps=tuple(tuple((example,) for example in step) for step in steps),
+        shape=shape,
+    )
+
+
 def shape_for(
     examples: Sequence[TrainingExample], *, rows: int, micro_batches: int
 ) -> BatchShape:
     """Returns the shape that holds the longest example and the longest answer."""
-    longest = max(len(example) - 1 for example in examples)
+    longest = max(positions_of(example) for example in examples)
     longest_answer = max(len(example.answer_tokens) for example in examples)
     return BatchShape(
         rows=rows,
         micro_batches=micro_batches,
-        length=_rounded_up(longest),
-        answer_length=_rounded_up(longest_answer),
+        length=rounded_up(longest),
+        groups=rows,
+        answer_length=rounded_up(longest_answer),
     )
 
 
-def _rounded_up(length: int) -> int:
-    return -(-length // LENGTH_STEP) * LENGTH_STEP
+def positions_of(example: TrainingExample) -> int:
+    """Returns the positions that an example takes: its last token is only predicted."""
+    return len(example) - 1
+
+
+def rounded_up(length: int, *, step: int = LENGTH_STEP) -> int:
+    """Returns the next multiple of the step."""
+    return -(-length // step) * step
 
 
 def make_batch(examples: Sequence[TrainingExample], *, shape: BatchShape) -> Batch:
-    """Lays a step's examples out, one a row, padded on the right.
+    """Lays a step's examples out, one a row."""
+    return lay_out([(example,) for example in examples], shape=shape)
+
+
+def lay_out(rows: Sequence[Row], *, shape: BatchShape) -> Batch:
+    """Writes a step's rows into arrays, each padded on the right.
 
     Rows that are left over have no token and no loss.
     """
-    count = shape.rows * shape.micro_batches
+    batch = Batch(*(np.zeros(one.shape, one.dtype) for one in abstract_batch(shape)))
+    taken = np.zeros((shape.groups, shape.micro_batches), np.int32)
+    in_group = shape.rows // shape.groups
+    for number, row in enumerate(rows):
+        at, micro_batch = divmod(number, shape.micro_batches)
+        group, row_in_group = divmod(at, in_group)
+        start = 0
+        for segment, example in enumerate(row, start=1):
+            end = start + positions_of(example)
+            prompt, answer = example.prompt_tokens, example.answer_tokens
+            batch.tokens[at, micro_batch, start:end] = prompt + answer[:-1]
+            batch.segments[at, micro_batch, start:end] = segment
+            batch.positions[at, micro_batch, start:end] = np.arange(end - start)
+            first = taken[group, micro_batch]
+            last = taken[group, micro_batch] = first + len(answer)
+            asked = row_in_group * shape.length + np.arange(end - len(answer), end)
+            batch.answer_at[group, micro_batch, first:last] = asked
+            batch.labels[group, micro_batch, first:last] = answer
+            batch.weights[group, micro_batch, first:last] = 1
+            start = end
+    return batch
 
-    def filling(length: int) -> np.ndarray:
-        return np.zeros((count, length), np.int32)
 
-    tokens, segments = filling(shape.length), filling(shape.length)
-    answer_at, labels = filling(shape.answer_length), filling(shape.answer_length)
-    weights = np.zeros((count, shape.answer_length), np.float32)
-    for row, example in enumerate(examples):
-        prompt, answer = example.prompt_tokens, example.answer_tokens
-        end = len(example) - 1
-        tokens[row, :end] = prompt + answer[:-1]
-        segments[row, :end] = 1
-        answer_at[row, : len(answer)] = np.arange(len(prompt) - 1, end)
-        labels[row, : len(answer)] = answer
-        weights[row, : len(answer)] = 1
-    positions = np.broadcast_to(np.arange(shape.length, dtype=np.int32), tokens.shape)
-    arrays = (tokens, segments, positions, answer_at, labels, weights)
+def abstract_batch(shape: BatchShape) -> Batch:
+    """Returns the arrays' shapes and dtypes."""
+    row = (shape.rows, shape.micro_batches, shape.length)
+    answers = (shape.groups, shape.micro_batches, shape.answer_length)
     return Batch(
-        *(array.reshape(shape.rows, shape.micro_batches, -1) for array in arrays)
+        tokens=jax.ShapeDtypeStruct(row, np.int32),
+        segments=jax.ShapeDtypeStruct(row, np.int32),
+        positions=jax.ShapeDtypeStruct(row, np.int32),
+        answer_at=jax.ShapeDtypeStruct(answers, np.int32),
+        labels=jax.ShapeDtypeStruct(answers, np.int32),
+        weights=jax.ShapeDtypeStruct(answers, np.float32),
     )

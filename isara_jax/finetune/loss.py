@@ -1,9 +1,12 @@
 """Cross-entropy on the answers' tokens, in fp32, the head applied where it counts.
 
 The head over V = 49,152 costs a fifth of a 135M model's work at every position it is
-asked for, and its logits would be the largest array of a step.
+asked for, and its logits would be the largest array of a step. So it is asked for the
+positions that have a loss, chunk by chunk, and a chunk's gradient is taken while its
+logits are there: neither are they kept nor computed again.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,6 +18,10 @@ from isara_jax.models.decoder import Decoder, Remat, hidden_states
 
 # Positions whose logits exist at one time.
 HEAD_CHUNK = 512
+
+# hidden states, the head's parameters -> logits
+Head = Callable[..., Array]
+Chunk = tuple[Float[Array, "B W D"], Int[Array, "B W"], Float[Array, "B W"]]
 
 
 def answer_loss(
@@ -28,7 +35,9 @@ def answer_loss(
         positions=batch.positions,
         remat=remat,
     )
-    answers = jnp.take_along_axis(hidden, batch.answer_at[..., None], axis=1)
+    groups = batch.answer_at.shape[0]
+    grouped = hidden.reshape(groups, -1, hidden.shape[-1])
+    answers = jnp.take_along_axis(grouped, batch.answer_at[..., None], axis=1)
     return cross_entropy(
         model, answers, labels=batch.labels, weights=batch.weights, chunk=chunk
     )
@@ -42,7 +51,11 @@ def cross_entropy(
     weights: Float[Array, "B P"],
     chunk: int,
 ) -> Float[Array, ""]:
-    """Sums over chunks of positions whose logits the backward pass computes again."""
+    """Sums the weighted losses over chunks of positions, of `chunk` or fewer each.
+
+    Differentiable once, in reverse, by the hidden states and the head's parameters;
+    parameters that nobody asks the gradient of cost none.
+    """
     rows, length = labels.shape
     count = min(length, -(-rows * length // chunk))
     width = -(-length // count)
@@ -54,16 +67,67 @@ def cross_entropy(
         chunks = padded.reshape(rows, count, width, *array.shape[2:])
         return jnp.moveaxis(chunks, 1, 0)
 
-    @jax.checkpoint
-    def add_chunk(total: Array, part: tuple[Array, Array, Array]) -> tuple[Any, None]:
-        hidden, labels, weights = part
-        logits = model.logits(hidden.reshape(rows * width, -1))
-        # A comparison, not a gather: it stays split over V, and its gradient is fused.
-        chosen = jnp.arange(logits.shape[1]) == labels.reshape(-1, 1)
-        right = jnp.sum(jnp.where(chosen, logits, 0.0), axis=1)
-        losses = jax.nn.logsumexp(logits, axis=1) - right
-        return total + jnp.sum(losses * weights.reshape(-1)), None
+    def logits(rows: Array) -> Array:
+        return model.logits(rows)
 
-    parts = (split(hidden), split(labels), split(weights))
-    total, _ = jax.lax.scan(add_chunk, jnp.zeros((), jnp.float32), parts)
-    return total
+    # A custom derivative must be told of every array that it may be taken by.
+    example = jax.ShapeDtypeStruct((rows * width, hidden.shape[-1]), hidden.dtype)
+    head, parameters = jax.closure_convert(logits, example)
+    return _summed(head)(
+        tuple(parameters), split(hidden), split(labels), split(weights)
+    )
+
+
+def _summed(head: Head) -> Callable[..., Float[Array, ""]]:
+    """Returns the sum of the chunks' losses, as a function with its own gradient."""
+
+    @jax.custom_vjp
+    def summed(parameters: Any, hidden: Array, labels: Array, weights: Array) -> Array:
+        def add(total: Array, chunk: Chunk) -> tuple[Array, None]:
+            return total + _chunk_loss(head, parameters, *chunk), None
+
+        zero = jnp.zeros((), jnp.float32)
+        return jax.lax.scan(add, zero, (hidden, labels, weights))[0]
+
+    def forward(parameters: Any, hidden: Any, labels: Any, weights: Any) -> Any:
+        wanted = [p.value if p.perturbed else None for p in parameters]
+        others = [None if p.perturbed else p.value for p in parameters]
+
+        def add(carry: tuple[Array, Any], chunk: Chunk) -> tuple[Any, Array]:
+            def loss(wanted: Any, hidden: Array) -> Array:
+                both = zip(wanted, others, strict=True)
+                merged = [other if one is None else one for one, other in both]
+                return _chunk_loss(head, merged, hidden, *chunk[1:])
+
+            total, by_head = carry
+            value, (more, by_hidden) = jax.value_and_grad(loss, (0, 1))(
+                wanted, chunk[0]
+            )
+            return (total + value, jax.tree.map(jnp.add, by_head, more)), by_hidden
+
+        nothing = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), wanted)
+        start = (jnp.zeros((), jnp.float32), nothing)
+        chunks = (hidden.value, labels.value, weights.value)
+        (total, by_head), by_hidden = jax.lax.scan(add, start, chunks)
+        by_head = jax.tree.map(lambda sum, p: sum.astype(p.dtype), by_head, wanted)
+        return total, (tuple(by_head), by_hidden)
+
+    def backward(residuals: tuple[Any, Array], scale: Array) -> tuple[Any, ...]:
+        by_head, by_hidden = jax.tree.map(
+            lambda gradient: gradient * scale.astype(gradient.dtype), residuals
+        )
+        return by_head, by_hidden, None, None
+
+    summed.defvjp(forward, backward, symbolic_zeros=True)
+    return summed
+
+
+def _chunk_loss(
+    head: Head, parameters: Any, hidden: Array, labels: Array, weights: Array
+) -> Float[Array, ""]:
+    logits = head(hidden.reshape(-1, hidden.shape[-1]), *parameters)
+    # A comparison, not a gather: it stays split over V, and its gradient is fused.
+    chosen = jnp.arange(logits.shape[1]) == labels.reshape(-1, 1)
+    right = jnp.sum(jnp.where(chosen, logits, 0.0), axis=1)
+    losses = jax.nn.logsumexp(logits, axis=1) - right
+    return jnp.sum(losses * weights.reshape(-1))

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array
 
-from isara_jax.finetune.optimizer import FinetuneConfig, make_optimizer
+from isara_jax.finetune.optimizer import make_optimizer
+from isara_jax.finetune.settings import FinetuneConfig
+from isara_jax.finetune.spikes import no_losses
 from isara_jax.runtime.mesh import Mesh, model_shardings, sharding_for
 
 Tree = TypeVar("Tree")
@@ -17,20 +18,37 @@ Tree = TypeVar("Tree")
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
+class Best:
+    """The model of the best epoch so far, its held-out loss, and the epochs since."""
+
+    model: Any
+    loss: Any
+    stale: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """All that a stopped finetuning needs to go on, besides its arguments."""
+    """All that a stopped finetuning needs to go on, besides its arguments.
+
+    `recent` is there where spikes are watched for, `best` where it may stop early.
+    """
 
     step: Any
     model: Any
     optimizer: Any
+    recent: Any = None
+    best: Any = None
 
 
 def initial_state(model: Any, *, config: FinetuneConfig, mesh: Mesh) -> TrainState:
-    """Puts the model on the mesh in fp32, beside moments of 0 with its shardings."""
-    model = cast(model, jnp.float32)
+    """Puts the model on the mesh as master, beside moments of 0 with its shardings."""
+    dtype = jax.tree.leaves(model)[0].dtype
+    model = cast(model, config.master_dtype)
     model = jax.device_put(model, model_shardings(model, mesh))
-    step, optimizer = _start(model, config=config, mesh=mesh)
-    return TrainState(step=step, model=model, optimizer=optimizer)
+    return TrainState(
+        model=model, **_beside(model, config=config, mesh=mesh, dtype=dtype)
+    )
 
 
 def abstract_state(model: Any, *, config: FinetuneConfig, mesh: Mesh) -> TrainState:
@@ -38,11 +56,12 @@ def abstract_state(model: Any, *, config: FinetuneConfig, mesh: Mesh) -> TrainSt
 
     Of the model, which may be abstract, only the shapes are read.
     """
+    dtype = jax.tree.leaves(model)[0].dtype
 
     def state(model: Any) -> TrainState:
-        master = cast(model, jnp.float32)
-        step, optimizer = _start(master, config=config, mesh=mesh)
-        return TrainState(step=step, model=master, optimizer=optimizer)
+        master = cast(model, config.master_dtype)
+        beside = _beside(master, config=config, mesh=mesh, dtype=dtype)
+        return TrainState(model=master, **beside)
 
     shapes = jax.eval_shape(state, model)
     return jax.tree.map(
@@ -54,10 +73,24 @@ def abstract_state(model: Any, *, config: FinetuneConfig, mesh: Mesh) -> TrainSt
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "mesh"))
-def _start(model: Any, *, config: FinetuneConfig, mesh: Mesh) -> tuple[Array, Any]:
-    start = (jnp.zeros((), jnp.int32), make_optimizer(config).init(model))
-    return jax.lax.with_sharding_constraint(start, state_shardings(start, mesh))
+@functools.partial(jax.jit, static_argnames=("config", "mesh", "dtype"))
+def _beside(
+    master: Any, *, config: FinetuneConfig, mesh: Mesh, dtype: Any
+) -> dict[str, Any]:
+    """Returns what a state holds besides the model."""
+    parts: dict[str, Any] = {
+        "step": jnp.zeros((), jnp.int32),
+        "optimizer": make_optimizer(config).init(cast(master, jnp.float32)),
+    }
+    if config.spike_factor:
+        parts["recent"] = no_losses()
+    if config.early_stop_epochs:
+        parts["best"] = Best(
+            model=copied(master, dtype),
+            loss=jnp.full((), jnp.inf, jnp.float32),
+            stale=jnp.zeros((), jnp.int32),
+        )
+    return jax.lax.with_sharding_constraint(parts, state_shardings(parts, mesh))
 
 
 def cast(tree: Tree, dtype: Any) -> Tree:
@@ -67,12 +100,21 @@ def cast(tree: Tree, dtype: Any) -> Tree:
     )
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def copied(tree: Tree, dtype: Any) -> Tree:
+    """Converts into buffers of its own, whatever becomes of the tree's."""
+    return jax.tree.map(lambda array: jnp.array(array, dtype, copy=True), tree)
+
+
 def state_shardings(state: Any, mesh: Mesh) -> Any:
-    """Splits moments like their parameters; counters are on every device."""
+    """Splits moments like their parameters; all else is whole on every device."""
 
     def of(leaf: Any) -> Any:
-        if isinstance(leaf, nnx.Variable):
+        if not isinstance(leaf, nnx.Variable):
+            return sharding_for((), (), mesh)
+        if leaf.get_value().ndim == len(leaf.get_metadata()["axes"]):
             return model_shardings(leaf, mesh)
-        return sharding_for((), (), mesh)
+        # Adafactor's: what is left of a matrix, without the words of its axes.
+        return leaf.replace(sharding_for((), (), mesh))
 
     return jax.tree.map(of, state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))

@@ -1,32 +1,30 @@
 """Full-parameter finetuning of one round on the mesh (PAPER.md 1, Fine-tuning).
 
-Master parameters, gradients' sums and AdamW's moments are fp32; the model computes in
-the dtype it came in. A step is one compiled call, which reuses the state's buffers.
+Gradients' sums and the second moment are fp32, master parameters too unless asked
+otherwise; the model computes in the dtype it came in.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Float
+from absl import logging
 
 from isara_jax.finetune import batches
-from isara_jax.finetune.batches import Batch, TrainingExample
-from isara_jax.finetune.loss import answer_loss
-from isara_jax.finetune.optimizer import (
-    FinetuneConfig,
-    learning_rate_at,
-    make_optimizer,
-)
-from isara_jax.finetune.state import TrainState, cast, initial_state, state_shardings
-from isara_jax.models.decoder import Decoder, Remat
-from isara_jax.runtime.mesh import Mesh, model_shardings, place_batch
+from isara_jax.finetune.batches import Batch, Plan, Row, TrainingExample
+from isara_jax.finetune.optimizer import learning_rate_at
+from isara_jax.finetune.plan import hold_out, make_plan
+from isara_jax.finetune.settings import FinetuneConfig
+from isara_jax.finetune.spikes import PATIENCE
+from isara_jax.finetune.state import TrainState, cast, initial_state
+from isara_jax.finetune.step import train_step
+from isara_jax.finetune.validation import has_stalled, measured
+from isara_jax.models.decoder import Decoder
+from isara_jax.runtime.mesh import Mesh, place_batch
 from isara_jax.runtime.signals import StopRequested
 
 Model = TypeVar("Model", bound=Decoder)
@@ -34,13 +32,29 @@ Model = TypeVar("Model", bound=Decoder)
 
 @dataclass(frozen=True, kw_only=True)
 class StepMetrics:
-    """What a step tells; `loss` in nats a token, the norm before clipping."""
+    """What a step tells; losses in nats a token, the norm before clipping.
+
+    `update_ratio` is the norm of the change over that of the parameters: 0 where a
+    spike was not taken. `validation_loss` is there after an epoch, if one is measured.
+    """
 
     step: int
     loss: float
     learning_rate: float
     gradient_norm: float
+    update_ratio: float
     tokens: int
+    spikes: int = 0
+    validation_loss: float | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Returns what is worth a line: neither what is not measured, nor no spikes."""
+        optional = ("spikes", "validation_loss")
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if value or name not in optional
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +68,23 @@ class Hooks:
     on_step: Callable[[StepMetrics], None] = lambda _: None
     save_state: Callable[[TrainState], None] = lambda _: None
     stop_requested: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """What all steps of a finetuning share; `rehearsal` is what is held out."""
+
+    plan: Plan
+    rehearsal: Plan | None
+    config: FinetuneConfig
+    round: int
+    seed: int
+    dtype: Any
+    mesh: Mesh
+
+    @property
+    def steps_an_epoch(self) -> int:
+        return len(self.plan.steps) // self.config.epochs
 
 
 def finetune(
@@ -76,74 +107,109 @@ def finetune(
 
     Raises:
       InputError: every example is too long.
-      FloatingPointError: a step's loss or gradient is not finite.
+      FloatingPointError: a step's loss or gradient is not finite, or too many losses
+        in a row are spikes.
       StopRequested: asked to stop, and the state has been saved.
     """
     hooks = hooks or Hooks()
-    dtype = jax.tree.leaves(model)[0].dtype
     # A position behind the context has no meaning in a model that learned positions.
     limit = min(config.max_length, model.config.context)
-    steps, shape = _plan(examples, config=config, limit=limit, round=round, seed=seed)
+    course = _course(
+        batches.fitting(examples, max_length=limit),
+        config=config,
+        round=round,
+        seed=seed,
+        dtype=jax.tree.leaves(model)[0].dtype,
+        mesh=mesh,
+    )
     state = restored or initial_state(model, config=config, mesh=mesh)
     del model
-    for step in range(int(state.step) + 1, len(steps) + 1):
-        rate = learning_rate_at(config, round=round, step=step, steps=len(steps))
-        arrays = batches.make_batch(steps[step - 1], shape=shape)
-        state, loss, norm = train_step(
-            state,
-            Batch(*(place_batch(array, mesh) for array in arrays)),
-            learning_rate=np.float32(rate),
-            config=config,
-            dtype=dtype,
-            mesh=mesh,
-        )
-        metrics = StepMetrics(
-            step=step,
-            loss=float(loss),  # waits for the step
-            learning_rate=rate,
-            gradient_norm=float(norm),
-            tokens=int(arrays.weights.sum()),
-        )
-        _refuse_non_finite(metrics, steps[step - 1], round=round)
+    for step in range(int(state.step) + 1, len(course.plan.steps) + 1):
+        state, metrics = _take(state, course, step=step)
+        _refuse_broken(metrics, course.plan.steps[step - 1], round=round)
         hooks.on_step(metrics)
-        if step < len(steps):
+        if metrics.validation_loss is not None and has_stalled(state, config=config):
+            break
+        if step < len(course.plan.steps):
             _save_or_stop(state, step, config=config, hooks=hooks)
-    return cast(state.model, dtype)
+    return state.best.model if state.best else cast(state.model, course.dtype)
 
 
-def _plan(
+def _course(
     examples: Sequence[TrainingExample],
     *,
     config: FinetuneConfig,
-    limit: int,
     round: int,
     seed: int,
-) -> tuple[list[tuple[TrainingExample, ...]], batches.BatchShape]:
-    """Returns the examples of every step, and the shape of all steps."""
-    fitting = batches.fitting(examples, max_length=limit)
-    steps = batches.shuffled_steps(
-        fitting,
-        examples_a_step=config.train_batch * config.accumulation,
-        epochs=config.epochs,
+    dtype: Any,
+    mesh: Mesh,
+) -> Course:
+    trained, held_out = hold_out(examples, config=config, round=round, seed=seed)
+
+    def plan(examples: Sequence[TrainingExample], epochs: int) -> Plan:
+        return make_plan(
+            examples, config=config, epochs=epochs, round=round, seed=seed, mesh=mesh
+        )
+
+    return Course(
+        plan=plan(trained, config.epochs),
+        rehearsal=plan(held_out, 1) if held_out else None,
+        config=config,
         round=round,
         seed=seed,
+        dtype=dtype,
+        mesh=mesh,
     )
-    shape = batches.shape_for(
-        fitting, rows=config.train_batch, micro_batches=config.accumulation
-    )
-    return list(steps), shape
 
 
-def _refuse_non_finite(
-    metrics: StepMetrics, examples: Sequence[TrainingExample], *, round: int
-) -> None:
-    if math.isfinite(metrics.loss) and math.isfinite(metrics.gradient_norm):
+def _take(
+    state: TrainState, course: Course, *, step: int
+) -> tuple[TrainState, StepMetrics]:
+    """Takes a step, and measures the held-out loss where it ends an epoch."""
+    steps, config, mesh = course.plan.steps, course.config, course.mesh
+    rate = learning_rate_at(config, round=course.round, step=step, steps=len(steps))
+    arrays = batches.lay_out(steps[step - 1], shape=course.plan.shape)
+    key = jax.random.fold_in(jax.random.key(course.seed), course.round)
+    state, told = train_step(
+        state,
+        Batch(*(place_batch(array, mesh) for array in arrays)),
+        learning_rate=np.float32(rate),
+        key=jax.random.fold_in(key, step),
+        config=config,
+        dtype=course.dtype,
+        mesh=mesh,
+    )
+    loss, validation_loss = float(told.loss), None  # waits for the step
+    if course.rehearsal and step % course.steps_an_epoch == 0 and math.isfinite(loss):
+        state, validation_loss = measured(
+            state, course.rehearsal, config=config, dtype=course.dtype, mesh=mesh
+        )
+    return state, StepMetrics(
+        step=step,
+        loss=loss,
+        learning_rate=rate,
+        gradient_norm=float(told.gradient_norm),
+        update_ratio=float(told.update_ratio),
+        tokens=int(arrays.weights.sum()),
+        spikes=int(told.spikes),
+        validation_loss=validation_loss,
+    )
+
+
+def _refuse_broken(metrics: StepMetrics, rows: Sequence[Row], *, round: int) -> None:
+    finite = math.isfinite(metrics.loss) and math.isfinite(metrics.gradient_norm)
+    if finite and not metrics.spikes:
         return
-    raise FloatingPointError(
+    said = (
         f"finetuning of round {round}, step {metrics.step}: loss {metrics.loss}, "
         f"gradient norm {metrics.gradient_norm}; the step's examples: "
-        + ", ".join(example.id for example in examples)
+        + ", ".join(example.id for example in chain(*rows))
     )
+    if not finite:
+        raise FloatingPointError(said)
+    if metrics.spikes == PATIENCE:
+        raise FloatingPointError(f"spike {PATIENCE} in a row, the model breaks: {said}")
+    logging.warning("a spike, not trained on: %s", said)
 
 
 def _save_or_stop(
@@ -155,54 +221,3 @@ def _save_or_stop(
         hooks.save_state(state)
     if stop:
         raise StopRequested(f"stopped after step {step} of the finetuning")
-
-
-@functools.partial(
-    jax.jit, static_argnames=("config", "dtype", "mesh"), donate_argnames="state"
-)
-def train_step(
-    state: TrainState,
-    batch: Batch,
-    *,
-    learning_rate: Float[Any, ""],
-    config: FinetuneConfig,
-    dtype: Any,
-    mesh: Mesh,
-) -> tuple[TrainState, Float[Array, ""], Float[Array, ""]]:
-    """Takes one step; returns the new state, the mean loss and the gradient's norm."""
-    loss, gradients = _mean_gradients(
-        cast(state.model, dtype), batch, remat=config.remat, mesh=mesh
-    )
-    updates, optimizer = make_optimizer(config).update(
-        gradients, state.optimizer, state.model
-    )
-    model = jax.tree.map(
-        lambda value, update: value - learning_rate * update, state.model, updates
-    )
-    new = TrainState(step=state.step + 1, model=model, optimizer=optimizer)
-    new = jax.lax.with_sharding_constraint(new, state_shardings(new, mesh))
-    return new, loss, optax.tree.norm(gradients)
-
-
-def _mean_gradients(
-    model: Model, batch: Batch, *, remat: Remat, mesh: Mesh
-) -> tuple[Float[Array, ""], Model]:
-    """Averages over the answer tokens of the whole step, whatever its micro-batches."""
-    tokens = jnp.sum(batch.weights)
-
-    def share_of_mean(model: Model, micro_batch: Batch) -> Array:
-        return answer_loss(model, micro_batch, remat=remat) / tokens
-
-    gradient = jax.value_and_grad(share_of_mean)
-    if batch.tokens.shape[1] == 1:
-        loss, gradients = gradient(model, Batch(*(array[:, 0] for array in batch)))
-        return loss, cast(gradients, jnp.float32)
-
-    def add(sums: tuple[Array, Model], micro_batch: Batch) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, sums, gradient(model, micro_batch)), None
-
-    none = jax.tree.map(lambda array: jnp.zeros(array.shape, jnp.float32), model)
-    none = jax.lax.with_sharding_constraint(none, model_shardings(model, mesh))
-    micro_batches = Batch(*(jnp.moveaxis(array, 1, 0) for array in batch))
-    sums, _ = jax.lax.scan(add, (jnp.zeros((), jnp.float32), none), micro_batches)
-    return sums

@@ -40,6 +40,8 @@ class Step:
     learning_rate: float
     gradient_norm: float
     tokens: int
+    update_ratio: float | None = None
+    validation_loss: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,10 @@ from isara_jax.report.gather import gather
 from isara_jax.report.run import Evaluation, Run, Step
 from isara_jax.workdir import Workdir
 
-STEP_SCALARS = ("loss", "learning_rate", "gradient_norm", "tokens")
+STEP_SCALARS = (
+    *("loss", "learning_rate", "gradient_norm", "tokens"),
+    *("update_ratio", "validation_loss"),
+)
 
 Point = tuple[str, float, int]
 """A scalar's tag, value and step."""
@@ -46,9 +49,10 @@ def _by_round(run: Run) -> list[tuple[int, Evaluation]]:
 
 def _write_steps(folder: Path, steps: Sequence[Step]) -> None:
     points = [
-        (f"train/{name}", getattr(step, name), step.step)
+        (f"train/{name}", value, step.step)
         for step in steps
         for name in STEP_SCALARS
+        if (value := getattr(step, name)) is not None
     ]
     _write(folder, points, suffix=".train")
 

@@ -37,6 +37,10 @@ class Tokenizer:
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
 
+    def spell(self, id: int) -> str:
+        """Returns the text of one id as a literal, special tokens too."""
+        return repr(self.hugging_face.decode([id], clean_up_tokenization_spaces=False))
+
     def render_chat(self, turns: list[dict[str, str]], *, open_answer: bool) -> str:
         """Writes a conversation in the model's own format, which runs sandboxed.
 

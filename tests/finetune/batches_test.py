@@ -36,7 +36,7 @@ def test_a_row_predicts_every_answer_token_and_nothing_else():
     assert batch.tokens.shape == (2, 1, 16)
     assert batch.tokens[0, 0, :9].tolist() == [10, 11, 12, 13, 14, 50, 51, 52, 0]
     assert batch.segments[0, 0, :9].tolist() == [1] * 8 + [0]
-    assert batch.positions[0, 0].tolist() == list(range(16))
+    assert batch.positions[0, 0].tolist() == [*range(8), *[0] * 8]
     counted = batch.weights[0, 0] == 1
     assert batch.answer_at[0, 0][counted].tolist() == [4, 5, 6, 7]
     assert batch.labels[0, 0][counted].tolist() == [50, 51, 52, 53]

@@ -1,6 +1,8 @@
 """The loss and its gradient against plain arithmetic, and against torch."""
 
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +99,43 @@ def test_logits_never_exist_whole(model):
     logits = 4 * labels.size * model.config.vocab_size
     assert temporary_bytes(chunk=rows * positions) > logits
     assert temporary_bytes(chunk=512) < logits
+
+
+def test_the_compiled_step_has_no_logits_of_all_positions(model):
+    def largest(chunk):
+        batch = micro_batch(rows=32)
+        text = value_and_gradient.lower(model, batch, chunk=chunk).compile().as_text()
+        shapes = [
+            [int(size) for size in shape.split(",")]
+            for shape in re.findall(r"f32\[([\d,]+)\]", text)
+        ]
+        vocabulary = model.config.vocab_size
+        return max(math.prod(s) // vocabulary for s in shapes if vocabulary in s)
+
+    positions = 32 * 16
+    assert largest(chunk=positions) == positions
+    # The table of the embedding is as large as the logits of its width.
+    assert largest(chunk=64) == 64
+
+
+def test_a_head_that_is_not_trained_costs_no_gradient(model):
+    hidden = jnp.ones((4, 64, model.config.width))
+    labels = jnp.zeros((4, 64), jnp.int32)
+
+    def loss(model, hidden):
+        weights = jnp.ones(labels.shape)
+        return cross_entropy(model, hidden, labels=labels, weights=weights, chunk=64)
+
+    def products(argument):
+        program = jax.jit(jax.grad(loss, argument)).lower(model, hidden).compile()
+        return len(re.findall(r" dot\(|custom-call\(.*matmul", program.as_text()))
+
+    def by_hidden(model):
+        return jax.jit(jax.grad(loss, 1))(model, hidden)
+
+    assert products(1) == 2 < products((0, 1))
+    both = jax.jit(jax.grad(loss, (0, 1)))(model, hidden)
+    np.testing.assert_allclose(by_hidden(model), both[1], rtol=1e-5)
 
 
 @pytest.mark.parametrize("remat", ["full", "dots"])

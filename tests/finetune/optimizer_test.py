@@ -6,7 +6,8 @@ import optax
 import pytest
 
 from isara_jax.errors import InputError
-from isara_jax.finetune.optimizer import FinetuneConfig, learning_rate_at
+from isara_jax.finetune.optimizer import learning_rate_at
+from isara_jax.finetune.settings import FinetuneConfig
 
 
 def rates(config, *, round, steps):

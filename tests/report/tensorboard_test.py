@@ -27,6 +27,8 @@ def test_curves_hold_what_the_records_hold(finished):
     assert set(curves) == {"isara", "sft", "round_01", "round_02"}
     assert curves["round_02"]["train/loss"] == [(0, 3.0), (1, 2.0), (2, 1.0)]
     assert curves["sft"]["train/tokens"] == [(0, 100), (1, 100), (2, 100)]
+    assert curves["sft"]["train/update_ratio"] == [(n, 1e-3) for n in range(3)]
+    assert curves["sft"]["train/validation_loss"] == [(2, 2.5)]
     assert curves["isara"]["evaluation/nll"] == [(0, 3.0), (1, 2.5), (2, 2.3)]
     assert curves["sft"]["evaluation/nll"] == [(0, 2.4)]
 

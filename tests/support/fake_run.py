@@ -110,6 +110,8 @@ def steps() -> list[dict[str, Any]]:
             "learning_rate": 1e-5,
             "gradient_norm": 1.0,
             "tokens": 100,
+            "update_ratio": 1e-3,
+            **({"validation_loss": 2.5} if n == 2 else {}),
         }
         for n in range(3)
     ]

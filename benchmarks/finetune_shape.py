@@ -1,0 +1,157 @@
+"""Steps of packed rows on random weights: tokens a second, and MFU.
+
+The FLOPs of a step are what its mathematics needs: 6 a parameter and token for every
+parameter but the input table, which is only looked up, and causal attention within each
+example. What remat computes twice does not count. They are set against 989 TFLOP/s,
+dense bf16 of an H100 or H200, and against the rate that the device itself reaches at a
+large matrix product.
+"""
+
+import dataclasses
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from isara_jax.finetune.batches import Batch, TrainingExample, lay_out
+from isara_jax.finetune.packing import packed_plan
+from isara_jax.finetune.settings import FinetuneConfig
+from isara_jax.finetune.state import initial_state
+from isara_jax.finetune.step import train_step
+from isara_jax.models.llama import Llama, LlamaConfig
+from isara_jax.runtime.mesh import make_mesh, place_batch
+
+LLAMA_7B = LlamaConfig(
+    vocab_size=32_000,
+    width=4096,
+    layers=32,
+    heads=32,
+    kv_heads=32,
+    head_size=128,
+    feed_forward=11_008,
+    context=4096,
+    rope_base=10_000.0,
+    norm_epsilon=1e-5,
+    tied_head=False,
+)
+SHAPES = {
+    "llama7b": LLAMA_7B,
+    "tiny": dataclasses.replace(
+        LLAMA_7B, vocab_size=256, width=64, layers=2, heads=4, kv_heads=4,
+        head_size=16, feed_forward=128,
+    ),
+}  # fmt: skip
+H100_TFLOPS = 989
+WARM_UP = 2
+
+
+def measure(options: Any) -> dict[str, Any]:
+    """Returns the figures of the steps."""
+    shape = SHAPES[options.shape]
+    mesh = make_mesh(data=1, model=1)
+    config = FinetuneConfig(
+        learning_rate=1e-5,
+        remat=options.remat,
+        optimizer=options.optimizer,
+        master_dtype=options.master_dtype,
+    )
+    examples = _examples(shape, options)
+    seconds = _step_seconds(shape, examples, config, options=options, mesh=mesh)
+    device = jax.devices()[0]
+    tokens = sum(len(one) - 1 for one in examples)
+    memory = device.memory_stats() or {}
+    is_hopper = any(name in device.device_kind for name in ("H100", "H200"))
+    return {
+        "device": device.device_kind,
+        "layout": f"{options.rows} rows of {options.length}, {options.segments} "
+        f"examples each, {options.dtype}, {options.optimizer}, "
+        f"{options.master_dtype} masters, remat {options.remat}",
+        "parameters": _parameters(shape),
+        "tokens_per_second": tokens / seconds,
+        "step_seconds": seconds,
+        "tflops": step_flops(shape, examples) / seconds / 1e12,
+        "matrix_tflops": matrix_tflops(1024 if device.platform == "cpu" else 8192),
+        "peak_tflops": H100_TFLOPS if is_hopper else 0,
+        "peak_bytes": memory.get("peak_bytes_in_use", 0),
+    }
+
+
+def _examples(shape: LlamaConfig, options: Any) -> list[TrainingExample]:
+    """Returns examples that fill the rows and have a loss at every position."""
+    random = np.random.default_rng(0)
+    positions = options.length // options.segments
+    drawn = random.integers(
+        0, shape.vocab_size, (options.rows * options.segments, positions + 1)
+    ).tolist()
+    return [
+        TrainingExample(
+            id=str(number), prompt_tokens=(row[0],), answer_tokens=tuple(row[1:])
+        )
+        for number, row in enumerate(drawn)
+    ]
+
+
+def _step_seconds(
+    shape: LlamaConfig,
+    examples: Any,
+    config: FinetuneConfig,
+    *,
+    options: Any,
+    mesh: Any,
+) -> float:
+    """Returns the median time of a step."""
+    dtype = jnp.dtype(options.dtype)
+    plan = packed_plan(
+        [examples], micro_batches=1, groups=1, length=options.length, multiple=128
+    )
+    batch = Batch(
+        *(place_batch(a, mesh) for a in lay_out(plan.steps[0], shape=plan.shape))
+    )
+    build = jax.jit(lambda key: Llama(shape, key=key, dtype=dtype))
+    state = initial_state(build(jax.random.key(0)), config=config, mesh=mesh)
+    seconds = []
+    for _ in range(WARM_UP + options.steps):
+        begun = time.perf_counter()
+        state, told = train_step(
+            state,
+            batch,
+            learning_rate=np.float32(config.learning_rate),
+            key=jax.random.key(1),
+            config=config,
+            dtype=dtype,
+            mesh=mesh,
+        )
+        if not np.isfinite(float(told.loss)):  # waits for the step
+            raise FloatingPointError(f"loss {told.loss}")
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds[WARM_UP:])
+
+
+def _parameters(shape: LlamaConfig) -> int:
+    model = jax.eval_shape(lambda: Llama(shape, key=jax.random.key(0)))
+    return sum(leaf.size for leaf in jax.tree.leaves(model))
+
+
+def step_flops(shape: LlamaConfig, examples: list[TrainingExample]) -> float:
+    """Returns what forward and backward of a step need."""
+    multiplied = _parameters(shape) - shape.vocab_size * shape.width
+    lengths = [len(one) - 1 for one in examples]
+    # Two products of T x T / 2 with N x H each, 2 FLOPs; the backward pass twice that.
+    attention = 3 * 2 * 2 * shape.heads * shape.head_size * shape.layers / 2
+    return 6.0 * multiplied * sum(lengths) + attention * sum(n * n for n in lengths)
+
+
+def matrix_tflops(size: int) -> float:
+    """Returns the best rate of a square bf16 product of ten, in TFLOP/s."""
+    one = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16)
+    product = jax.jit(jnp.matmul)
+    product(one, one).block_until_ready()
+    best = float("inf")
+    for _ in range(10):
+        begun = time.perf_counter()
+        product(one, one).block_until_ready()
+        best = min(best, time.perf_counter() - begun)
+    return 2 * size**3 / best / 1e12

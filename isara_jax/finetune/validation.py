@@ -1,0 +1,56 @@
+"""Stopping early: the loss of held-out examples after each epoch, the best model."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from isara_jax.finetune.batches import Batch, Plan, lay_out
+from isara_jax.finetune.settings import FinetuneConfig
+from isara_jax.finetune.state import (
+    Best,
+    TrainState,
+    cast,
+    copied,
+    state_shardings,
+)
+from isara_jax.finetune.step import total_loss
+from isara_jax.models.decoder import Decoder
+from isara_jax.runtime.mesh import Mesh, place_batch
+
+
+def mean_loss(
+    model: Decoder, plan: Plan, *, config: FinetuneConfig, mesh: Mesh
+) -> float:
+    """Returns the loss of a plan's examples in nats a token."""
+    total, tokens = 0.0, 0.0
+    for rows in plan.steps:
+        arrays = lay_out(rows, shape=plan.shape)
+        batch = Batch(*(place_batch(array, mesh) for array in arrays))
+        total += float(total_loss(model, batch, remat=config.remat))
+        tokens += float(arrays.weights.sum())
+    return total / tokens
+
+
+def measured(
+    state: TrainState, plan: Plan, *, config: FinetuneConfig, dtype: Any, mesh: Mesh
+) -> tuple[TrainState, float]:
+    """Measures an epoch's model; returns the state that knows of it, and the loss."""
+    model = cast(state.model, dtype)
+    loss = mean_loss(model, plan, config=config, mesh=mesh)
+    best = dataclasses.replace(state.best, stale=state.best.stale + 1)
+    if loss < float(state.best.loss):
+        best = Best(
+            model=copied(model, dtype),
+            loss=jnp.asarray(loss, jnp.float32),
+            stale=jnp.zeros((), jnp.int32),
+        )
+    # Where they were before, or the next step would be compiled for another place.
+    best = jax.device_put(best, state_shardings(best, mesh))
+    return dataclasses.replace(state, best=best), loss
+
+
+def has_stalled(state: TrainState, *, config: FinetuneConfig) -> bool:
+    """Tells whether the held-out loss has not fallen for the epochs allowed."""
+    return int(state.best.stale) >= config.early_stop_epochs

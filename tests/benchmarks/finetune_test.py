@@ -1,0 +1,70 @@
+"""A quick look at the works on a tiny model, and at a shape's steps."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import transformers
+from python_source import ROOT
+from tiny_families import LLAMA
+
+SIDE = r"[\d.]+ (?:tok/s|s), [\d.]+ GB"
+HEADER = r"commit \w+(-dirty)?; .+, \d+ cores; python 3.*, jax .*, torch .*"
+
+
+def lines(*arguments):
+    done = subprocess.run(
+        (sys.executable, "-m", "benchmarks.finetune", *arguments),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    header, *others = done.stdout.splitlines()
+    assert re.fullmatch(HEADER, header)
+    return others
+
+
+@pytest.mark.slow
+def test_every_work_is_measured_against_torch(tmp_path):
+    config = transformers.LlamaConfig(**LLAMA | {"max_position_embeddings": 256})
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
+    small = ("--shrink=32", "--repeats=1", "--steps=1")
+    found = lines(f"--model={tmp_path}", *small)
+    for name, line in zip(("dense", "remat", "qa"), found, strict=True):
+        end = r"; [\d.]+ s of ours are compilation" if name == "qa" else ""
+        assert re.fullmatch(
+            rf"{name}: isara_jax {SIDE}; torch {SIDE}; [\d.]+ times as fast, "
+            rf"[\d.]+ times the memory{end}",
+            line,
+        ), line
+
+
+@pytest.mark.slow
+def test_a_shape_s_steps_are_set_against_the_device():
+    small = ("--rows=2", "--length=64", "--segments=2", "--steps=2")
+    (line,) = lines("--shape=tiny", *small)
+    rate = r"tiny: [\d,]+ parameters on cpu, 2 rows of 64, 2 examples each, bfloat16"
+    assert re.match(rate + r".*: \d+ tokens/s, [\d.]+ s a step, [\d.]+ TFLOP/s", line)
+    assert re.search(r"measured matrix rate [\d.]+ TFLOP/s, MFU of it [\d.]+%", line)
+
+
+def test_the_flops_of_a_step_are_those_of_its_products():
+    from benchmarks.finetune_shape import LLAMA_7B, step_flops
+    from isara_jax.finetune.batches import TrainingExample
+
+    def one(positions):
+        return TrainingExample(
+            id="x", prompt_tokens=(1,), answer_tokens=(2,) * positions
+        )
+
+    layer = 4 * 4096**2 + 3 * 4096 * 11_008 + 2 * 4096
+    parameters = 32 * layer + 32_000 * 4096 + 4096
+    plain = 6 * parameters * 2048
+    whole = step_flops(LLAMA_7B, [one(2048)])
+    # Scores and mixing, each 2 FLOPs for a half of T x T, thrice with the gradient.
+    assert whole - plain == pytest.approx(3 * 2 * 2048**2 * 4096 * 32)
+    packed = step_flops(LLAMA_7B, [one(1024), one(1024)])
+    assert packed - plain == pytest.approx((whole - plain) / 2)
