@@ -18,6 +18,7 @@ from isara_jax.answers import Retriever, answer_questions
 from isara_jax.config import Config, config_from_flags, define_flags
 from isara_jax.engine.batches import Prompt
 from isara_jax.engine.endings import Completion
+from isara_jax.engine.schedule import useful_slots
 from isara_jax.engine.stream import Engine
 from isara_jax.examples import read_seeds
 from isara_jax.models.families import LanguageModel
@@ -55,8 +56,9 @@ def drafting_works(config: Config, model: LanguageModel, *, source: Path) -> lis
         template=make_template(config.run.template, render=tokenizer.render_chat),
         mesh=make_mesh(data=1, model=1),
         seed=config.run.seed,
-        slots=config.run.slots,
+        slots=config.run.max_slots or useful_slots(),
         demo_tokens=config.run.demo_tokens,
+        demo_order=config.run.demo_order,
         context=model.config.context,
         check=lambda: None,
         works=[],
@@ -72,6 +74,7 @@ def drafting_works(config: Config, model: LanguageModel, *, source: Path) -> lis
             [seeds],
             candidates=config.loop.candidates,
             demos=config.loop.demos,
+            questions_per_context=config.loop.questions_per_context,
             decoding=config.question,
             sampler=sampler,
             folder=round,
