@@ -8,6 +8,7 @@ import jax
 from absl import app, flags, logging
 
 from isara_jax.errors import GO_ON, EnvironmentFailure, InputError
+from isara_jax.runtime.platforms import look_for_present_ones
 from isara_jax.runtime.signals import StopRequested
 
 
@@ -27,6 +28,7 @@ def start(work: Callable[[], None], *, module: str, to_save_memory: str) -> None
 
 def parse(arguments: Sequence[str]) -> list[str]:
     """Parses the flags; a wrong one ends in a sentence and exit code 2."""
+    look_for_present_ones()
     try:
         remaining: list[str] = flags.FLAGS(list(arguments))
     except flags.Error as error:

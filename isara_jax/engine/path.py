@@ -20,7 +20,7 @@ from isara_jax.engine.slots import SlotCache, empty_slots, laid_out
 from isara_jax.engine.stack import Stack, run_blocks
 from isara_jax.models.attention import kernels_for
 from isara_jax.models.plain_attention import KEY_BLOCK
-from isara_jax.runtime.mesh import Mesh
+from isara_jax.runtime.mesh import Mesh, sharding_for
 
 
 def path_capacity(longest: int) -> int:
@@ -105,9 +105,11 @@ def advance(
     Returns the logits after that of them with number `last`.
     """
     positions = start + jnp.arange(tokens.shape[1])[None, :]
+    x = stack.model.embed(tokens, positions)
+    split = sharding_for(("time", "chunk", "norm"), x.shape, mesh)
     x, blocks = run_blocks(
         stack,
-        stack.model.embed(tokens, positions),
+        jax.lax.with_sharding_constraint(x, split),
         positions=positions,
         caches=cache.blocks,
         attend=cache.attend_chunk(

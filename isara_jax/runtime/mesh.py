@@ -29,6 +29,8 @@ RULES: dict[str, str | None] = {
     "norm": None,
     "batch": "data",
     "time": None,
+    # The positions of a prompt that are run at once: they are all the work there is.
+    "chunk": "data",
 }
 
 Tree = TypeVar("Tree")

@@ -8,7 +8,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 import scipy.stats
@@ -398,15 +397,7 @@ def test_a_batch_planned_for_fewer_tokens_is_refused():
         )
 
 
-@pytest.fixture
-def _types_unchecked():
-    """JAX describes a lowered program's arguments as values of our types."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("_types_unchecked")
+@pytest.mark.usefixtures("types_unchecked")
 def test_the_cache_is_updated_in_place():
     mesh = make_mesh(data=4, model=2)
     config = dataclasses.replace(TINY, layers=8)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import jax
+import jaxtyping
 import pytest
 
 
@@ -18,3 +19,11 @@ def compilations() -> Iterator[list[str]]:
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield programs
     jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
+def types_unchecked() -> Iterator[None]:
+    """JAX describes a lowered program's arguments as values of our types."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -5,7 +5,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from completions import complete, place, random_prompts
@@ -60,15 +59,7 @@ def test_a_second_round_of_long_and_short_prompts_compiles_nothing(compilations)
     assert compilations == []
 
 
-@pytest.fixture
-def _types_unchecked():
-    """JAX describes a lowered program's arguments as values of our types."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("_types_unchecked")
+@pytest.mark.usefixtures("types_unchecked")
 @pytest.mark.parametrize(("data", "model"), [(1, 1), (4, 2)])
 def test_the_cache_is_updated_in_place(data, model):
     mesh = make_mesh(data=data, model=model)

@@ -1,13 +1,15 @@
 """A prompt that goes on from the one before is that prompt run alone, bit by bit."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from completions import place
 from tiny_llama import tiny_llama
 from tiny_opt import load_opt, write_opt
 
 from isara_jax.engine.cuts import common_length, cuts_in_order
-from isara_jax.engine.path import new_path
+from isara_jax.engine.path import advance, new_path
 from isara_jax.engine.stack import Stack, stacked
 from isara_jax.models.decoder import hidden_states
 from isara_jax.runtime.mesh import make_mesh
@@ -98,3 +100,25 @@ def test_other_weights_need_another_path():
         path.run(prompt, CUTS[0])
         logits.append(path.logits)
     assert not jnp.allclose(*logits, atol=1e-2)
+
+
+@pytest.mark.usefixtures("types_unchecked")
+@pytest.mark.parametrize(("data", "model"), [(4, 1), (2, 2)])
+def test_devices_share_the_positions_of_a_chunk(data, model):
+    flops = []
+    for mesh in (make_mesh(data=1, model=1), make_mesh(data=data, model=model)):
+        stack = stacked(place(tiny_llama(), mesh))
+        path = new_path(stack, longest=120, mesh=mesh)
+        program = advance.lower(
+            stack,
+            np.zeros((1, 128), np.int32),
+            path.cache,
+            start=np.int32(0),
+            last=np.int32(127),
+            reach=path.cache.reach(128),
+            mesh=mesh,
+        )
+        flops.append(program.compile().cost_analysis()["flops"])
+    # Attention to what is before is every device's.
+    linear = 128 * sum(2 * array.size for array in jax.tree.leaves(tiny_llama().layers))
+    assert flops[0] - flops[1] > 0.9 * (1 - 1 / (data * model)) * linear
