@@ -119,7 +119,7 @@ class RecordingEngine(Engine):
             decoding=how["decoding"],
             ending=how["ending"],
             key=how["key"],
-            numbers=[prompt.number for prompt in prompts],
+            prompts=tuple(prompts),
         )
         self.works.append(
             Work(

@@ -11,14 +11,13 @@ import numpy as np
 class Rules:
     """How the package writes, where it does not decode greedily to the full length.
 
-    `decoding`, `ending` and `key` are what its engine takes, and the prompts' `numbers`
-    are folded into the key. Peers read `decoding` and what ends a text.
+    These are what its engine takes; peers read `decoding` and what ends a text.
     """
 
     decoding: Any
     ending: Any
     key: Any
-    numbers: Sequence[int]
+    prompts: Sequence[Any]
 
 
 @dataclass(frozen=True, kw_only=True)

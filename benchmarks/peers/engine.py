@@ -77,17 +77,12 @@ class EngineSide:
 
 def _prompts(work: Work) -> list[Prompt]:
     """Returns the prompts; without rules each asks for all of its new tokens."""
-    forced = work.rules is None
-    numbers = range(len(work.prompts)) if forced else work.rules.numbers
+    if work.rules is not None:
+        return list(work.rules.prompts)
     return [
-        Prompt(
-            id=str(number),
-            number=number,
-            tokens=tuple(tokens),
-            new_tokens=new if forced else None,
-        )
-        for number, tokens, new in zip(
-            numbers, work.prompts, work.new_tokens, strict=True
+        Prompt(id=str(number), number=number, tokens=tuple(tokens), new_tokens=new)
+        for number, (tokens, new) in enumerate(
+            zip(work.prompts, work.new_tokens, strict=True)
         )
     ]
 

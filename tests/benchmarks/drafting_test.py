@@ -49,7 +49,7 @@ def test_the_answers_are_to_our_questions(works, run):
     # A question is to come where a user's turn has begun, an answer after that turn.
     assert all(text.endswith("user\n") for text in shown), shown[0]
     assert all(text.endswith("assistant\n") for text in asked), asked[0]
-    assert len(set(asked)) == len(asked) == len(answers.rules.numbers) > 1
+    assert len(set(asked)) == len(asked) == len(answers.rules.prompts) > 1
 
 
 def test_the_texts_can_be_written_again(works, model):

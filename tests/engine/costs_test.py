@@ -39,7 +39,9 @@ def test_a_llama_by_hand():
 
 def test_a_head_of_its_own_counts_once():
     untied = dataclasses.replace(TINY, tied_head=False)
-    model = Llama(untied, key=jax.random.key(0), dtype="bfloat16")
+    model = jax.eval_shape(
+        lambda: Llama(untied, key=jax.random.key(0), dtype="bfloat16")
+    )
     sizes, tied = sizes_of(model), sizes_of(tiny_llama())
     assert (sizes.body, sizes.head) == (tied.body, tied.head)
     assert (sizes.itemsize, sizes.position_bytes) == (2, tied.position_bytes // 2)
@@ -60,7 +62,7 @@ def test_positions_that_are_looked_up_do_not_count():
         biases=True,
         tied_head=True,
     )
-    model = Opt(config, key=jax.random.key(0))
+    model = jax.eval_shape(lambda: Opt(config, key=jax.random.key(0)))
     counted = sizes_of(model)
     everything = sum(array.size for array in jax.tree.leaves(model))
     looked_up = model.positions.get_value().size
@@ -112,37 +114,57 @@ def test_nothing_is_free_of_cost():
     assert (cost.bytes, cost.flops) == (0, 0)
 
 
-@pytest.mark.parametrize("slots", [1, 3])
-def test_an_engine_is_charged_for_its_prompts_and_tokens(slots):
-    model, figures = tiny_llama(), Figures()
+def written(prompts, *, slots, new):
+    """Returns what an engine counted while it wrote `new` tokens after each."""
+    figures = Figures()
     engine = Engine(
-        model=model,
+        model=tiny_llama(),
         mesh=make_mesh(data=1, model=1),
         slots=slots,
         context=128,
         check=lambda: None,
     )
-    lengths = [5, 9, 20]
-    prompts = [
-        Prompt(id=str(n), number=n, tokens=tuple(range(n + 1, n + 1 + length)))
-        for n, length in enumerate(lengths)
-    ]
     list(
         engine.continue_all(
-            prompts,
-            decoding=Decoding(max_new_tokens=4, temperature=0.0),
+            [
+                Prompt(id=str(number), number=number, tokens=tuple(tokens))
+                for number, tokens in enumerate(prompts)
+            ],
+            decoding=Decoding(max_new_tokens=new, temperature=0.0),
             ending=Ending(eos=(), stops=(), decode=str),
             key=jax.random.key(0),
             figures=figures,
         )
     )
-    sizes = sizes_of(model)
+    return figures
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_an_engine_is_charged_for_its_prompts_and_tokens(slots):
+    # More tokens than are decoded between two looks at the slots.
+    lengths, new = [5, 9, 20], 20
+    prompts = [range(n + 1, n + 1 + length) for n, length in enumerate(lengths)]
+    figures, sizes = written(prompts, slots=slots, new=new), sizes_of(tiny_llama())
     assert sum(cost.flops for cost in figures.prefill_costs) == sum(
         prefill_cost(sizes, start=0, end=length).flops for length in lengths
     )
-    pairs = sum(length + n for length in lengths for n in (1, 2, 3, 4))
-    steps = 4 * len(lengths) // slots
+    pairs = sum(length + n for length in lengths for n in range(1, new + 1))
+    steps = new * len(lengths) // slots
     weights = 4 * (sizes.body + sizes.head)
     assert sum(cost.bytes for cost in figures.decode_costs) == (
         steps * weights + pairs * sizes.position_bytes
+    )
+
+
+def test_an_engine_is_charged_once_for_what_prompts_share():
+    beginning = list(range(1, 71))
+    prompts = [[*beginning, 80, *range(5)], [*beginning, 90, *range(9)]]
+    figures, sizes = written(prompts, slots=2, new=3), sizes_of(tiny_llama())
+    assert sum(cost.flops for cost in figures.prefill_costs) == (
+        prefill_cost(sizes, start=0, end=76).flops
+        + prefill_cost(sizes, start=70, end=80).flops
+    )
+    own = sum(length + n for length in (6, 10) for n in (1, 2, 3))
+    assert sum(cost.bytes for cost in figures.decode_costs) == (
+        3 * 4 * (sizes.body + sizes.head) + (own + 3 * 70) * sizes.position_bytes
     )

@@ -7,6 +7,7 @@ from tiny_llama import tiny_llama
 from benchmarks.peers import engine as module
 from benchmarks.peers.engine import EngineSide
 from benchmarks.works import Rules, Work
+from isara_jax.engine.batches import Prompt
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.endings import Ending
 from isara_jax.runtime.machine import Rates
@@ -37,7 +38,10 @@ def test_a_text_of_another_length_is_no_measurement(side):
         decoding=Decoding(max_new_tokens=6),
         ending=ending,
         key=jax.random.key(0),
-        numbers=(4, 5, 6),
+        prompts=[
+            Prompt(id=str(number), number=number, tokens=tuple(tokens))
+            for number, tokens in enumerate(WORK.prompts)
+        ],
     )
     at_once = Work(**vars(WORK) | {"rules": rules, "new_tokens": [1, 1, 1]})
     side.run(at_once)

@@ -104,6 +104,6 @@ def test_a_text_does_not_depend_on_its_slot_or_on_a_copied_beginning(peer, promp
 @pytest.mark.slow
 def test_it_is_left_out_where_it_lacks_a_rule(peer, prompts):
     assert list(peer.ways(work(prompts))) == ["llama.cpp Q4_1"]
-    rules = Rules(decoding=None, ending=None, key=None, numbers=())
+    rules = Rules(decoding=None, ending=None, key=None, prompts=())
     with pytest.raises(LeftOut, match="no rule against repeated n-grams"):
         peer.ways(work(prompts, rules=rules))

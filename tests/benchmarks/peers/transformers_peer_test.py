@@ -39,7 +39,7 @@ def work(**changes):
 def rules(**changes):
     ending = Ending(eos=(2, 3), stops=(), decode=str)
     decoding = Decoding(max_new_tokens=9, **changes)
-    return Rules(decoding=decoding, ending=ending, key=None, numbers=())
+    return Rules(decoding=decoding, ending=ending, key=None, prompts=())
 
 
 def test_a_batch_is_written_to_the_longest_of_its_rows(peer):
