@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from isara_jax.finetune.batches import Batch
+from isara_jax.models.attention import Kernels
 from isara_jax.models.decoder import Decoder, Remat, hidden_states
 
 # Positions whose logits exist at one time.
@@ -18,7 +19,12 @@ HEAD_CHUNK = 512
 
 
 def answer_loss(
-    model: Decoder, batch: Batch, *, remat: Remat, chunk: int = HEAD_CHUNK
+    model: Decoder,
+    batch: Batch,
+    *,
+    remat: Remat,
+    chunk: int = HEAD_CHUNK,
+    kernels: Kernels | None = None,
 ) -> Float[Array, ""]:
     """Sums -log p(token | what precedes it) over a micro-batch's answers, in nats."""
     hidden = hidden_states(
@@ -27,6 +33,7 @@ def answer_loss(
         segments=batch.segments,
         positions=batch.positions,
         remat=remat,
+        kernels=kernels,
     )
     answers = jnp.take_along_axis(hidden, batch.answer_at[..., None], axis=1)
     return cross_entropy(

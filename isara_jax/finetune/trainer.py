@@ -25,6 +25,7 @@ from isara_jax.finetune.optimizer import (
     make_optimizer,
 )
 from isara_jax.finetune.state import TrainState, cast, initial_state, state_shardings
+from isara_jax.models.attention import kernels_for
 from isara_jax.models.decoder import Decoder, Remat
 from isara_jax.runtime.mesh import Mesh, model_shardings, place_batch
 from isara_jax.runtime.signals import StopRequested
@@ -188,10 +189,10 @@ def _mean_gradients(
     model: Model, batch: Batch, *, remat: Remat, mesh: Mesh
 ) -> tuple[Float[Array, ""], Model]:
     """Averages over the answer tokens of the whole step, whatever its micro-batches."""
-    tokens = jnp.sum(batch.weights)
+    tokens, kernels = jnp.sum(batch.weights), kernels_for(mesh)
 
     def share_of_mean(model: Model, micro_batch: Batch) -> Array:
-        return answer_loss(model, micro_batch, remat=remat) / tokens
+        return answer_loss(model, micro_batch, remat=remat, kernels=kernels) / tokens
 
     gradient = jax.value_and_grad(share_of_mean)
     if batch.tokens.shape[1] == 1:
