@@ -38,6 +38,7 @@ from isara_jax.engine.hypotheses import (
     with_finished,
 )
 from isara_jax.engine.rules import Texts
+from isara_jax.models.attention import kernels_for
 from isara_jax.models.decoder import Cache, Decoder, branch, prefill
 from isara_jax.runtime.mesh import Mesh, place_batch, sharding_for
 
@@ -127,7 +128,13 @@ def start(
     """
     rows, length = tokens.shape
     capacity = cache_capacity(length + beams * new_tokens)
-    hidden, cache = prefill(model, tokens, segments=segments, capacity=capacity)
+    hidden, cache = prefill(
+        model,
+        tokens,
+        segments=segments,
+        capacity=capacity,
+        kernels=kernels_for(mesh),
+    )
     logits = model.logits(hidden)
     row = jnp.arange(rows)[:, None]
     seen = jnp.zeros(logits.shape, bool).at[row, tokens].max(segments != 0)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Float32, Int
 
 from isara_jax.engine.batches import Batch, Prompt, left_padded, plan
 from isara_jax.errors import InputError
+from isara_jax.models.attention import kernels_for
 from isara_jax.models.decoder import Decoder, pooled_scores
 from isara_jax.runtime.mesh import Mesh, place_batch
 
@@ -74,11 +75,15 @@ def _score_batch(
 ) -> Float32[np.ndarray, "B labels"]:
     place = partial(place_batch, mesh=mesh)
     tokens, segments = map(place, left_padded(batch))
-    return np.asarray(_pooled(model, tokens, segments))
+    return np.asarray(_pooled(model, tokens, segments, mesh=mesh))
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="mesh")
 def _pooled(
-    model: Decoder, tokens: Int[Array, "B T"], segments: Int[Array, "B T"]
+    model: Decoder,
+    tokens: Int[Array, "B T"],
+    segments: Int[Array, "B T"],
+    *,
+    mesh: Mesh,
 ) -> Float[Array, "B labels"]:
-    return pooled_scores(model, tokens, segments=segments)
+    return pooled_scores(model, tokens, segments=segments, kernels=kernels_for(mesh))

@@ -109,7 +109,7 @@ class FlashSlots:
                     )
                     parts.append(attention_part(q, piece))
                 carried = (longer_keys, longer_values, shared_keys, shared_values)
-                return joined(parts), carried
+                return joined(parts).astype(q.dtype), carried
 
             return attended
 

@@ -18,6 +18,7 @@ from isara_jax.engine.batches import (
     rows_within,
 )
 from isara_jax.errors import InputError
+from isara_jax.models.attention import kernels_for
 from isara_jax.models.decoder import Cache, Decoder, extend, prefill
 from isara_jax.runtime.mesh import Mesh, place_batch
 
@@ -69,7 +70,7 @@ def _score_group(
     shape = Shape(rows=rows, prompt=length, capacity=length)
     tokens, segments = left_padded(Batch(prompts=prompts, shape=shape))
     hidden, cache = _prefill(
-        model, place_batch(tokens, mesh), place_batch(segments, mesh)
+        model, place_batch(tokens, mesh), place_batch(segments, mesh), mesh=mesh
     )
     wanted = [
         (len(continuation), number, place)
@@ -118,11 +119,21 @@ def _continue(
     return np.bincount(row_of, weights=each, minlength=len(texts))
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="mesh")
 def _prefill(
-    model: Decoder, tokens: Int[Array, "B T"], segments: Int[Array, "B T"]
+    model: Decoder,
+    tokens: Int[Array, "B T"],
+    segments: Int[Array, "B T"],
+    *,
+    mesh: Mesh,
 ) -> tuple[Float[Array, "B D"], Cache]:
-    return prefill(model, tokens, segments=segments, capacity=tokens.shape[1])
+    return prefill(
+        model,
+        tokens,
+        segments=segments,
+        capacity=tokens.shape[1],
+        kernels=kernels_for(mesh),
+    )
 
 
 @jax.jit

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from isara_jax.finetune.batches import Batch
+from isara_jax.models.attention import Kernels
 from isara_jax.models.decoder import Decoder, Remat, hidden_states
 
 # Positions whose logits exist at one time.
@@ -25,7 +26,12 @@ Chunk = tuple[Float[Array, "B W D"], Int[Array, "B W"], Float[Array, "B W"]]
 
 
 def answer_loss(
-    model: Decoder, batch: Batch, *, remat: Remat, chunk: int = HEAD_CHUNK
+    model: Decoder,
+    batch: Batch,
+    *,
+    remat: Remat,
+    chunk: int = HEAD_CHUNK,
+    kernels: Kernels | None = None,
 ) -> Float[Array, ""]:
     """Sums -log p(token | what precedes it) over a micro-batch's answers, in nats."""
     hidden = hidden_states(
@@ -34,6 +40,7 @@ def answer_loss(
         segments=batch.segments,
         positions=batch.positions,
         remat=remat,
+        kernels=kernels,
     )
     groups = batch.answer_at.shape[0]
     grouped = hidden.reshape(groups, -1, hidden.shape[-1])

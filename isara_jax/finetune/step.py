@@ -15,6 +15,7 @@ from isara_jax.finetune.rounding import round_tree
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.finetune.spikes import is_spike, noted
 from isara_jax.finetune.state import TrainState, cast, state_shardings
+from isara_jax.models.attention import kernels_for
 from isara_jax.models.decoder import Decoder, Remat
 from isara_jax.runtime.mesh import Mesh, model_shardings
 
@@ -94,10 +95,10 @@ def mean_gradients(
 
     The gradients are fp32.
     """
-    tokens = jnp.sum(batch.weights)
+    tokens, kernels = jnp.sum(batch.weights), kernels_for(mesh)
 
     def share_of_mean(model: Model, micro_batch: Batch) -> Array:
-        return answer_loss(model, micro_batch, remat=remat) / tokens
+        return answer_loss(model, micro_batch, remat=remat, kernels=kernels) / tokens
 
     gradient = jax.value_and_grad(share_of_mean)
     if batch.tokens.shape[1] == 1:
@@ -114,12 +115,16 @@ def mean_gradients(
     return sums
 
 
-@functools.partial(jax.jit, static_argnames="remat")
-def total_loss(model: Decoder, batch: Batch, *, remat: Remat) -> Float[Array, ""]:
+@functools.partial(jax.jit, static_argnames=("remat", "mesh"))
+def total_loss(
+    model: Decoder, batch: Batch, *, remat: Remat, mesh: Mesh
+) -> Float[Array, ""]:
     """Sums the losses of a batch, in nats, without a gradient."""
+    kernels = kernels_for(mesh)
 
     def add(total: Array, micro_batch: Batch) -> tuple[Array, None]:
-        return total + answer_loss(model, micro_batch, remat=remat), None
+        loss = answer_loss(model, micro_batch, remat=remat, kernels=kernels)
+        return total + loss, None
 
     micro_batches = Batch(*(jnp.moveaxis(array, 1, 0) for array in batch))
     return jax.lax.scan(add, jnp.zeros((), jnp.float32), micro_batches)[0]

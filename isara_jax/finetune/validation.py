@@ -28,7 +28,7 @@ def mean_loss(
     for rows in plan.steps:
         arrays = lay_out(rows, shape=plan.shape)
         batch = Batch(*(place_batch(array, mesh) for array in arrays))
-        total += float(total_loss(model, batch, remat=config.remat))
+        total += float(total_loss(model, batch, remat=config.remat, mesh=mesh))
         tokens += float(arrays.weights.sum())
     return total / tokens
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from isara_jax.errors import InputError
+from isara_jax.models.attention import PLAIN
 from isara_jax.models.decoder import Decoder, hidden_states
 from isara_jax.models.load import load_model
 from isara_jax.runtime.mesh import make_mesh
@@ -97,6 +98,7 @@ def _outputs(model: Decoder, tokens: Int[Array, "1 T"]) -> Float[Array, "T outpu
         segments=jnp.ones_like(tokens),
         positions=jnp.arange(tokens.shape[1])[None],
         remat="none",
+        kernels=PLAIN,  # formats are compared, not kernels
     )[0]
     if model.config.score is None:
         return model.logits(hidden)

@@ -49,7 +49,7 @@ def own_attention(
 ) -> tuple[Float[Array, "B N H"], Float[Array, "B N"]]:
     """Attends from a query a row to its keys first .. end - 1, of which there is one.
 
-    S is a multiple of `ROOM_STEP`. Returns the log-sum-exps of the scores as well.
+    S is a multiple of `ROOM_STEP`. Returns fp32, and the log-sum-exps of the scores.
     """
     room = k.shape[2]
     mixed, (total, highest) = decode_attention.gqa(
@@ -63,7 +63,7 @@ def own_attention(
         k_splits=room // (KEY_SPLIT if room % KEY_SPLIT == 0 else ROOM_STEP),
         return_residuals=True,
     )
-    return mixed, highest + jnp.log(total)
+    return mixed.astype(jnp.float32), highest + jnp.log(total)
 
 
 def chunk_attention(

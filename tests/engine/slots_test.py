@@ -45,11 +45,12 @@ def _interpreted(monkeypatch):
 
 
 @functools.cache
-def stack_of(config, mesh):
+def stack_of(config, mesh, dtype=jnp.float32):
     # Weights that tell positions and heads apart.
     drawn = jax.jit(
         lambda: jax.tree.map(
-            lambda array: 3 * array, Llama(config, key=jax.random.key(0))
+            lambda array: (3 * array).astype(dtype),
+            Llama(config, key=jax.random.key(0)),
         )
     )
     model = jax.device_put(drawn(), model_shardings(drawn(), mesh))
@@ -146,6 +147,16 @@ def test_slots_are_whole_rows(kind, changed, shared):
     )
     assert isinstance(cache, KINDS[kind])
     np.testing.assert_allclose(got, whole(config), atol=3e-5)
+
+
+@pytest.mark.parametrize("kind", ["nvidia", "tpu"])
+def test_bf16_stays_bf16_and_near(kind):
+    mesh = make_mesh(data=1, model=1)
+    stack = stack_of(MODEL, mesh, jnp.bfloat16)
+    got, cache = written(stack, kernels=Kernels(kind), mesh=mesh, shared=SHARED)
+    held = jax.tree.leaves(cache.blocks)
+    assert all(array.dtype == jnp.bfloat16 for array in held)
+    np.testing.assert_allclose(got, whole(MODEL), atol=0.3)
 
 
 @pytest.mark.parametrize(

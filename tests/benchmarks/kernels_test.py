@@ -1,0 +1,46 @@
+"""The kernels of TPU, compiled ahead of time at the shapes of real models."""
+
+import importlib.util
+import itertools
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from python_source import ROOT
+
+PROGRAMS = {
+    "decode": "1 x ragged_paged_attention",
+    "prefill": "1 x ragged_paged_attention",
+    "gradient": "3 x splash_mha",
+}
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu is not for this platform"
+)
+@pytest.mark.slow
+def test_every_chip_s_programs_have_their_kernels_and_copy_no_cache():
+    environment = os.environ | {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
+    }
+    done = subprocess.run(
+        (sys.executable, "-m", "benchmarks.kernels"),
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    wanted = itertools.product(("v5e", "v5p", "v6e"), ("llama_7b", "smollm2"), PROGRAMS)
+    for (chip, shape, program), line in zip(wanted, lines, strict=True):
+        beginning = re.escape(f"{chip} {shape} {program}: {PROGRAMS[program]}, ")
+        found = re.fullmatch(rf"{beginning}(\d+) MiB beside (\d+), [\d.]+ s", line)
+        assert found, line
+        scratch, held = map(int, found.groups())
+        assert program == "gradient" or scratch < held, line
+        assert program != "decode" or scratch < held / 10, line
