@@ -12,12 +12,14 @@ import jax
 CHIPS = ("accel[0-9]*", "vfio/[0-9]*")
 
 
+def _names_of_packages() -> set[str]:
+    return {package.name.lower() for package in metadata.distributions()}
+
+
 def look_for_present_ones(
     *,
     devices: Path = Path("/dev"),
-    installed: Callable[[], set[str]] = lambda: {
-        distribution.name.lower() for distribution in metadata.distributions()
-    },
+    installed: Callable[[], set[str]] = _names_of_packages,
 ) -> None:
     """Leaves out TPUs where their library is installed to compile for them only.
 
