@@ -60,8 +60,8 @@ def cross_entropy(
 ) -> Float[Array, ""]:
     """Sums the weighted losses over chunks of positions, of `chunk` or fewer each.
 
-    Differentiable once, in reverse, by the hidden states and the head's parameters;
-    parameters that nobody asks the gradient of cost none.
+    Differentiable once, in reverse, by the hidden states and the head's parameters; the
+    compiler drops the gradient that nobody asks for.
     """
     rows, length = labels.shape
     count = min(length, -(-rows * length // chunk))
@@ -96,28 +96,25 @@ def _summed(head: Head) -> Callable[..., Float[Array, ""]]:
         zero = jnp.zeros((), jnp.float32)
         return jax.lax.scan(add, zero, (hidden, labels, weights))[0]
 
-    def forward(parameters: Any, hidden: Any, labels: Any, weights: Any) -> Any:
-        wanted = [p.value if p.perturbed else None for p in parameters]
-        others = [None if p.perturbed else p.value for p in parameters]
-
+    def forward(
+        parameters: Any, hidden: Array, labels: Array, weights: Array
+    ) -> tuple[Array, tuple[Any, Array]]:
         def add(carry: tuple[Array, Any], chunk: Chunk) -> tuple[Any, Array]:
-            def loss(wanted: Any, hidden: Array) -> Array:
-                both = zip(wanted, others, strict=True)
-                merged = [other if one is None else one for one, other in both]
-                return _chunk_loss(head, merged, hidden, *chunk[1:])
+            def loss(parameters: Any, hidden: Array) -> Array:
+                return _chunk_loss(head, parameters, hidden, *chunk[1:])
 
             total, by_head = carry
             value, (more, by_hidden) = jax.value_and_grad(loss, (0, 1))(
-                wanted, chunk[0]
+                parameters, chunk[0]
             )
             return (total + value, jax.tree.map(jnp.add, by_head, more)), by_hidden
 
-        nothing = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), wanted)
+        nothing = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), parameters)
         start = (jnp.zeros((), jnp.float32), nothing)
-        chunks = (hidden.value, labels.value, weights.value)
+        chunks = (hidden, labels, weights)
         (total, by_head), by_hidden = jax.lax.scan(add, start, chunks)
-        by_head = jax.tree.map(lambda sum, p: sum.astype(p.dtype), by_head, wanted)
-        return total, (tuple(by_head), by_hidden)
+        by_head = jax.tree.map(lambda sum, p: sum.astype(p.dtype), by_head, parameters)
+        return total, (by_head, by_hidden)
 
     def backward(residuals: tuple[Any, Array], scale: Array) -> tuple[Any, ...]:
         by_head, by_hidden = jax.tree.map(
@@ -125,7 +122,7 @@ def _summed(head: Head) -> Callable[..., Float[Array, ""]]:
         )
         return by_head, by_hidden, None, None
 
-    summed.defvjp(forward, backward, symbolic_zeros=True)
+    summed.defvjp(forward, backward)
     return summed
 
 
