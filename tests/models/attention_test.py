@@ -40,9 +40,17 @@ def packed(length):
     return jnp.asarray(np.stack([padded, two]), jnp.int32)
 
 
+def gradients(arrays, segments, kernels):
+    @jax.jit
+    def total(*arrays):
+        mixed = whole_rows(*arrays, segments=segments, window=None, kernels=kernels)
+        return jnp.sum(jnp.where((segments != 0)[..., None, None], jnp.sin(mixed), 0))
+
+    return jax.grad(total, argnums=(0, 1, 2))(*arrays)
+
+
 SHAPES = [
-    pytest.param(4, 4, 64, id="MHA 64"),
-    pytest.param(6, 2, 128, id="GQA 128"),
+    pytest.param(2, 2, 128, id="MHA 128"),
     pytest.param(9, 3, 64, id="SmolLM2"),
 ]
 KINDS = ["nvidia", "tpu"]
@@ -73,8 +81,7 @@ def test_a_packed_text_is_itself_alone(kind):
     np.testing.assert_allclose(whole[1:, 50:141], alone, atol=3e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("window", [1, 40])
+@pytest.mark.parametrize(("kind", "window"), [("nvidia", 40), ("tpu", 1), ("tpu", 40)])
 def test_a_window_is_that_of_the_plain_form(kind, window):
     arrays = rows(heads=4, kv_heads=2, size=64, length=150)
     got = whole_rows(
@@ -87,18 +94,11 @@ def test_a_window_is_that_of_the_plain_form(kind, window):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gradient_is_that_of_the_plain_form(kind):
     arrays = rows(heads=4, kv_heads=2, size=64, length=100)
-    at = jnp.asarray(packed(100) != 0)[..., None, None]
-
-    def gradients(kernels):
-        def total(*arrays):
-            mixed = whole_rows(
-                *arrays, segments=packed(100), window=None, kernels=kernels
-            )
-            return jnp.sum(jnp.where(at, jnp.sin(3 * mixed), 0))
-
-        return jax.grad(total, argnums=(0, 1, 2))(*arrays)
-
-    for got, plain in zip(gradients(Kernels(kind)), gradients(PLAIN), strict=True):
+    for got, plain in zip(
+        gradients(arrays, packed(100), Kernels(kind)),
+        gradients(arrays, packed(100), PLAIN),
+        strict=True,
+    ):
         np.testing.assert_allclose(got, plain, atol=3e-5)
 
 
@@ -114,6 +114,13 @@ def test_eight_devices_are_one(kind, data, model, heads, kv_heads):
     got = program(*arrays, segments=segments, window=None, kernels=Kernels(kind, mesh))
     plain = causal_attention(*arrays, segments=segments)
     np.testing.assert_allclose(got, plain, atol=3e-6)
+    if model == 2:
+        for ours, theirs in zip(
+            gradients(arrays, segments, Kernels(kind, mesh)),
+            gradients(arrays, segments, PLAIN),
+            strict=True,
+        ):
+            np.testing.assert_allclose(ours, theirs, atol=3e-5)
     split = got.sharding.shard_shape(got.shape)
     assert split == (
         4 // data,
