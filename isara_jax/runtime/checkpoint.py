@@ -139,40 +139,48 @@ def _stored(path: Path) -> Any:
 
 @contextmanager
 def _writing(path: Path, again: str) -> Iterator[None]:
-    """Says a disk's failure in one sentence.
-
-    Orbax closes its event loop at the first write that fails. Each of the others finds
-    the loop closed, at any time after, and would print a traceback of its own: what
-    drops those is taken away only where all was written.
-    """
-    shown = sys.unraisablehook
-
-    def but_late_writes(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            shown(unraisable)
-
-    sys.unraisablehook = but_late_writes
-    logger = logging.getLogger("asyncio")
-    logger.addFilter(_is_no_late_write)
+    """Says a disk's failure in one sentence."""
     try:
-        yield
+        with _one_failure():
+            yield
     except (ValueError, OSError) as error:
         raise EnvironmentFailure(
             f"{path}: cannot be written ({_first_line(error).rpartition(': ')[2]}): "
             f"{again}"
         ) from None
-    logger.removeFilter(_is_no_late_write)
+
+
+@contextmanager
+def _one_failure() -> Iterator[None]:
+    """Lets the first failing read or write of several speak for all.
+
+    Orbax closes its event loop at the first one. Each of the others finds the loop
+    closed, at any time after, and would print a traceback of its own: what drops those
+    is taken away only where nothing failed.
+    """
+    shown = sys.unraisablehook
+
+    def but_late_ones(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            shown(unraisable)
+
+    sys.unraisablehook = but_late_ones
+    logger = logging.getLogger("asyncio")
+    logger.addFilter(_is_no_late_one)
+    yield
+    logger.removeFilter(_is_no_late_one)
     sys.unraisablehook = shown
 
 
-def _is_no_late_write(record: logging.LogRecord) -> bool:
+def _is_no_late_one(record: logging.LogRecord) -> bool:
     return "exception was never retrieved" not in record.getMessage()
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
-        yield
+        with _one_failure():
+            yield
     except (InputError, MemoryError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:  # noqa: BLE001 - Orbax raises it bare for damaged arrays

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -220,6 +221,22 @@ def test_what_an_interrupted_save_left_is_removed_and_never_read(tmp_path):
     save_tree(path, {"a": jnp.ones(3)})
     assert list(tmp_path.iterdir()) == [path]
     assert_same(restore_tree(path, {"a": jnp.zeros(3)}), {"a": jnp.ones(3)})
+
+
+def test_reads_that_fail_after_the_first_one_are_not_heard_of(tmp_path, monkeypatch):
+    path, heard = tmp_path / "checkpoint", []
+    save_tree(path, {"a": jnp.ones(3)})
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+    before = sys.unraisablehook
+    restore_tree(path, {"a": jnp.zeros(3)})
+    assert sys.unraisablehook is before
+    with pytest.raises(InputError):
+        restore_tree(path, {"b": jnp.zeros(3)})
+    late = SimpleNamespace(exc_value=RuntimeError("Event loop is closed"))
+    other = SimpleNamespace(exc_value=RuntimeError("another"))
+    for unraisable in (late, other):
+        sys.unraisablehook(unraisable)
+    assert heard == [other]
 
 
 @pytest.mark.parametrize("fault", ["no folder", "no room"])
