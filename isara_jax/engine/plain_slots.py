@@ -101,10 +101,9 @@ class PlainSlots:
             keys, values, shared_keys, shared_values = block
 
             def attended(q: Array, k: Array, v: Array) -> tuple[Array, tuple]:
-                longer_keys = _with_keys(keys, k[:, 0], layer=number, at=self.lengths)
-                longer_values = _with_values(
-                    values, v[:, 0], layer=number, at=self.lengths
-                )
+                at = self.lengths
+                longer_keys = keys.at[number, rows, :, :, at].set(k[:, 0])
+                longer_values = values.at[number, rows, :, at].set(v[:, 0])
                 pieces = [
                     Piece(
                         longer_keys[number].swapaxes(2, 3),
@@ -217,34 +216,3 @@ class PlainSlots:
             shared=split(self.shared),
             lengths=split(self.lengths, "batch"),
         )
-
-
-def _with_keys(
-    keys: Float[Array, "_ B K H S"],
-    new: Float[Array, "B K H"],
-    *,
-    layer: Int[Array, ""],
-    at: Int[Array, " B"],
-) -> Float[Array, "_ B K H S"]:
-    """Writes one position a row of a layer."""
-    rows = at.shape[0]
-    if rows > 1:
-        return keys.at[layer, jnp.arange(rows), :, :, at].set(new)
-    # A scatter of one row becomes a guarded update, for which XLA copies the cache.
-    start = (layer, 0, 0, 0, at[0])
-    return jax.lax.dynamic_update_slice(keys, new[None, ..., None], start)
-
-
-def _with_values(
-    values: Float[Array, "_ B K S H"],
-    new: Float[Array, "B K H"],
-    *,
-    layer: Int[Array, ""],
-    at: Int[Array, " B"],
-) -> Float[Array, "_ B K S H"]:
-    """Writes one position a row of a layer."""
-    rows = at.shape[0]
-    if rows > 1:
-        return values.at[layer, jnp.arange(rows), :, at].set(new)
-    start = (layer, 0, 0, at[0], 0)
-    return jax.lax.dynamic_update_slice(values, new[None, :, :, None], start)

@@ -21,6 +21,9 @@ from isara_jax.engine.cuts import Cuts, common_length, cuts_in_order
 # A beginning is shared by the slots if it has so many tokens, and a longer one is worth
 # a group of its own if it has so many more.
 LEAST_SHARED = 64
+# A prompt alone has an empty slot beside it, if it may: for a cache of a single row XLA
+# on CPU copies all of it every step, and its products with one row use one core.
+LEAST_ROWS = 2
 # The room for a shared beginning grows in these steps.
 ROOM_STEP = 128
 
@@ -124,6 +127,6 @@ def _group(
         prompts=tuple(members),
         cuts=tuple(cuts_in_order([prompt.tokens for prompt in members])),
         shared=shared,
-        rows=min(most, round_up(len(members), row_multiple)),
+        rows=min(most, round_up(max(len(members), LEAST_ROWS), row_multiple)),
         capacity=cache_capacity(own),
     )

@@ -65,8 +65,7 @@ def step(
 ) -> tuple[Float[Array, "B D"], SlotCache]:
     """Runs one more token a row and writes it at the row's end.
 
-    A row that is full must be done: what stands in it may be lost. `lengths` are left
-    to the caller.
+    Nothing is written in a row that is full. `lengths` are left to the caller.
     """
     positions = (cache.shared + cache.lengths)[:, None]
     x, blocks = run_blocks(

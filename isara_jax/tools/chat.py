@@ -22,6 +22,7 @@ from absl import flags
 
 from isara_jax.command import start
 from isara_jax.engine.decoding import Decoding
+from isara_jax.engine.schedule import LEAST_ROWS
 from isara_jax.errors import InputError
 from isara_jax.prompts import Template, make_template
 from isara_jax.runtime.compilation import keep_compiled
@@ -128,7 +129,7 @@ def make_speaker(
         name=writer.name,
         model=writer.load(engine=engine, mesh=mesh),
         sampler=writer.sampler(
-            template, engine=engine, slots=1, mesh=mesh, check=lambda: None
+            template, engine=engine, slots=LEAST_ROWS, mesh=mesh, check=lambda: None
         ),
         decoding=decoding,
     )

@@ -87,6 +87,8 @@ def test_rows_are_a_multiple_and_no_more_than_needed():
     assert plan(few, slots=32)[0].rows == 3
     assert plan(few, slots=32, row_multiple=8)[0].rows == 8
     assert plan(few, slots=2)[0].rows == 2
+    assert plan(few[:1], slots=32)[0].rows == 2
+    assert plan(few[:1], slots=1)[0].rows == 1
     assert plan(few, slots=3, row_multiple=2)[0].rows == 2
 
 
