@@ -18,16 +18,15 @@ Second form: steps of packed rows on random weights of a shape; see `finetune_sh
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags
+
+from benchmarks.surroundings import surroundings
 
 WORKS = ("dense", "remat", "qa")
 SIDES = ("isara_jax", "torch")
@@ -58,30 +57,12 @@ def main(_: Sequence[str]) -> None:
     if FLAGS.side:
         print(json.dumps(_side(FLAGS.side)(FLAGS)))
         return
-    print(header(), flush=True)
+    print(surroundings(), flush=True)
     if FLAGS.shape:
         print(shape_line(_measured("shape", FLAGS.work[0])))
         return
     for work in FLAGS.work:
         print(compared(work), flush=True)
-
-
-def header() -> str:
-    """Tells the commit, the hardware and the versions."""
-    root = Path(__file__).parent.parent
-    found = subprocess.run(
-        ("git", "describe", "--always", "--dirty"),
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    names = ("jax", "torch", "transformers")
-    return (
-        f"commit {found.stdout.strip() or 'unknown'}; {_processor()}, "
-        f"{os.cpu_count()} cores; python {platform.python_version()}, "
-        + ", ".join(f"{name} {version(name)}" for name in names)
-    )
 
 
 def compared(work: str) -> str:
@@ -150,13 +131,6 @@ def _measured(side: str, work: str) -> dict[str, Any]:
 
 def _medians(turns: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

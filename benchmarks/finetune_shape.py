@@ -7,7 +7,6 @@ dense bf16 of an H100 or H200, and against the rate that the device itself reach
 large matrix product.
 """
 
-import dataclasses
 import statistics
 import time
 from typing import Any
@@ -16,34 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.shapes import SHAPES, random_llama
 from isara_jax.finetune.batches import Batch, TrainingExample, lay_out
 from isara_jax.finetune.packing import packed_plan
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.finetune.state import initial_state
 from isara_jax.finetune.step import train_step
 from isara_jax.models.llama import Llama, LlamaConfig
+from isara_jax.runtime.machine import machine_rates
 from isara_jax.runtime.mesh import make_mesh, place_batch
 
-LLAMA_7B = LlamaConfig(
-    vocab_size=32_000,
-    width=4096,
-    layers=32,
-    heads=32,
-    kv_heads=32,
-    head_size=128,
-    feed_forward=11_008,
-    context=4096,
-    rope_base=10_000.0,
-    norm_epsilon=1e-5,
-    tied_head=False,
-)
-SHAPES = {
-    "llama7b": LLAMA_7B,
-    "tiny": dataclasses.replace(
-        LLAMA_7B, vocab_size=256, width=64, layers=2, heads=4, kv_heads=4,
-        head_size=16, feed_forward=128,
-    ),
-}  # fmt: skip
 H100_TFLOPS = 989
 WARM_UP = 2
 
@@ -59,7 +40,7 @@ def measure(options: Any) -> dict[str, Any]:
         master_dtype=options.master_dtype,
     )
     examples = _examples(shape, options)
-    seconds = _step_seconds(shape, examples, config, options=options, mesh=mesh)
+    seconds = _step_seconds(examples, config, options=options, mesh=mesh)
     device = jax.devices()[0]
     tokens = sum(len(one) - 1 for one in examples)
     memory = device.memory_stats() or {}
@@ -73,7 +54,7 @@ def measure(options: Any) -> dict[str, Any]:
         "tokens_per_second": tokens / seconds,
         "step_seconds": seconds,
         "tflops": step_flops(shape, examples) / seconds / 1e12,
-        "matrix_tflops": matrix_tflops(1024 if device.platform == "cpu" else 8192),
+        "matrix_tflops": machine_rates("bfloat16").flops_per_second / 1e12,
         "peak_tflops": H100_TFLOPS if is_hopper else 0,
         "peak_bytes": memory.get("peak_bytes_in_use", 0),
     }
@@ -95,7 +76,6 @@ def _examples(shape: LlamaConfig, options: Any) -> list[TrainingExample]:
 
 
 def _step_seconds(
-    shape: LlamaConfig,
     examples: Any,
     config: FinetuneConfig,
     *,
@@ -110,8 +90,10 @@ def _step_seconds(
     batch = Batch(
         *(place_batch(a, mesh) for a in lay_out(plan.steps[0], shape=plan.shape))
     )
-    build = jax.jit(lambda key: Llama(shape, key=key, dtype=dtype))
-    state = initial_state(build(jax.random.key(0)), config=config, mesh=mesh)
+    # The model has no name here: its weights go when the state is made of them.
+    state = initial_state(
+        random_llama(options.shape, dtype=options.dtype), config=config, mesh=mesh
+    )
     seconds = []
     for _ in range(WARM_UP + options.steps):
         begun = time.perf_counter()
@@ -142,16 +124,3 @@ def step_flops(shape: LlamaConfig, examples: list[TrainingExample]) -> float:
     # Two products of T x T / 2 with N x H each, 2 FLOPs; the backward pass twice that.
     attention = 3 * 2 * 2 * shape.heads * shape.head_size * shape.layers / 2
     return 6.0 * multiplied * sum(lengths) + attention * sum(n * n for n in lengths)
-
-
-def matrix_tflops(size: int) -> float:
-    """Returns the best rate of a square bf16 product of ten, in TFLOP/s."""
-    one = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16)
-    product = jax.jit(jnp.matmul)
-    product(one, one).block_until_ready()
-    best = float("inf")
-    for _ in range(10):
-        begun = time.perf_counter()
-        product(one, one).block_until_ready()
-        best = min(best, time.perf_counter() - begun)
-    return 2 * size**3 / best / 1e12

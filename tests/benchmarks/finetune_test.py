@@ -10,7 +10,7 @@ from python_source import ROOT
 from tiny_families import LLAMA
 
 SIDE = r"[\d.]+ (?:tok/s|s), [\d.]+ GB"
-HEADER = r"commit \w+(-dirty)?; .+, \d+ cores; python 3.*, jax .*, torch .*"
+HEADER = r"commit \w+( with changes)?, \d+ cores of .+, Python 3.*, jax .*, torch .*"
 
 
 def lines(*arguments):
@@ -52,7 +52,8 @@ def test_a_shape_s_steps_are_set_against_the_device():
 
 
 def test_the_flops_of_a_step_are_those_of_its_products():
-    from benchmarks.finetune_shape import LLAMA_7B, step_flops
+    from benchmarks.finetune_shape import step_flops
+    from benchmarks.shapes import SHAPES
     from isara_jax.finetune.batches import TrainingExample
 
     def one(positions):
@@ -63,8 +64,8 @@ def test_the_flops_of_a_step_are_those_of_its_products():
     layer = 4 * 4096**2 + 3 * 4096 * 11_008 + 2 * 4096
     parameters = 32 * layer + 32_000 * 4096 + 4096
     plain = 6 * parameters * 2048
-    whole = step_flops(LLAMA_7B, [one(2048)])
+    whole = step_flops(SHAPES["llama7b"], [one(2048)])
     # Scores and mixing, each 2 FLOPs for a half of T x T, thrice with the gradient.
     assert whole - plain == pytest.approx(3 * 2 * 2048**2 * 4096 * 32)
-    packed = step_flops(LLAMA_7B, [one(1024), one(1024)])
+    packed = step_flops(SHAPES["llama7b"], [one(1024), one(1024)])
     assert packed - plain == pytest.approx((whole - plain) / 2)
