@@ -18,15 +18,13 @@ from isara_jax.engine.continuous import (
     share,
 )
 from isara_jax.engine.costs import sizes_of
-from isara_jax.engine.cuts import Cuts
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.endings import Completion, Ending, completion_of, has_stop
 from isara_jax.engine.figures import Figures
+from isara_jax.engine.narrowing import narrow_rows, narrowed, rows_to_keep
 from isara_jax.engine.path import Path
-from isara_jax.engine.schedule import Group
+from isara_jax.engine.schedule import Group, Planned
 from isara_jax.runtime.mesh import Mesh, place_batch
-
-Planned = tuple[Prompt, Cuts]
 
 STEPS_BETWEEN_CHECKS = 8
 # While prompts wait, a slot that has ended is idle until the next check.
@@ -70,6 +68,8 @@ class GroupRun:
         )
         while waiting or any(self.held):
             self._fill(waiting)
+            if not waiting:
+                self._narrow()
             self.check()
             self._decode(STEPS_WHILE_WAITING if waiting else STEPS_BETWEEN_CHECKS)
             if ended := self._ended():
@@ -113,6 +113,18 @@ class GroupRun:
             key=jax.random.fold_in(self.key, prompt.number),
             mesh=self.mesh,
         )
+
+    def _narrow(self) -> None:
+        """Goes on in fewer rows where they have room for all texts that are left."""
+        held = np.array([held is not None for held in self.held])
+        rows = narrow_rows(self.state, self.mesh)
+        if rows is None or held.sum() > rows:
+            return
+        kept = rows_to_keep(held, count=rows)
+        self.state = narrowed(self.state, jnp.asarray(kept), mesh=self.mesh)
+        self.held = [self.held[row] for row in kept]
+        self.generated = self.generated[kept]
+        self.prompt_lengths = self.prompt_lengths[kept]
 
     def _decode(self, steps: int) -> None:
         with self.figures.decoding():

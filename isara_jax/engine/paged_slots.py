@@ -110,15 +110,14 @@ class PagedSlots:
 
     def attend_chunk(
         self,
-        positions: Int[Array, "B T"],
         *,
         start: Int[Array, ""],
         reach: int,
         window: int | None,
     ) -> Callable[[Array, Array], Attend]:
         """Writes T tokens from `start` on, and attends to what is before them."""
-        del start, reach
-        return self._attend(positions[:, 0], window=window)
+        del reach
+        return self._attend(start[None], window=window)
 
     def _attend(
         self, start: Int[Array, " B"], *, window: int | None

@@ -113,7 +113,7 @@ def advance(
         positions=positions,
         caches=cache.blocks,
         attend=cache.attend_chunk(
-            positions, start=start, reach=reach, window=stack.model.config.window
+            start=start, reach=reach, window=stack.model.config.window
         ),
     )
     hidden = jax.lax.dynamic_slice_in_dim(x[0], last, 1)

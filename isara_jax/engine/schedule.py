@@ -33,9 +33,12 @@ def useful_slots() -> int:
     return 32 if jax.default_backend() == "cpu" else 256
 
 
+Planned = tuple[Prompt, Cuts]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Prompts in the order of their tokens, of which the first `shared` are equal.
+    """Prompts of which the first `shared` tokens are equal, in the order of decoding.
 
     `cuts` say how each is run. `rows` slots are decoded at once, each with room for
     `capacity` positions beyond the shared ones.
@@ -118,14 +121,41 @@ def _shared(ordered: Sequence[Prompt]) -> int:
     return count if count >= LEAST_SHARED and len(ordered) > 1 else 0
 
 
+def _longest_first(
+    planned: Sequence[Planned], *, max_new_tokens: int
+) -> Iterator[Planned]:
+    """Puts prompts that may go on for long before others, where that costs no reuse.
+
+    A long text that begins last would be decoded alone. Prompts that go on from one
+    another stay together, and in their order.
+    """
+    families: list[list[Planned]] = []
+    before: Prompt | None = None
+    for prompt, cuts in planned:
+        same = before is not None and prompt.tokens == before.tokens
+        if len(cuts) == 1 and not same:
+            families.append([])
+        families[-1].append((prompt, cuts))
+        before = prompt
+
+    def longest(family: list[Planned]) -> int:
+        return max(prompt.limit(max_new_tokens) for prompt, _ in family)
+
+    for family in sorted(families, key=longest, reverse=True):
+        yield from family
+
+
 def _group(
     members: Sequence[Prompt], *, most: int, row_multiple: int, max_new_tokens: int
 ) -> Group:
     shared = _shared(members)
     own = max(len(p.tokens) + p.limit(max_new_tokens) for p in members) - shared
+    cuts = cuts_in_order([prompt.tokens for prompt in members])
+    planned = list(zip(members, cuts, strict=True))
+    ordered = list(_longest_first(planned, max_new_tokens=max_new_tokens))
     return Group(
-        prompts=tuple(members),
-        cuts=tuple(cuts_in_order([prompt.tokens for prompt in members])),
+        prompts=tuple(prompt for prompt, _ in ordered),
+        cuts=tuple(cuts for _, cuts in ordered),
         shared=shared,
         rows=min(most, round_up(max(len(members), LEAST_ROWS), row_multiple)),
         capacity=cache_capacity(own),

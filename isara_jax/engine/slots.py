@@ -7,9 +7,6 @@ How they lie in memory is chosen when slots are made, by what attends to them: X
 kernels of NVIDIA, or those of TPU. A path is a set of slots with one row.
 """
 
-from collections.abc import Callable
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -31,18 +28,19 @@ def empty_slots(
 ) -> SlotCache:
     """Returns slots with nothing written and room for so many positions."""
     config, dtype = stack.model.config, _dtype(stack)
-    empty: Callable[..., SlotCache] = PlainSlots.empty
+    kind: type[SlotCache] = PlainSlots
     if kernels.kind == "tpu":
-        empty = partial(PagedSlots.empty, kernels=kernels)
+        kind = PagedSlots
     elif kernels.kind == "nvidia" and takes_slots(config.head_size, dtype):
-        empty = partial(FlashSlots.empty, kernels=kernels)
-    return empty(
+        kind = FlashSlots
+    return kind.empty(
         config,
         layers=block_sizes(stack),
         rows=rows,
         capacity=capacity,
         shared=shared,
         dtype=dtype,
+        kernels=kernels,
     )
 
 

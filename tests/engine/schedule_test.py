@@ -1,5 +1,7 @@
 """Which prompts share slots, and how many positions these have."""
 
+import dataclasses
+
 import pytest
 
 from isara_jax.engine.batches import Prompt
@@ -42,6 +44,25 @@ def test_prompts_are_in_the_order_of_their_tokens():
     assert ids(group) == ["2", "1", "3", "0"]
     assert (group.shared, group.rows, group.longest) == (0, 4, 2)
     assert group.capacity >= 2 + 20
+
+
+def test_families_that_may_go_on_for_long_are_first():
+    found = [
+        dataclasses.replace(prompt, new_tokens=new)
+        for prompt, new in zip(
+            prompts([5], *family(7, 2, shared=40), [1], *family(8, 2, shared=40), [5]),
+            (3, 9, 2, 20, 7, 90, 15),
+            strict=True,
+        )
+    ]
+    (group,) = plan(found, new=20)
+    # Number 5 may write 20 of its 90, and so its family is as long as number 3.
+    assert ids(group) == ["3", "4", "5", "0", "6", "1", "2"]
+    for number, (prompt, cuts) in enumerate(
+        zip(group.prompts, group.cuts, strict=True)
+    ):
+        assert sum(cut.start for cut in cuts) == (40 if number in (2, 6) else 0)
+        assert cuts[-1].end == len(prompt.tokens)
 
 
 def test_what_all_share_is_kept_once():

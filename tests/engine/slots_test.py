@@ -94,8 +94,7 @@ def written(stack, *, kernels, mesh, shared):
 
 def _empty(stack, *, shared, kernels, mesh):
     empty = functools.partial(empty_slots, stack, kernels=kernels)
-    path = empty(rows=1, capacity=64, shared=0)
-    # Rounded up, a row has more room than the path behind the shared beginning.
+    path = empty(rows=1, capacity=96, shared=0)
     cache = empty(rows=4, capacity=57 - shared, shared=32 if shared else 0)
     return laid_out(path, mesh), laid_out(cache, mesh)
 

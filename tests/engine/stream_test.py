@@ -1,6 +1,7 @@
 """Generation in slots against transformers, and a sample against itself alone."""
 
 import dataclasses
+import functools
 
 import jax
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_llama import TINY, tiny_llama, torch_llama
 
-from isara_jax.engine import continuous, group_run, stack, stream
+from isara_jax.engine import continuous, group_run, narrowing, stack, stream
 from isara_jax.engine.beam import beam_batch
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.figures import Figures
@@ -136,6 +137,22 @@ def test_what_is_left_of_a_step_is_written_as_it_would_have_been(slots):
     done = {prompt.id for prompt in prompts[::3]}
     rest = complete(tiny_llama(), prompts, decoding=ALL_RULES, slots=slots, done=done)
     assert rest == {id: whole[id] for id in whole if id not in done}
+
+
+def test_the_last_texts_are_written_to_the_bit_in_fewer_rows(monkeypatch):
+    prompts = [
+        dataclasses.replace(
+            prompt, new_tokens=20 if number % 9 == 0 else number % 7 + 1
+        )
+        for number, prompt in enumerate(FIFTY)
+    ]
+    run = functools.partial(complete, tiny_llama(), prompts, decoding=ALL_RULES)
+    figures = Figures()
+    found = run(slots=32, figures=figures)
+    monkeypatch.setattr(narrowing, "LEAST_NARROW", 100)
+    wide = Figures()
+    assert run(slots=32, figures=wide) == found
+    assert figures.slot_steps < wide.slot_steps
 
 
 @pytest.mark.parametrize("place", ["empty_state", "decode"])
