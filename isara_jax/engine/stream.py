@@ -5,10 +5,11 @@ nor what runs beside it decides anything (DESIGN 5). The host looks at the slots
 every few tokens; what was decoded past a stop string is dropped.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import chain
 
 import jax
 from jaxtyping import Array, Key
@@ -155,14 +156,21 @@ class Engine:
     def _batches(
         self, prompts: Sequence[Prompt], decoding: Decoding
     ) -> tuple[Batch, ...]:
-        """Plans for beams, each of which takes a slot."""
-        return plan(
-            prompts,
-            slots=self.slots // decoding.beams,
-            row_multiple=self.mesh.shape["data"],
-            max_new_tokens=decoding.max_new_tokens,
-            context=self.context,
+        """Plans for beams, each of which takes a slot; a batch has one limit."""
+        limits = defaultdict(list)
+        for prompt in prompts:
+            limits[prompt.limit(decoding.max_new_tokens)].append(prompt)
+        planned = (
+            plan(
+                limits[limit],
+                slots=self.slots // decoding.beams,
+                row_multiple=self.mesh.shape["data"],
+                max_new_tokens=limit,
+                context=self.context,
+            )
+            for limit in sorted(limits, reverse=True)
         )
+        return tuple(chain.from_iterable(planned))
 
     def _beams(
         self,
@@ -176,10 +184,11 @@ class Engine:
         for batch in batches:
             if all(prompt.id in done for prompt in batch.prompts):
                 continue
+            limit = batch.prompts[0].limit(decoding.max_new_tokens)
             completions = beam_batch(
                 self.model,
                 batch,
-                decoding=decoding,
+                decoding=replace(decoding, max_new_tokens=limit),
                 ending=ending,
                 key=key,
                 mesh=self.mesh,

@@ -296,6 +296,25 @@ def test_beams_have_their_own_decoder_and_take_a_slot_each(monkeypatch, beams, r
     assert rest == {id: whole[id] for id in whole if id not in done}
 
 
+def test_a_beam_s_prompt_may_ask_for_fewer_tokens():
+    beams = dataclasses.replace(GREEDY, beams=3, max_new_tokens=12)
+    limits = (5, 12, 5, 40)
+    found = complete(
+        tiny_llama(),
+        [
+            dataclasses.replace(prompt, new_tokens=limit)
+            for prompt, limit in zip(PROMPTS[:4], limits, strict=True)
+        ],
+        decoding=beams,
+    )
+    short = dataclasses.replace(beams, max_new_tokens=5)
+    wanted = {
+        **complete(tiny_llama(), PROMPTS[1:4:2], decoding=beams),
+        **complete(tiny_llama(), PROMPTS[0:3:2], decoding=short),
+    }
+    assert_same(found, wanted)
+
+
 @pytest.mark.parametrize(("rows", "slots"), [(0.2, 1), (3.5, 3), (50, 8)])
 def test_memory_decides_how_many_slots_there_are(
     alone, monkeypatch, capfd, rows, slots
