@@ -28,6 +28,7 @@ OWNERS = {
     "scann": ("retrieval",),
     "orbax": ("runtime.checkpoint",),
     "optax": ("finetune",),
+    "qwix": ("models.kernels",),
     "jax.sharding": ("runtime.mesh",),
     "jax.NamedSharding": ("runtime.mesh",),
     "jax.P": ("runtime.mesh",),
