@@ -18,7 +18,7 @@ LAYERS = (
     ("demo_order", "engine", "finetune", "prompts", "retrieval"),
     ("sampler",),
     ("answers", "evaluation", "filters", "questions", "release", "report", "tuning"),
-    ("align", "command", "manifest", "sections"),
+    ("adaptation", "align", "command", "manifest", "sections"),
     ("config",),
     ("main", "tools"),
 )

@@ -30,8 +30,8 @@ Model = TypeVar("Model")
 class LowRank:
     """A is [L, *inputs, r], B [L, r, *outputs]; a layer adds scale * A B."""
 
-    a: nnx.Param
-    b: nnx.Param
+    a: nnx.Variable
+    b: nnx.Variable
 
 
 @jax.tree_util.register_dataclass
@@ -147,13 +147,12 @@ def on_base(base: Any, trained: Any) -> Any:
     return trained if base is None else adapted(base, trained)
 
 
-def merge(
-    base: LanguageModel, adapters: Adapters, *, dtype: Any, mesh: Mesh
-) -> LanguageModel:
-    """Returns a plain model that computes what the adapted base does.
+def merge(base: LanguageModel, adapters: Adapters, *, mesh: Mesh) -> LanguageModel:
+    """Returns a plain model, in the adapters' dtype, that computes what the two do.
 
     What has no adapter and is plain shares its arrays with the base.
     """
+    dtype = jax.tree.leaves(adapters)[0].dtype
 
     def whole(name: str, kernel: nnx.Variable) -> nnx.Variable:
         stack = _beside(kernel, adapters, name).get_value()
@@ -162,7 +161,7 @@ def merge(
         shape, axes = kernel.get_value().shape, kernel.get_metadata()["axes"]
         place = sharding_for(axes, shape, mesh)
         added = jax.jit(plain, static_argnums=1, out_shardings=place)
-        return kernel.replace(added(stack, jnp.dtype(dtype)))
+        return kernel.replace(added(stack, dtype))
 
     return _with_kernels(base, whole)
 

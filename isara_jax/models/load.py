@@ -76,7 +76,7 @@ def load_model(
     values = {}
     for tensor in family_of(config).tensor_formats(config):
         variable = _at(abstract, tensor.path)
-        value = variable.replace(_placed(weights, tensor, variable, mesh=mesh))
+        value = variable.replace(placed(weights, tensor, variable, mesh=mesh))
         if quantise and tensor.is_kernel:
             inputs = tensor.inputs(variable.get_value().shape[1:])
             value = quantised(value, quantise, inputs=inputs, mesh=mesh)
@@ -145,10 +145,14 @@ def named_tensors(model: LanguageModel) -> Iterator[tuple[str, np.ndarray]]:
             yield name, tensor.theirs(np.asarray(own))
 
 
-def _placed(
+def placed(
     weights: Weights, tensor: TensorFormat, variable: Any, *, mesh: Mesh
 ) -> jax.Array:
-    """Reads a parameter onto the devices, layer by layer where it has layers."""
+    """Reads a parameter onto the devices, layer by layer where it has layers.
+
+    Raises:
+      InputError: a tensor of it is damaged or mis-shaped.
+    """
     target, words = variable.get_value(), variable.get_metadata()["axes"]
     sharding = sharding_for(words, target.shape, mesh)
     if not tensor.layered:
