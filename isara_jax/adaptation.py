@@ -1,6 +1,6 @@
 """What the rounds train: the whole model, or adapters on a base that they share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,8 @@ from isara_jax.models.adapters import (
 )
 from isara_jax.models.families import LanguageModel
 from isara_jax.models.load import abstract_model, load_config, load_model
-from isara_jax.models.peft_format import open_peft, read_adapters
+from isara_jax.models.peft_adapters import read_adapters
+from isara_jax.models.peft_format import PeftFolder, open_peft
 from isara_jax.runtime.mesh import Mesh
 from isara_jax.runtime.sources import locate
 from isara_jax.tuning import AdaptedModel, HeldModel
@@ -44,31 +45,31 @@ def make_pupil(
     """
     model = abstract_model(load_config(source), dtype=dtype)
     load = partial(load_model, source, dtype=dtype, mesh=mesh)
-    given = _given(config, model, mesh=mesh)
+    adapter = locate(config.adapter) if config.adapter else None
     if not config.lora_rank:
-        whole = load if given is None else lambda: merge(load(), given(), mesh=mesh)
+        whole = partial(load, adapter=adapter)
         return Pupil(start=lambda: HeldModel(whole), abstract=model)
     kernels = _targeted(config, model)
+    if adapter is not None:
+        peft = _asked_for(config, open_peft(adapter, model.config), kernels)
     sizes: dict[str, Any] = {"rank": config.lora_rank, "alpha": config.lora_alpha}
     # One base for all rounds; M_0 is of the model as it is, quantised or not.
     base = HeldModel(load)
     pretrained: Callable[[], LanguageModel] = base
     if config.base_dtype != "keep":
         base, pretrained = HeldModel(partial(load, quantise=config.base_dtype)), load
-    if given is not None:
 
-        def start() -> HeldModel:
-            return AdaptedModel(
-                given,
-                merge=lambda adapters: merge(pretrained(), adapters, mesh=mesh),
-            )
-    else:
+    def fresh() -> Adapters:
+        key = jax.random.key(seed)
+        return fresh_adapters(model, kernels, key=key, mesh=mesh, **sizes)
 
-        def start() -> HeldModel:
-            fresh = partial(fresh_adapters, model, kernels, mesh=mesh, **sizes)
-            key = jax.random.key(seed)
-            # These add nothing yet.
-            return AdaptedModel(lambda: fresh(key=key), merge=lambda _: pretrained())
+    def start() -> HeldModel:
+        if adapter is None:  # fresh ones add nothing
+            return AdaptedModel(fresh, merge=lambda _: pretrained())
+        return AdaptedModel(
+            partial(read_adapters, peft, model, mesh=mesh),
+            merge=lambda adapters: merge(pretrained(), adapters, mesh=mesh),
+        )
 
     return Pupil(
         start=start, base=base, abstract=abstract_adapters(model, kernels, **sizes)
@@ -82,23 +83,15 @@ def _targeted(config: AdapterConfig, model: LanguageModel) -> tuple[str, ...]:
         raise InputError(f"--lora_targets: {error}") from None
 
 
-def _given(
-    config: AdapterConfig, model: LanguageModel, *, mesh: Mesh
-) -> Callable[[], Adapters] | None:
-    """Returns what reads --adapter, once it is known to be what is asked for."""
-    if not config.adapter:
-        return None
-    peft = open_peft(locate(config.adapter), model.config)
-    if config.lora_rank:
-        wanted = (
-            config.lora_rank,
-            config.lora_alpha / config.lora_rank,
-            _targeted(config, model),
+def _asked_for(
+    config: AdapterConfig, peft: PeftFolder, kernels: Sequence[str]
+) -> PeftFolder:
+    """Returns the adapters that are given, if they are what is to be trained."""
+    scale = config.lora_alpha / config.lora_rank
+    if (config.lora_rank, scale, kernels) != (peft.rank, peft.scale, peft.kernels):
+        raise InputError(
+            f"--adapter={config.adapter}: is of rank {peft.rank}, alpha "
+            f"{peft.scale * peft.rank:g} and on {','.join(peft.kernels)}; give these "
+            "to --lora_rank, --lora_alpha and --lora_targets"
         )
-        if wanted != (peft.rank, peft.scale, peft.kernels):
-            raise InputError(
-                f"--adapter={config.adapter}: is of rank {peft.rank}, alpha "
-                f"{peft.scale * peft.rank:g} and on {','.join(peft.kernels)}; give "
-                "these to --lora_rank, --lora_alpha and --lora_targets"
-            )
-    return partial(read_adapters, peft, model, mesh=mesh)
+    return peft

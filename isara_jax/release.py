@@ -10,7 +10,7 @@ from isara_jax.models.adapters import Adapters
 from isara_jax.models.card import front_matter, licence_words
 from isara_jax.models.families import LanguageModel
 from isara_jax.models.load import named_tensors
-from isara_jax.models.peft_format import write_adapters
+from isara_jax.models.peft_adapters import write_adapters
 from isara_jax.models.save import save_hugging_face
 from isara_jax.runtime.checkpoint import save_stream
 from isara_jax.runtime.folders import appearing

@@ -24,6 +24,7 @@ from isara_jax.models.families import (
 )
 from isara_jax.models.gguf_format import load_gguf_config
 from isara_jax.models.kernels import Quantisation, quantised
+from isara_jax.models.peft_format import open_peft, with_adapters
 from isara_jax.models.tensor_format import TensorFormat
 from isara_jax.models.weights import (
     Weights,
@@ -60,18 +61,24 @@ def load_config(source: Path) -> ModelConfig:
 
 
 def load_model(
-    source: Path, *, dtype: str, mesh: Mesh, quantise: Quantisation | None = None
+    source: Path,
+    *,
+    dtype: str,
+    mesh: Mesh,
+    quantise: Quantisation | None = None,
+    adapter: Path | None = None,
 ) -> LanguageModel:
     """Reads the model in a folder of Hugging Face's or of Orbax's, or a GGUF file.
 
     Host memory holds the largest tensor of the file besides what the devices hold, and
-    these one kernel of all layers besides what is quantised.
+    these one kernel of all layers besides what is quantised. An `adapter`, a folder of
+    PEFT's, is added to the tensors as they are read.
 
     Raises:
       InputError: as `load_config`, or a tensor is missing, unknown or mis-shaped.
     """
     config = load_config(source)
-    weights = open_model_weights(source, config)
+    weights = open_model_weights(source, config, adapter=adapter)
     abstract = abstract_model(config, dtype=dtype)
     values = {}
     for tensor in family_of(config).tensor_formats(config):
@@ -84,15 +91,21 @@ def load_model(
     return _filled(abstract, values)
 
 
-def open_model_weights(source: Path, config: ModelConfig) -> Weights:
+def open_model_weights(
+    source: Path, config: ModelConfig, *, adapter: Path | None = None
+) -> Weights:
     """Opens the weights beside a configuration; they are the model's by their names.
+
+    With an `adapter`, a folder of PEFT's, they are what it makes of them.
 
     Raises:
       InputError: a file is damaged, or a tensor is missing or unknown.
     """
     weights = open_weights(source, heads=config.heads, kv_heads=config.kv_heads)
     _refuse_other_tensors(weights, config)
-    return weights
+    if adapter is None:
+        return weights
+    return with_adapters(weights, open_peft(adapter, config))
 
 
 def read_tensors(

@@ -4,9 +4,10 @@ A setting that changes what adapters compute, and is not computed here, stops th
 reading; what has adapters follows from the tensors' names.
 """
 
-import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,13 @@ import numpy as np
 
 from isara_jax.errors import InputError
 from isara_jax.models.adapters import (
-    Adapters,
-    LowRank,
-    abstract_adapters,
     kernel_formats,
 )
 from isara_jax.models.attributes import Attributes
-from isara_jax.models.families import LanguageModel, ModelConfig
-from isara_jax.models.load import placed
-from isara_jax.models.shards import write_file
+from isara_jax.models.families import ModelConfig
 from isara_jax.models.tensor_format import TensorFormat
 from isara_jax.models.weights import Weights, open_safetensors
-from isara_jax.runtime.mesh import Mesh
-from isara_jax.workdir import read_json, write_json
+from isara_jax.workdir import read_json
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -102,70 +97,34 @@ def open_peft(folder: Path, config: ModelConfig) -> PeftFolder:
     )
 
 
-def read_adapters(peft: PeftFolder, model: LanguageModel, *, mesh: Mesh) -> Adapters:
-    """Reads adapters onto the mesh, in the model's dtype; the model may be abstract.
+def with_adapters(weights: Weights, peft: PeftFolder) -> Weights:
+    """Returns the model's tensors with the adapters added, in fp32 where there are."""
 
-    Raises:
-      InputError: a tensor is damaged or mis-shaped.
-    """
-    adapters = abstract_adapters(
-        model, peft.kernels, rank=peft.rank, alpha=peft.scale * peft.rank
-    )
-    formats = kernel_formats(model.config)
+    def read(name: str, reader: Callable[[], np.ndarray]) -> np.ndarray:
+        delta = peft.delta(name)
+        if delta is None:
+            return reader()
+        tensor = reader()
+        if tensor.shape != delta.shape:
+            raise InputError(
+                f"{peft.weights.source}: the adapter of {name!r} is for the shape "
+                f"{list(delta.shape)}, the model's is {list(tensor.shape)}"
+            )
+        return tensor.astype(np.float32) + delta
 
-    def read(name: str, pair: LowRank) -> LowRank:
-        a, b = _formats(formats[name])
-        return LowRank(
-            a=pair.a.replace(placed(peft.weights, a, pair.a, mesh=mesh)),
-            b=pair.b.replace(placed(peft.weights, b, pair.b, mesh=mesh)),
-        )
-
-    pairs = {name: read(name, pair) for name, pair in adapters.kernels.items()}
-    return dataclasses.replace(adapters, kernels=pairs)
-
-
-def write_adapters(
-    folder: Path, adapters: Adapters, config: ModelConfig, *, base: str
-) -> None:
-    """Writes what `peft.PeftModel.from_pretrained` reads.
-
-    Raises:
-      EnvironmentFailure: the disk does not take it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    formats = kernel_formats(config)
-    tensors = {
-        name: tensor.theirs(np.asarray(variable.get_value()[number]))
-        for kernel, pair in adapters.kernels.items()
-        for tensor, variable in zip(
-            _formats(formats[kernel]), (pair.a, pair.b), strict=True
-        )
-        for number, name in enumerate(tensor.names(config.layers))
+    readers = {
+        name: partial(read, name, reader) for name, reader in weights.readers.items()
     }
-    write_file(folder / TENSORS, tensors)
-    modules = [formats[kernel].name.split(".")[-2] for kernel in adapters.kernels]
-    attributes = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "inference_mode": True,
-        "r": adapters.rank,
-        "lora_alpha": adapters.alpha,
-        "lora_dropout": 0.0,
-        "target_modules": modules,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "use_rslora": False,
-        "use_dora": False,
-    }
-    write_json(folder / CONFIG, attributes)
+    return Weights(source=weights.source, readers=readers)
 
 
 def _kernels(weights: Weights, config: ModelConfig) -> tuple[str, ...]:
     """Returns the kernels that have adapters, and refuses tensors of none of them."""
     found, known = [], set()
     for kernel, tensor in kernel_formats(config).items():
-        names = [name for own in _formats(tensor) for name in own.names(config.layers)]
+        names = [
+            name for own in adapter_formats(tensor) for name in own.names(config.layers)
+        ]
         present = weights.readers.keys() & set(names)
         known |= present
         if present:
@@ -183,7 +142,7 @@ def _kernels(weights: Weights, config: ModelConfig) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _formats(kernel: TensorFormat) -> tuple[TensorFormat, TensorFormat]:
+def adapter_formats(kernel: TensorFormat) -> tuple[TensorFormat, TensorFormat]:
     """Returns where a kernel's A, [r, in] in a file, and B, [out, r], live."""
     (own,) = kernel.path[-1:]
     return (
