@@ -24,6 +24,9 @@ from isara_jax.runtime.mesh import Mesh, model_shardings, sharding_for
 
 Model = TypeVar("Model")
 
+# Axes that may be named of any family: one without grouped heads has no `kv_heads`.
+WORDS = frozenset(("heads", "kv_heads", "mlp"))
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +70,22 @@ def targeted(model: LanguageModel, targets: Sequence[str]) -> tuple[str, ...]:
     """Returns the kernels that have the name, or an axis of it, in their order.
 
     Raises:
-      InputError: a target is of no kernel.
+      InputError: a target is of no kernel, or none of the targets is.
     """
     words: dict[str, set[str]] = {
         name: {name, *_axes(model, name)[1:]} for name in kernel_formats(model.config)
     }
-    known = sorted(set().union(*words.values()))
+    known = sorted(WORDS.union(*words.values()))
     for target in targets:
         if target not in known:
             raise InputError(
                 f"{target!r} is no kernel and no axis of one; expected of "
                 + ", ".join(known)
             )
-    return tuple(name for name, own in words.items() if own & set(targets))
+    found = tuple(name for name, own in words.items() if own & set(targets))
+    if not found:
+        raise InputError(f"no kernel has an axis {' or '.join(targets)}")
+    return found
 
 
 def fresh_adapters(

@@ -3,9 +3,15 @@
 import json
 import warnings
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import peft
 import torch
+
+from isara_jax.models.adapters import fresh_adapters, targeted
+from isara_jax.models.decoder import hidden_states
+from isara_jax.runtime.mesh import make_mesh
 
 
 def adapted_twin(twin, targets, *, rank=4, alpha=8.0):
@@ -56,3 +62,29 @@ def change_config(folder, **changes):
     """Rewrites attributes of the folder's adapter_config.json."""
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@jax.jit
+def our_logits(model, tokens):
+    """Returns [T, V] of one row."""
+    hidden = hidden_states(
+        model,
+        tokens[None],
+        segments=jnp.ones_like(tokens)[None],
+        positions=jnp.arange(len(tokens))[None],
+        remat="none",
+    )
+    return model.logits(hidden[0])
+
+
+def drawn_adapters(model, *targets, rank=4, alpha=8.0, mesh=None):
+    """Returns our own adapters on a model, with a B that does something."""
+    fresh = fresh_adapters(
+        model,
+        targeted(model, targets),
+        rank=rank,
+        alpha=alpha,
+        key=jax.random.key(5),
+        mesh=mesh or make_mesh(data=1, model=1),
+    )
+    return jax.tree.map(lambda array: array + 0.05, fresh)
