@@ -18,7 +18,7 @@ LAYERS = (
     ("demo_order", "engine", "finetune", "prompts", "retrieval"),
     ("sampler",),
     ("answers", "evaluation", "filters", "questions", "release", "report", "tuning"),
-    ("align", "command", "manifest", "sections"),
+    ("adaptation", "align", "command", "manifest", "sections"),
     ("config",),
     ("main", "tools"),
 )
@@ -28,6 +28,7 @@ OWNERS = {
     "scann": ("retrieval",),
     "orbax": ("runtime.checkpoint",),
     "optax": ("finetune",),
+    "qwix": ("models.kernels",),
     "jax.sharding": ("runtime.mesh",),
     "jax.NamedSharding": ("runtime.mesh",),
     "jax.P": ("runtime.mesh",),

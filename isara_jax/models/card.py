@@ -28,6 +28,7 @@ def write_card(
     license: str,
     found: Collection[str],
     dtype: str,
+    adapter: str = "",
 ) -> None:
     """Writes the README.md of a converted model: source, licence and dtypes."""
     head = front_matter(
@@ -39,6 +40,9 @@ def write_card(
     )
     where = f"`{ORBAX}/`, a flat tree by Orbax" if (folder / ORBAX).is_dir() else ""
     where = where or "safetensors files"
+    made = "those of the base; nothing was trained"
+    if adapter:
+        made = f"those of the base and of the adapter `{adapter}`, merged"
     text = f"""{head}
 # {title}
 
@@ -46,6 +50,6 @@ def write_card(
 - **Weights**: {where}, under Hugging Face's names and in its orientation
 - **Precision**: {dtype}, from {", ".join(sorted(found))} in the source
 
-The weights are those of the base; nothing was trained. Converted by isara_jax.
+The weights are {made}. Converted by isara_jax.
 """
     write_text(folder / "README.md", text)

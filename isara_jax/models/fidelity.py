@@ -61,13 +61,18 @@ def text_tokens(tokenizer: Tokenizer, *, context: int) -> tuple[int, ...]:
     return (*tokenizer.bos, *tokenizer.encode(TEXT))[:context]
 
 
-def outputs(source: Path, tokens: Sequence[int], *, dtype: str) -> np.ndarray:
+def outputs(
+    source: Path, tokens: Sequence[int], *, dtype: str, adapter: Path | None = None
+) -> np.ndarray:
     """Loads a model, and returns its logits or scores at every position.
+
+    An `adapter`, a folder of PEFT's, is merged into it.
 
     Raises:
       InputError: as `load_model`; or a token is beyond the model's vocabulary.
     """
-    model = load_model(source, dtype=dtype, mesh=make_mesh(data=-1, model=1))
+    mesh = make_mesh(data=-1, model=1)
+    model = load_model(source, dtype=dtype, mesh=mesh, adapter=adapter)
     vocabulary = model.config.vocab_size
     if not tokens or max(tokens) >= vocabulary:
         raise InputError(

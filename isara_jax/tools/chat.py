@@ -2,6 +2,7 @@
 
     python -m isara_jax.tools.chat --model=ANY
     python -m isara_jax.tools.chat --model=BEFORE --other=runs/NAME/model
+    python -m isara_jax.tools.chat --model=BASE --adapter=runs/NAME/model/adapter
 
 Each line that is typed is a question. Each model sees its own earlier answers, as many
 of the latest turns as fit its context. /reset forgets the conversation; /quit, Ctrl-D
@@ -49,9 +50,19 @@ class ChatConfig:
             "help": "a Hugging Face folder, a .gguf file, a hub id, or package:NAME"
         },
     )
+    adapter: str = field(
+        default="",
+        metadata={
+            "help": "a folder or hub id of an adapter in PEFT's format, which is "
+            "merged into --model; empty: none"
+        },
+    )
     other: str = field(
         default="",
         metadata={"help": "a second model, which gets the same questions; empty: none"},
+    )
+    other_adapter: str = field(
+        default="", metadata={"help": "the same as --adapter, for --other"}
     )
     template: Literal["auto", "paper", "paper_spaced", "chat"] = field(
         default="auto",
@@ -64,6 +75,8 @@ class ChatConfig:
     def __post_init__(self) -> None:
         if not self.model:
             raise InputError("--model: must be given")
+        if self.other_adapter and not self.other:
+            raise InputError("--other_adapter: needs --other")
 
 
 SECTIONS = {
@@ -82,8 +95,9 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Loads the models and talks until there are no more questions."""
     sections = sections_from_flags(SECTIONS, flag_values)
     chat, engine = sections["chat"], sections["engine"]
-    names = [name for name in (chat.model, chat.other) if name]
-    writers = [open_writer(name) for name in names]
+    given = ((chat.model, chat.adapter), (chat.other, chat.other_adapter))
+    writers = [open_writer(name, adapter=adapter) for name, adapter in given if name]
+    names = [writer.name for writer in writers]
     templates = [choose_template(chat.template, writer.tokenizer) for writer in writers]
     keep_compiled(engine.compilation_cache)
     mesh = make_mesh(data=engine.mesh_data, model=engine.mesh_model)

@@ -50,6 +50,13 @@ class ConvertConfig:
             "package:NAME"
         },
     )
+    adapter: str = field(
+        default="",
+        metadata={
+            "help": "a folder or hub id of an adapter in PEFT's format, which is "
+            "merged into --source; empty: none"
+        },
+    )
     target: str = field(default="", metadata={"help": "the folder to write"})
     to: Literal["hf", "orbax"] = field(
         default="hf", metadata={"help": "whose programs are to read the folder"}
@@ -107,7 +114,8 @@ def convert(
 ) -> None:
     """Writes the target beside its place, and moves it there when it is whole."""
     config, tokenizer = load_config(source), load_tokenizer(source)
-    weights = open_model_weights(source, config)
+    adapter = locate(job.adapter) if job.adapter else None
+    weights = open_model_weights(source, config, adapter=adapter)
     with appearing(target) as folder:
         with progress(
             "convert", total=len(weights.readers), done=0, unit="tensors"
@@ -127,13 +135,16 @@ def convert(
             folder,
             title=target.name,
             base=job.source,
+            adapter=job.adapter,
             license=load_licence(source),
             found=found,
             dtype=job.dtype,
         )
         check()
         if job.verify:
-            verify(source, folder, config, found=found, dtype=job.dtype)
+            verify(
+                source, folder, config, found=found, dtype=job.dtype, adapter=adapter
+            )
             check()
 
 
@@ -144,6 +155,7 @@ def verify(
     *,
     found: frozenset[str],
     dtype: str,
+    adapter: Path | None = None,
 ) -> None:
     """Prints how far the written model is from its source.
 
@@ -158,7 +170,7 @@ def verify(
         )
     run = partial(outputs, tokens=tokens, dtype=arithmetic(found, dtype))
     kind = "logits" if config.score is None else "scores"
-    measured = difference(run(source), run(written), kind=kind)
+    measured = difference(run(source, adapter=adapter), run(written), kind=kind)
     limit = divergence_limit(found, dtype)
     print(_sentence(measured, kind=kind, limit=limit))
     if not measured.divergence <= limit:  # NaN is refused too

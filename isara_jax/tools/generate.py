@@ -58,6 +58,13 @@ class GenerateConfig:
             "help": "a Hugging Face folder, a .gguf file, a hub id, or package:NAME"
         },
     )
+    adapter: str = field(
+        default="",
+        metadata={
+            "help": "a folder or hub id of an adapter in PEFT's format, which is "
+            "merged into --model; empty: none"
+        },
+    )
     input: str = field(
         default="", metadata={"help": "JSONL of prompts or of questions"}
     )
@@ -110,7 +117,7 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     sections = sections_from_flags(SECTIONS, flag_values)
     job, engine = sections["job"], sections["engine"]
     requests = read_requests(Path(job.input))
-    writer = open_writer(job.model)
+    writer = open_writer(job.model, adapter=job.adapter)
     template = stopping_template(job, kind=requests[0].kind, writer=writer)
     keep_compiled(engine.compilation_cache)
     mesh = make_mesh(data=engine.mesh_data, model=engine.mesh_model)
@@ -119,6 +126,7 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
         {
             **result_values(SECTIONS, flag_values),
             "hash of the model": hash_weights(writer.source),
+            **hash_of_adapter(writer),
             "hash of the input": hash_bytes(Path(job.input).read_bytes()),
         }
     )
@@ -140,6 +148,13 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
                 decoding=sections["decoding"],
             )
     print(output.path)
+
+
+def hash_of_adapter(writer: Writer) -> dict[str, str]:
+    """Returns what fixes the adapter, where there is one."""
+    if writer.adapter is None:
+        return {}
+    return {"hash of the adapter": hash_weights(writer.adapter)}
 
 
 def complete(

@@ -23,10 +23,13 @@ class Writer:
     source: Path
     tokenizer: Tokenizer
     context: int
+    adapter: Path | None = None
 
     def load(self, *, engine: EngineConfig, mesh: Mesh) -> LanguageModel:
-        """Reads the weights."""
-        return load_model(self.source, dtype=engine.dtype, mesh=mesh)
+        """Reads the weights, and merges the adapter into them."""
+        return load_model(
+            self.source, dtype=engine.dtype, mesh=mesh, adapter=self.adapter
+        )
 
     def sampler(
         self,
@@ -50,8 +53,8 @@ class Writer:
         )
 
 
-def open_writer(name: str) -> Writer:
-    """Finds a model and reads its tokenizer and its shape.
+def open_writer(name: str, *, adapter: str = "") -> Writer:
+    """Finds a model and its adapter, if any; reads its tokenizer and its shape.
 
     Raises:
       InputError: there is none, it is damaged, or it has a score head, which writes
@@ -69,4 +72,5 @@ def open_writer(name: str) -> Writer:
         source=source,
         tokenizer=load_tokenizer(source),
         context=config.context,
+        adapter=locate(adapter) if adapter else None,
     )
