@@ -16,6 +16,7 @@ from isara_jax.engine.decoding import Decoding
 from isara_jax.errors import InputError
 from isara_jax.evaluation.heldout import EvaluationConfig
 from isara_jax.filters import FilterConfig
+from isara_jax.finetune.saving import SavingConfig
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.retrieval.search import IndexMethod
 from isara_jax.sections import (
@@ -128,6 +129,7 @@ class Config:
     answer: Decoding
     filters: FilterConfig
     finetuning: FinetuneConfig
+    saving: SavingConfig
     evaluation: EvaluationConfig
 
     def __post_init__(self) -> None:
@@ -168,6 +170,7 @@ SECTIONS: Sections = {
     ),
     "filters": Section(kind=FilterConfig, prefix="", defaults={}),
     "finetuning": Section(kind=FinetuneConfig, prefix="", defaults={}),
+    "saving": Section(kind=SavingConfig, prefix="", defaults={}),
     "evaluation": Section(kind=EvaluationConfig, prefix="", defaults={}),
 }
 

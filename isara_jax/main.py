@@ -171,6 +171,7 @@ def prepare(
         tuner=Tuner(
             abstract=abstract_model(shape, dtype=config.run.dtype),
             config=config.finetuning,
+            saving=config.saving,
             seed=config.run.seed,
             mesh=mesh,
             stop_requested=stop_requested,

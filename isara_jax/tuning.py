@@ -1,14 +1,14 @@
 """Step (d) with its state on the disk: finetune, or go on, or load what is done."""
 
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
+from isara_jax.errors import InputError
 from isara_jax.finetune.batches import TrainingExample
 from isara_jax.finetune.plan import steps_an_epoch
+from isara_jax.finetune.saving import SavedStates, SavingConfig
 from isara_jax.finetune.settings import FinetuneConfig
-from isara_jax.finetune.state import TrainState, abstract_state
+from isara_jax.finetune.state import abstract_state
 from isara_jax.finetune.trainer import Hooks, StepMetrics, finetune
 from isara_jax.models.families import LanguageModel
 from isara_jax.runtime.checkpoint import restore_tree, save_tree
@@ -50,6 +50,7 @@ class Tuner:
 
     abstract: LanguageModel
     config: FinetuneConfig
+    saving: SavingConfig = field(default_factory=SavingConfig)
     seed: int
     mesh: Mesh
     stop_requested: Callable[[], bool]
@@ -67,20 +68,37 @@ class Tuner:
 
         A finetuning that was stopped goes on from the state that it saved.
         """
-        model = None
+        model, states = None, SavedStates(folder.path, config=self.saving)
         if folder.checkpoint.exists():
             start.drop()
         else:
-            model = self._finetune(
-                start, examples, round=round, folder=folder, stage=stage
-            )
+            with states:
+                model = self._finetune(
+                    start,
+                    examples,
+                    round=round,
+                    folder=folder,
+                    stage=stage,
+                    states=states,
+                )
             save_tree(folder.checkpoint, model)
-        _remove(_states(folder))
+        states.remove()
         return HeldModel(lambda: self.saved(folder), model)
 
     def saved(self, folder: RoundFolder) -> LanguageModel:
-        """Loads the model that a finetuning has left in its folder."""
-        return restore_tree(folder.checkpoint, abstract_on(self.abstract, self.mesh))
+        """Loads the model that a finetuning has left in its folder.
+
+        Raises:
+          InputError: it is damaged; the text says how to make it again.
+        """
+        target = abstract_on(self.abstract, self.mesh)
+        try:
+            return restore_tree(folder.checkpoint, target)
+        except InputError as error:
+            raise InputError(
+                f"{error}: remove that folder and run the same command again, which "
+                "makes the same model anew"
+            ) from None
 
     def _finetune(
         self,
@@ -90,8 +108,11 @@ class Tuner:
         round: int,
         folder: RoundFolder,
         stage: str,
+        states: SavedStates,
     ) -> LanguageModel:
-        restored = self._restored(folder)
+        restored = states.newest(
+            abstract_state(self.abstract, config=self.config, mesh=self.mesh)
+        )
         done = int(restored.step) if restored else 0
         folder.metrics.keep_first(done)
         steps = planned_steps(self.config, examples=len(examples))
@@ -111,17 +132,11 @@ class Tuner:
                 restored=restored,
                 hooks=Hooks(
                     on_step=on_step,
-                    save_state=lambda state: _save(state, folder),
+                    save_due=states.due,
+                    save_state=states.save,
                     stop_requested=self.stop_requested,
                 ),
             )
-
-    def _restored(self, folder: RoundFolder) -> TrainState | None:
-        states = _states(folder)
-        if not states:
-            return None
-        target = abstract_state(self.abstract, config=self.config, mesh=self.mesh)
-        return restore_tree(states[-1], target)
 
 
 def planned_steps(config: FinetuneConfig, *, examples: int) -> int:
@@ -130,21 +145,3 @@ def planned_steps(config: FinetuneConfig, *, examples: int) -> int:
     It may stop early.
     """
     return config.epochs * steps_an_epoch(examples, config=config)
-
-
-def _save(state: TrainState, folder: RoundFolder) -> None:
-    earlier = _states(folder)
-    path = folder.path / f"train_state_{int(state.step):06d}"
-    if path not in earlier:
-        save_tree(path, state)
-        _remove(earlier)
-
-
-def _states(folder: RoundFolder) -> list[Path]:
-    """Returns the whole training states on the disk, oldest first."""
-    return sorted(folder.path.glob("train_state_" + "[0-9]" * 6))
-
-
-def _remove(folders: Sequence[Path]) -> None:
-    for folder in folders:
-        shutil.rmtree(folder)

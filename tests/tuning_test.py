@@ -6,6 +6,7 @@ import pytest
 from tiny_llama import TINY, tiny_llama
 
 from isara_jax.finetune.batches import TrainingExample
+from isara_jax.finetune.saving import SavingConfig
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.models.load import abstract_model
 from isara_jax.runtime.mesh import make_mesh
@@ -19,9 +20,7 @@ EXAMPLES = [
     )
     for n in range(5)
 ]
-CONFIG = FinetuneConfig(
-    learning_rate=1e-2, train_batch=2, accumulation=1, epochs=2, train_save_steps=2
-)
+CONFIG = FinetuneConfig(learning_rate=1e-2, train_batch=2, accumulation=1, epochs=2)
 
 
 class Loads:
@@ -44,6 +43,7 @@ def finetuned(folder, *, start=None, stops=lambda: False, round=1, examples=EXAM
     tuner = Tuner(
         abstract=abstract_model(TINY, dtype="float32"),
         config=CONFIG,
+        saving=SavingConfig(train_save_steps=2),
         seed=3,
         mesh=make_mesh(data=1, model=1),
         stop_requested=stops,
