@@ -17,6 +17,7 @@ from isara_jax.errors import InputError
 from isara_jax.evaluation.heldout import EvaluationConfig
 from isara_jax.filters import FilterConfig
 from isara_jax.finetune.adapter_settings import AdapterConfig
+from isara_jax.finetune.saving import SavingConfig
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.retrieval.search import IndexMethod
 from isara_jax.sections import (
@@ -130,6 +131,7 @@ class Config:
     filters: FilterConfig
     finetuning: FinetuneConfig
     adapters: AdapterConfig
+    saving: SavingConfig
     evaluation: EvaluationConfig
 
     def __post_init__(self) -> None:
@@ -171,6 +173,7 @@ SECTIONS: Sections = {
     "filters": Section(kind=FilterConfig, prefix="", defaults={}),
     "finetuning": Section(kind=FinetuneConfig, prefix="", defaults={}),
     "adapters": Section(kind=AdapterConfig, prefix="", defaults={}),
+    "saving": Section(kind=SavingConfig, prefix="", defaults={}),
     "evaluation": Section(kind=EvaluationConfig, prefix="", defaults={}),
 }
 

@@ -184,6 +184,7 @@ def prepare(
             abstract=pupil.abstract,
             base=pupil.base,
             config=config.finetuning,
+            saving=config.saving,
             seed=config.run.seed,
             mesh=mesh,
             stop_requested=stop_requested,

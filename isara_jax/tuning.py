@@ -1,15 +1,15 @@
 """Step (d) with its state on the disk: finetune, or go on, or load what is done."""
 
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
+from isara_jax.errors import InputError
 from isara_jax.finetune.batches import TrainingExample
 from isara_jax.finetune.plan import steps_an_epoch
+from isara_jax.finetune.saving import SavedStates, SavingConfig
 from isara_jax.finetune.settings import FinetuneConfig
-from isara_jax.finetune.state import TrainState, abstract_state
+from isara_jax.finetune.state import abstract_state
 from isara_jax.finetune.trainer import Hooks, StepMetrics, finetune
 from isara_jax.models.adapters import Adapters, merge
 from isara_jax.models.families import LanguageModel
@@ -95,6 +95,7 @@ class Tuner:
 
     abstract: Any
     config: FinetuneConfig
+    saving: SavingConfig = field(default_factory=SavingConfig)
     seed: int
     mesh: Mesh
     stop_requested: Callable[[], bool]
@@ -113,20 +114,37 @@ class Tuner:
 
         A finetuning that was stopped goes on from the state that it saved.
         """
-        trained = None
+        trained, states = None, SavedStates(folder.path, config=self.saving)
         if folder.checkpoint.exists():
             start.drop()
         else:
-            trained = self._finetune(
-                start, examples, round=round, folder=folder, stage=stage
-            )
+            with states:
+                trained = self._finetune(
+                    start,
+                    examples,
+                    round=round,
+                    folder=folder,
+                    stage=stage,
+                    states=states,
+                )
             save_tree(folder.checkpoint, trained)
-        _remove(_states(folder))
+        states.remove()
         return self._held(lambda: self.saved(folder), trained)
 
     def saved(self, folder: RoundFolder) -> Any:
-        """Loads the model or the adapters that a finetuning has left in its folder."""
-        return restore_tree(folder.checkpoint, abstract_on(self.abstract, self.mesh))
+        """Loads the model or the adapters that a finetuning has left in its folder.
+
+        Raises:
+          InputError: it is damaged; the text says how to make it again.
+        """
+        target = abstract_on(self.abstract, self.mesh)
+        try:
+            return restore_tree(folder.checkpoint, target)
+        except InputError as error:
+            raise InputError(
+                f"{error}: remove it and run the same command again, which "
+                "makes the same model anew"
+            ) from None
 
     def _held(self, load: Callable[[], Any], trained: Any) -> HeldModel:
         base, mesh = self.base, self.mesh
@@ -146,8 +164,11 @@ class Tuner:
         round: int,
         folder: RoundFolder,
         stage: str,
+        states: SavedStates,
     ) -> Any:
-        restored = self._restored(folder)
+        restored = states.newest(
+            abstract_state(self.abstract, config=self.config, mesh=self.mesh)
+        )
         done = int(restored.step) if restored else 0
         folder.metrics.keep_first(done)
         steps = planned_steps(self.config, examples=len(examples))
@@ -168,17 +189,11 @@ class Tuner:
                 base=self.base() if self.base else None,
                 hooks=Hooks(
                     on_step=on_step,
-                    save_state=lambda state: _save(state, folder),
+                    save_due=states.due,
+                    save_state=states.save,
                     stop_requested=self.stop_requested,
                 ),
             )
-
-    def _restored(self, folder: RoundFolder) -> TrainState | None:
-        states = _states(folder)
-        if not states:
-            return None
-        target = abstract_state(self.abstract, config=self.config, mesh=self.mesh)
-        return restore_tree(states[-1], target)
 
 
 def planned_steps(config: FinetuneConfig, *, examples: int) -> int:
@@ -187,21 +202,3 @@ def planned_steps(config: FinetuneConfig, *, examples: int) -> int:
     It may stop early.
     """
     return config.epochs * steps_an_epoch(examples, config=config)
-
-
-def _save(state: TrainState, folder: RoundFolder) -> None:
-    earlier = _states(folder)
-    path = folder.path / f"train_state_{int(state.step):06d}"
-    if path not in earlier:
-        save_tree(path, state)
-        _remove(earlier)
-
-
-def _states(folder: RoundFolder) -> list[Path]:
-    """Returns the whole training states on the disk, oldest first."""
-    return sorted(folder.path.glob("train_state_" + "[0-9]" * 6))
-
-
-def _remove(folders: Sequence[Path]) -> None:
-    for folder in folders:
-        shutil.rmtree(folder)

@@ -70,7 +70,8 @@ def test_flags_change_results_or_are_operational():
     operational = set(flag_names(operational=True))
     assert operational == {
         *("workdir", "mesh_data", "mesh_model", "compilation_cache"),
-        "debug_examples",
+        *("debug_examples", "train_save_minutes", "train_save_steps"),
+        "train_keep_states",
     }
     assert set(flag_names(operational=False)) == set(FIELDS) - operational
 
@@ -153,6 +154,10 @@ def test_a_misspelt_flag_and_a_value_of_another_type_are_refused(argument, messa
         ("--train_row_length=-1", "--train_row_length=-1: must be 0 or more"),
         ("--spike_factor=1", "--spike_factor=1.0: must be 0 or above 1"),
         ("--validation_share=0", "--validation_share=0.0: must be between 0 and 1"),
+        ("--train_save_minutes=-1", "--train_save_minutes=-1.0: must be 0 or more"),
+        ("--train_save_minutes=nan", "--train_save_minutes=nan: must be 0 or more"),
+        ("--train_save_steps=-1", "--train_save_steps=-1: must be 0 or more"),
+        ("--train_keep_states=0", "--train_keep_states=0: must be at least 1"),
         ("--early_stop_epochs=-1", "--early_stop_epochs=-1: must be 0 or more"),
         ("--debug_examples=-1", "--debug_examples=-1: must be 0 or more"),
         ("--learning_rate=nan", "--learning_rate=nan: must be above 0"),

@@ -1,11 +1,16 @@
 """Finetuning with its state on the disk: done once, resumed to the same bytes."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
+from stored_trees import flip_a_byte
 from tiny_llama import TINY, tiny_llama
 
+from isara_jax.errors import InputError
 from isara_jax.finetune.batches import TrainingExample
+from isara_jax.finetune.saving import SavingConfig
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.models.load import abstract_model
 from isara_jax.runtime.mesh import make_mesh
@@ -19,9 +24,7 @@ EXAMPLES = [
     )
     for n in range(5)
 ]
-CONFIG = FinetuneConfig(
-    learning_rate=1e-2, train_batch=2, accumulation=1, epochs=2, train_save_steps=2
-)
+CONFIG = FinetuneConfig(learning_rate=1e-2, train_batch=2, accumulation=1, epochs=2)
 
 
 class Loads:
@@ -44,6 +47,7 @@ def finetuned(folder, *, start=None, stops=lambda: False, round=1, examples=EXAM
     tuner = Tuner(
         abstract=abstract_model(TINY, dtype="float32"),
         config=CONFIG,
+        saving=SavingConfig(train_save_steps=2),
         seed=3,
         mesh=make_mesh(data=1, model=1),
         stop_requested=stops,
@@ -119,7 +123,7 @@ def test_a_stopped_finetuning_goes_on_to_the_same_bytes(folder, tmp_path, step):
     expected = finetuned(alone)
     with pytest.raises(StopRequested):
         finetuned(folder, stops=stop_at_step(step))
-    assert states(folder) == [f"train_state_{step:06d}"]
+    assert states(folder)[-1] == f"train_state_{step:06d}"
     assert not folder.checkpoint.exists()
     load = Loads()
     tuned = finetuned(folder, start=HeldModel(load))
@@ -149,9 +153,33 @@ def test_a_kill_before_the_first_state_starts_over(folder, tmp_path):
     assert folder.metrics.path.read_bytes() == alone.metrics.path.read_bytes()
 
 
-def test_states_that_a_kill_left_beside_the_checkpoint_are_removed(folder):
+def test_a_damaged_state_costs_its_steps_only(folder, tmp_path, caplog):
+    alone = RoundFolder(tmp_path / "alone")
+    expected = finetuned(alone)
+    with pytest.raises(StopRequested):
+        finetuned(folder, stops=stop_at_step(5))
+    flip_a_byte(folder.path / "train_state_000005")
+    load = Loads()
+    assert same(finetuned(folder, start=HeldModel(load))(), expected())
+    assert load.count == 0, "the state of step 4 has the model"
+    assert "train_state_000005: a damaged checkpoint" in caplog.text
+    assert folder.metrics.path.read_bytes() == alone.metrics.path.read_bytes()
+    assert states(folder) == []
+
+
+def test_a_damaged_model_is_refused_with_what_to_do_about_it(folder):
+    first = finetuned(folder)
+    flip_a_byte(folder.checkpoint)
+    with pytest.raises(InputError, match=r"checkpoint: a damaged .*: remove it"):
+        finetuned(folder)()
+    shutil.rmtree(folder.checkpoint)
+    assert same(finetuned(folder)(), first())
+
+
+@pytest.mark.parametrize("ending", ["", ".orbax-checkpoint-tmp", ".damaged"])
+def test_states_that_a_kill_left_beside_the_checkpoint_are_removed(folder, ending):
     finetuned(folder)
-    left = folder.path / "train_state_000004"
+    left = folder.path / f"train_state_000004{ending}"
     left.mkdir()
     finetuned(folder)
     assert not left.exists()

@@ -9,10 +9,7 @@ from isara_jax.models.decoder import Remat
 
 _AT_LEAST_ONE = ("epochs", "train_batch", "accumulation", "max_length")
 _POSITIVE = ("learning_rate", "learning_rate_decay", "adam_epsilon", "clip_norm")
-_NOT_NEGATIVE = (
-    *("weight_decay", "train_save_steps"),
-    *("train_row_length", "early_stop_epochs"),
-)
+_NOT_NEGATIVE = ("weight_decay", "train_row_length", "early_stop_epochs")
 _BELOW_ONE = ("warmup", "adam_b1", "adam_b2")
 _SHARES = ("validation_share",)
 _FACTORS = ("spike_factor",)
@@ -114,13 +111,6 @@ class FinetuneConfig:
         metadata={
             "help": "what the backward pass computes again to save memory: none, "
             "full (every layer) or dots (all but the matrix products)"
-        },
-    )
-    train_save_steps: int = field(
-        default=0,
-        metadata={
-            "help": "steps between two writes of the training state; 0: it is "
-            "written only when the run is asked to stop"
         },
     )
 

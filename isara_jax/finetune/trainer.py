@@ -62,11 +62,13 @@ class StepMetrics:
 class Hooks:
     """What the caller wants to hear and to say between two steps.
 
-    `save_state` must be done with the state when it returns: the next step reuses its
+    `save_state`, which is called after the steps for which `save_due` holds and before
+    a stop, must need the state no more when it returns: the next step reuses its
     buffers.
     """
 
     on_step: Callable[[StepMetrics], None] = lambda _: None
+    save_due: Callable[[int], bool] = lambda _: False
     save_state: Callable[[TrainState], None] = lambda _: None
     stop_requested: Callable[[], bool] = lambda: False
 
@@ -112,7 +114,7 @@ def finetune(
       InputError: every example is too long.
       FloatingPointError: a step's loss or gradient is not finite, or too many losses
         in a row are spikes.
-      StopRequested: asked to stop, and the state has been saved.
+      StopRequested: asked to stop, and the state has been given to `save_state`.
     """
     hooks = hooks or Hooks()
     # A position behind the context has no meaning in a model that learned positions.
@@ -136,7 +138,7 @@ def finetune(
         if metrics.validation_loss is not None and has_stalled(state, config=config):
             break
         if step < len(course.plan.steps):
-            _save_or_stop(state, step, config=config, hooks=hooks)
+            _save_or_stop(state, step, hooks=hooks)
     return state.best.model if state.best else cast(state.model, course.dtype)
 
 
@@ -225,12 +227,9 @@ def _refuse_broken(metrics: StepMetrics, rows: Sequence[Row], *, round: int) -> 
     logging.warning("a spike, not trained on: %s", said)
 
 
-def _save_or_stop(
-    state: TrainState, step: int, *, config: FinetuneConfig, hooks: Hooks
-) -> None:
+def _save_or_stop(state: TrainState, step: int, *, hooks: Hooks) -> None:
     stop = hooks.stop_requested()
-    due = config.train_save_steps and step % config.train_save_steps == 0
-    if stop or due:
+    if stop or hooks.save_due(step):
         hooks.save_state(state)
     if stop:
         raise StopRequested(f"stopped after step {step} of the finetuning")

@@ -46,7 +46,6 @@ def test_no_step_is_wasted():
         ("accumulation", 0, "at least 1"),
         ("learning_rate", -1e-5, "above 0"),
         ("clip_norm", float("nan"), "above 0"),
-        ("train_save_steps", -1, "0 or more"),
         ("warmup", 1.0, "from 0 to below 1"),
     ],
 )
