@@ -37,6 +37,7 @@ EXTRAS_REQUIRE = {
     "bench": [
         "accelerate>=1.15,<2",
         "llama-cpp-python==0.3.36",
+        "peft>=0.21.2,<0.22",
         "torch==2.13.0",
     ],
     "cuda": ["jax[cuda13]"],
@@ -54,7 +55,8 @@ EXTRAS_REQUIRE = {
         # One version each: another one formats or judges the same code differently.
         "mypy==2.4.1",
         "ruff==0.17.6",
-        # The oracle of the parity tests, never a dependency of the package.
+        # The oracles of the parity tests, never dependencies of the package.
+        "peft>=0.21.2,<0.22",
         "torch==2.13.0",
     ],
 }

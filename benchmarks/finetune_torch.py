@@ -9,6 +9,8 @@ import torch
 import transformers
 
 from benchmarks.finetune_work import (
+    LORA_ALPHA,
+    LORA_RANK,
     WARM_UP,
     Pair,
     dense_pairs,
@@ -27,9 +29,10 @@ def measure(options: Any) -> dict[str, float]:
     model = _load(options.model)
     if options.only == "remat":
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=0.0
-    )
+    if options.only == "lora":
+        model = _with_adapters(model, options.lora_targets)
+    trained = [one for one in model.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, betas=(0.9, 0.95), weight_decay=0.0)
     given = {"vocabulary": model.config.vocab_size, "shrink": options.shrink}
     if options.only == "qa":
         batches = shuffled_batches(question_answer_pairs(**given))
@@ -61,6 +64,21 @@ def _step(model: Any, optimizer: Any, batch: Sequence[Pair]) -> None:
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
+
+
+def _with_adapters(model: Any, targets: str) -> Any:
+    import peft
+
+    modules: Any = {"all": "all-linear", "qv": ["q_proj", "v_proj"]}[targets]
+    return peft.get_peft_model(
+        model,
+        peft.LoraConfig(
+            r=LORA_RANK,
+            lora_alpha=LORA_ALPHA,
+            target_modules=modules,
+            task_type="CAUSAL_LM",
+        ),
+    )
 
 
 def _load(source: str) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 
 BATCH = 8
 WARM_UP = 1
+LORA_RANK, LORA_ALPHA = 8, 16
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 """A prompt's and an answer's tokens."""
 

@@ -33,7 +33,7 @@ def test_every_work_is_measured_against_torch(tmp_path):
     transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
     small = ("--shrink=32", "--repeats=1", "--steps=1")
     found = lines(f"--model={tmp_path}", *small)
-    for name, line in zip(("dense", "remat", "qa"), found, strict=True):
+    for name, line in zip(("dense", "remat", "lora", "qa"), found, strict=True):
         end = r"; [\d.]+ s of ours are compilation" if name == "qa" else ""
         assert re.fullmatch(
             rf"{name}: isara_jax {SIDE}; torch {SIDE}; [\d.]+ times as fast, "
@@ -45,7 +45,9 @@ def test_every_work_is_measured_against_torch(tmp_path):
 @pytest.mark.slow
 def test_a_shape_s_steps_are_set_against_the_device():
     small = ("--rows=2", "--length=64", "--segments=2", "--steps=2")
-    (line,) = lines("--shape=tiny", *small)
+    line, lora, ratio = lines("--shape=tiny", "--base_dtype=nf4", *small)
+    assert "LoRA of rank 8 on all, base nf4: " in lora
+    assert re.fullmatch(r"lora / dense: [\d.]+ times the tokens a second", ratio)
     rate = r"tiny: [\d,]+ parameters on cpu, 2 rows of 64, 2 examples each, bfloat16"
     assert re.match(rate + r".*: \d+ tokens/s, [\d.]+ s a step, [\d.]+ TFLOP/s", line)
     assert re.search(r"measured matrix rate [\d.]+ TFLOP/s, MFU of it [\d.]+%", line)
@@ -69,3 +71,5 @@ def test_the_flops_of_a_step_are_those_of_its_products():
     assert whole - plain == pytest.approx(3 * 2 * 2048**2 * 4096 * 32)
     packed = step_flops(SHAPES["llama7b"], [one(1024), one(1024)])
     assert packed - plain == pytest.approx((whole - plain) / 2)
+    frozen = step_flops(SHAPES["llama7b"], [one(2048)], frozen=True)
+    assert whole - frozen == pytest.approx(plain / 3)
