@@ -170,7 +170,7 @@ def test_a_damaged_state_costs_its_steps_only(folder, tmp_path, caplog):
 def test_a_damaged_model_is_refused_with_what_to_do_about_it(folder):
     first = finetuned(folder)
     flip_a_byte(folder.checkpoint)
-    with pytest.raises(InputError, match="checkpoint: a damaged .*: remove that fold"):
+    with pytest.raises(InputError, match=r"checkpoint: a damaged .*: remove that fold"):
         finetuned(folder)()
     shutil.rmtree(folder.checkpoint)
     assert same(finetuned(folder)(), first())
