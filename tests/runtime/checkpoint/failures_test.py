@@ -65,7 +65,7 @@ def test_a_disk_that_does_not_take_it_ends_the_process_at_once(tmp_path, fault):
     if fault == "no folder":
         (tmp_path / "file").write_text("where a folder must be")
     failed = run(
-        "import pathlib, resource, sys, jax\n"
+        "import pathlib, resource, sys, time, jax\n"
         "from isara_jax.errors import EnvironmentFailure\n"
         "from isara_jax.runtime.checkpoint import TreeWriter\n"
         "noise = jax.random.normal(jax.random.key(0), (50_000,))\n"
@@ -75,6 +75,7 @@ def test_a_disk_that_does_not_take_it_ends_the_process_at_once(tmp_path, fault):
         "try:\n"
         "    writer.save(path, tree)\n"
         "    print('goes on')\n"
+        "    time.sleep(0.5)\n"
         "    writer.save(path.with_name('next'), tree)\n"
         "except EnvironmentFailure as error:\n"
         "    print(error)\n",
