@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from isara_jax.engine import beam
 from isara_jax.engine.batches import Prompt, plan
+from isara_jax.engine.beam import BeamState, laid_out, search, start
 from isara_jax.engine.continuous import decode, empty_state, rows_that_fit
-from isara_jax.engine.cuts import widths
+from isara_jax.engine.cuts import chunks_of, widths
 from isara_jax.engine.path import advance, empty_row, path_capacity
 from isara_jax.engine.schedule import Group, groups, useful_slots
 from isara_jax.engine.stack import Stack, stacked
@@ -122,7 +122,7 @@ def slot_programs(setting: Setting) -> Iterator[Program]:
     held = {"parameters": bytes_on_device(setting.weights)}
     copied = {"layers, copied": bytes_on_device(stack.blocks)}
     beside = copied if len(stack.blocks) > 1 else {}
-    width = widths(mesh).sizes[-1]
+    width = max(chunks_of(group.longest, within=widths(mesh)))
     number = _whole((), jnp.int32, mesh)
     yield Program(
         name=f"prompt, {width} positions of {group.longest}",
@@ -172,7 +172,7 @@ def beam_programs(setting: Setting) -> Iterator[Program]:
     rows, length = batch.shape.rows, batch.shape.prompt
     tokens = _over_data(jax.ShapeDtypeStruct((rows, length), jnp.int32), mesh)
     begin = partial(
-        beam.start, beams=decoding.beams, new_tokens=decoding.max_new_tokens, mesh=mesh
+        start, beams=decoding.beams, new_tokens=decoding.max_new_tokens, mesh=mesh
     )
     state = _made(
         partial(_laid_out, jax.eval_shape(begin, weights, tokens, tokens), mesh)
@@ -194,7 +194,7 @@ def beam_programs(setting: Setting) -> Iterator[Program]:
         parts=held | {"KV cache": cache} | others,
         beside={},
         work=token_work(setting, rows=rows, length=length, beams=decoding.beams),
-        lower=lambda: beam.search.lower(
+        lower=lambda: search.lower(
             weights,
             state,
             _replicated(decoding.strengths, mesh),
@@ -207,10 +207,10 @@ def beam_programs(setting: Setting) -> Iterator[Program]:
     )
 
 
-def _laid_out(shapes: beam.BeamState, mesh: Mesh) -> beam.BeamState:
+def _laid_out(shapes: BeamState, mesh: Mesh) -> BeamState:
     """Returns an empty state of beams in its places."""
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return beam.laid_out(empty, mesh)
+    return laid_out(empty, mesh)
 
 
 def planned_group(setting: Setting) -> Group:

@@ -155,6 +155,7 @@ class Slice:
             platform="tpu",
             topology_name=wiring,
             **({"num_slices": self.count} if self.count > 1 else {}),
+            **({"chips_per_host_bounds": (1, 1, 1)} if self.chips == 1 else {}),
             **self.chip.options,
         ).devices
         return found
