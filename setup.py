@@ -19,6 +19,7 @@ INSTALL_REQUIRES = [
     "numpy>=2.4.6,<3",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",
+    "qwix>=0.1.8,<0.2",
     "rouge-score>=0.1.2,<0.2",
     "safetensors>=0.8,<0.9",
     # Elsewhere retrieval searches exactly: ScaNN has wheels for these only.

@@ -16,7 +16,6 @@ from isara_jax.evaluation.heldout import EvaluationConfig, evaluate
 from isara_jax.examples import Candidate, Example, HeldOut, Pool, Question
 from isara_jax.filters import FilterConfig, keep
 from isara_jax.finetune.batches import TrainingExample
-from isara_jax.models.families import LanguageModel
 from isara_jax.questions import draft_questions
 from isara_jax.runtime.compilation import compiled
 from isara_jax.runtime.progress import say
@@ -78,7 +77,7 @@ class Run:
 
     seeds: Pool
     heldout: Sequence[HeldOut]
-    base: Callable[[], LanguageModel]
+    base: Callable[[], HeldModel]
     loop: LoopConfig
     question_decoding: Decoding
     answer_decoding: Decoding
@@ -93,7 +92,7 @@ class Run:
 def align(run: Run) -> HeldModel:
     """Runs Algorithm 1 and returns the last round's model."""
     measure_baselines(run)
-    pools, model = [run.seeds], HeldModel(run.base)
+    pools, model = [run.seeds], run.base()
     for t in range(1, run.loop.rounds + 1):
         here = run.workdir.round(t)
         questions = draft(run, model, pools, folder=here)
@@ -189,7 +188,7 @@ def tune(
     """Step (d): finetunes M_{t-1}, or the base again, into M_t."""
     if run.tuner.config.start_from == "base":
         model.drop()
-        model = HeldModel(run.base)
+        model = run.base()
     with timed(run, folder, "finetuning") as spent:
         tuned = run.tuner.finetuned(
             model, data, round=round, folder=folder, stage=f"{name}: finetuning"
@@ -217,7 +216,7 @@ def measure_baselines(run: Run) -> None:
     """Evaluates what ISARA has to beat: M_0, and M_0 finetuned on D_0 alone."""
     if not run.evaluation.baselines or not run.heldout:
         return
-    base = HeldModel(run.base)
+    base = run.base()
     measure(run, base, name=PRETRAINED, folder=run.workdir.baseline("pretrained"))
     folder = run.workdir.baseline("sft")
     seeds = [_training_example(run.sampler, example) for example in run.seeds.examples]

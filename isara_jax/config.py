@@ -16,6 +16,7 @@ from isara_jax.engine.decoding import Decoding
 from isara_jax.errors import InputError
 from isara_jax.evaluation.heldout import EvaluationConfig
 from isara_jax.filters import FilterConfig
+from isara_jax.finetune.adapter_settings import AdapterConfig
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.retrieval.search import IndexMethod
 from isara_jax.sections import (
@@ -136,6 +137,7 @@ class Config:
     answer: Decoding
     filters: FilterConfig
     finetuning: FinetuneConfig
+    adapters: AdapterConfig
     evaluation: EvaluationConfig
 
     def __post_init__(self) -> None:
@@ -185,6 +187,7 @@ SECTIONS: Sections = {
     ),
     "filters": Section(kind=FilterConfig, prefix="", defaults={}),
     "finetuning": Section(kind=FinetuneConfig, prefix="", defaults={}),
+    "adapters": Section(kind=AdapterConfig, prefix="", defaults={}),
     "evaluation": Section(kind=EvaluationConfig, prefix="", defaults={}),
 }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from absl import app, flags
 
 from isara_jax import config as configuration
+from isara_jax.adaptation import make_pupil
 from isara_jax.align import Run, align, training_data
 from isara_jax.answers import Retriever
 from isara_jax.command import exit_code, parse
@@ -21,7 +22,7 @@ from isara_jax.engine.schedule import useful_slots
 from isara_jax.examples import HeldOut, Pool, read_heldout, read_seeds
 from isara_jax.finetune.preview import first_rows
 from isara_jax.manifest import facts
-from isara_jax.models.load import abstract_model, load_config, load_licence, load_model
+from isara_jax.models.load import load_config, load_licence
 from isara_jax.prompts import make_template
 from isara_jax.release import finished_rounds, release_dataset, release_model
 from isara_jax.report.page import write_report
@@ -62,7 +63,11 @@ def work(config: Config) -> None:
     model, encoder = locate(config.run.model), locate(config.run.encoder)
     keep_compiled(config.run.compilation_cache)
     about = facts(
-        model=model, encoder=encoder, seeds=Path(config.run.seeds), heldout=heldout
+        model=model,
+        encoder=encoder,
+        seeds=Path(config.run.seeds),
+        heldout=heldout,
+        adapter=locate(config.adapters.adapter) if config.adapters.adapter else None,
     )
     if config.run.debug_examples:
         show_examples(config, seeds=seeds, model=model, workdir=workdir)
@@ -155,10 +160,17 @@ def prepare(
             [{"stage": stage, **figures.record(rates())}]
         ),
     )
+    pupil = make_pupil(
+        model,
+        config.adapters,
+        dtype=config.run.dtype,
+        seed=config.run.seed,
+        mesh=mesh,
+    )
     return Run(
         seeds=seeds,
         heldout=items,
-        base=lambda: load_model(model, dtype=config.run.dtype, mesh=mesh),
+        base=pupil.start,
         loop=config.loop,
         question_decoding=config.question,
         answer_decoding=config.answer,
@@ -169,7 +181,8 @@ def prepare(
             embedder=load_embedder(config.run.encoder), method=config.run.retrieval
         ),
         tuner=Tuner(
-            abstract=abstract_model(shape, dtype=config.run.dtype),
+            abstract=pupil.abstract,
+            base=pupil.base,
             config=config.finetuning,
             seed=config.run.seed,
             mesh=mesh,
@@ -194,6 +207,7 @@ def hand_over(run: Run, *, base: str, model: Path) -> None:
         run.sampler.tokenizer,
         base=base,
         license=load_licence(model),
+        adapters=aligned.adapters,
     )
 
 

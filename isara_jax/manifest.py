@@ -30,7 +30,12 @@ SAMPLE = 2**20
 
 
 def facts(
-    *, model: Path, encoder: Path, seeds: Path, heldout: Path | None
+    *,
+    model: Path,
+    encoder: Path,
+    seeds: Path,
+    heldout: Path | None,
+    adapter: Path | None = None,
 ) -> dict[str, Any]:
     """Returns versions, hashes, code and host for manifest.json."""
     hashes = {
@@ -40,6 +45,8 @@ def facts(
     }
     if heldout is not None:
         hashes["heldout"] = hash_bytes(heldout.read_bytes())
+    if adapter is not None:
+        hashes["adapter"] = hash_weights(adapter)
     return {
         "hashes": hashes,
         "versions": versions(),

@@ -6,9 +6,11 @@ Both folders appear by one rename, so one that is there is whole.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from isara_jax.models.adapters import Adapters
 from isara_jax.models.card import front_matter, licence_words
 from isara_jax.models.families import LanguageModel
 from isara_jax.models.load import named_tensors
+from isara_jax.models.peft_format import write_adapters
 from isara_jax.models.save import save_hugging_face
 from isara_jax.runtime.checkpoint import save_stream
 from isara_jax.runtime.folders import appearing
@@ -21,6 +23,8 @@ METHOD = (
     "arXiv 2401.06785), as implemented by isara_jax"
 )
 
+# The part of a model's folder that PEFT reads.
+ADAPTER = "adapter"
 TEXT = {"dtype": "string", "_type": "Value"}
 # The fields of a kept pair, as `datasets` describes them.
 FIELDS = {
@@ -43,8 +47,12 @@ def release_model(
     *,
     base: str,
     license: str,
+    adapters: Adapters | None = None,
 ) -> None:
     """Writes model/: a Hugging Face folder, its card, and the same tensors by Orbax.
+
+    With `adapters`, which are merged into the model, they are in its folder adapter/,
+    as PEFT writes them.
 
     Raises:
       EnvironmentFailure: the disk does not take them.
@@ -55,6 +63,8 @@ def release_model(
             folder / "README.md", model_card(workdir, base=base, license=license)
         )
         save_stream(folder / ORBAX, named_tensors(model))
+        if adapters is not None:
+            write_adapters(folder / ADAPTER, adapters, model.config, base=base)
 
 
 def release_dataset(workdir: Workdir, *, rounds: int, base: str) -> None:

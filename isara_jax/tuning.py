@@ -4,12 +4,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from isara_jax.finetune.batches import TrainingExample
 from isara_jax.finetune.plan import steps_an_epoch
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.finetune.state import TrainState, abstract_state
 from isara_jax.finetune.trainer import Hooks, StepMetrics, finetune
+from isara_jax.models.adapters import Adapters, merge
 from isara_jax.models.families import LanguageModel
 from isara_jax.runtime.checkpoint import restore_tree, save_tree
 from isara_jax.runtime.mesh import Mesh, abstract_on
@@ -34,8 +36,13 @@ class HeldModel:
             self._model = self._load()
         return self._model
 
-    def take(self) -> LanguageModel:
-        """Returns the model and forgets it."""
+    @property
+    def adapters(self) -> Adapters | None:
+        """Returns what makes a base into the model, where it is trained as that."""
+        return None
+
+    def take(self) -> Any:
+        """Returns what is trained, here the model, and forgets it."""
         model, self._model = self(), None
         return model
 
@@ -44,15 +51,54 @@ class HeldModel:
         self._model = None
 
 
+class AdaptedModel(HeldModel):
+    """A model that is trained as adapters on a base which stays.
+
+    `merge` makes the model of the adapters, when it is first needed.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Adapters],
+        adapters: Adapters | None = None,
+        *,
+        merge: Callable[[Adapters], LanguageModel],
+    ):
+        super().__init__(lambda: merge(self.adapters))
+        self._load_adapters = load
+        self._adapters = adapters
+
+    @property
+    def adapters(self) -> Adapters:
+        if self._adapters is None:
+            self._adapters = self._load_adapters()
+        return self._adapters
+
+    def take(self) -> Adapters:
+        """Returns the adapters, and forgets them and the model."""
+        adapters = self.adapters
+        self.drop()
+        return adapters
+
+    def drop(self) -> None:
+        """Frees the memory; a later call loads and merges again."""
+        super().drop()
+        self._adapters = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tuner:
-    """What every finetuning of a run shares; `abstract` is the model's shapes."""
+    """What every finetuning of a run shares.
 
-    abstract: LanguageModel
+    `abstract` has the shapes of what is trained: a model, or adapters on the `base`.
+    """
+
+    abstract: Any
     config: FinetuneConfig
     seed: int
     mesh: Mesh
     stop_requested: Callable[[], bool]
+    base: Callable[[], LanguageModel] | None = None
 
     def finetuned(
         self,
@@ -67,20 +113,30 @@ class Tuner:
 
         A finetuning that was stopped goes on from the state that it saved.
         """
-        model = None
+        trained = None
         if folder.checkpoint.exists():
             start.drop()
         else:
-            model = self._finetune(
+            trained = self._finetune(
                 start, examples, round=round, folder=folder, stage=stage
             )
-            save_tree(folder.checkpoint, model)
+            save_tree(folder.checkpoint, trained)
         _remove(_states(folder))
-        return HeldModel(lambda: self.saved(folder), model)
+        return self._held(lambda: self.saved(folder), trained)
 
-    def saved(self, folder: RoundFolder) -> LanguageModel:
-        """Loads the model that a finetuning has left in its folder."""
+    def saved(self, folder: RoundFolder) -> Any:
+        """Loads the model or the adapters that a finetuning has left in its folder."""
         return restore_tree(folder.checkpoint, abstract_on(self.abstract, self.mesh))
+
+    def _held(self, load: Callable[[], Any], trained: Any) -> HeldModel:
+        base, mesh = self.base, self.mesh
+        if base is None:
+            return HeldModel(load, trained)
+        return AdaptedModel(
+            load,
+            trained,
+            merge=lambda adapters: merge(base(), adapters, mesh=mesh),
+        )
 
     def _finetune(
         self,
@@ -90,7 +146,7 @@ class Tuner:
         round: int,
         folder: RoundFolder,
         stage: str,
-    ) -> LanguageModel:
+    ) -> Any:
         restored = self._restored(folder)
         done = int(restored.step) if restored else 0
         folder.metrics.keep_first(done)
@@ -109,6 +165,7 @@ class Tuner:
                 seed=self.seed,
                 mesh=self.mesh,
                 restored=restored,
+                base=self.base() if self.base else None,
                 hooks=Hooks(
                     on_step=on_step,
                     save_state=lambda state: _save(state, folder),

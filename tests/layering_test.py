@@ -21,7 +21,7 @@ LAYERS = (
         *("answers", "evaluation", "filters", "fit"),
         *("questions", "release", "report", "tuning"),
     ),
-    ("align", "command", "manifest", "sections"),
+    ("adaptation", "align", "command", "manifest", "sections"),
     ("config",),
     ("main", "tools"),
 )
@@ -31,6 +31,7 @@ OWNERS = {
     "scann": ("retrieval",),
     "orbax": ("runtime.checkpoint",),
     "optax": ("finetune",),
+    "qwix": ("models.kernels",),
     "jax.sharding": ("runtime.mesh",),
     "jax.NamedSharding": ("runtime.mesh",),
     "jax.P": ("runtime.mesh",),

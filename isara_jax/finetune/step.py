@@ -15,11 +15,12 @@ from isara_jax.finetune.rounding import round_tree
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.finetune.spikes import is_spike, noted
 from isara_jax.finetune.state import TrainState, cast, state_shardings
+from isara_jax.models.adapters import on_base
 from isara_jax.models.attention import kernels_for
-from isara_jax.models.decoder import Decoder, Remat
+from isara_jax.models.decoder import Remat
 from isara_jax.runtime.mesh import Mesh, model_shardings
 
-Model = TypeVar("Model", bound=Decoder)
+Model = TypeVar("Model")
 
 
 class Told(NamedTuple):
@@ -47,13 +48,15 @@ def train_step(
     config: FinetuneConfig,
     dtype: Any,
     mesh: Mesh,
+    base: Any = None,
 ) -> tuple[TrainState, Told]:
     """Takes one step, or leaves the parameters alone where the loss is a spike.
 
-    Model and gradients are of `dtype`; `key` rounds bf16 masters.
+    Model and gradients are of `dtype`; `key` rounds bf16 masters. With a `base`, the
+    state's model are adapters, and the base stays as it is.
     """
     loss, gradients = mean_gradients(
-        cast(state.model, dtype), batch, remat=config.remat, mesh=mesh
+        cast(state.model, dtype), batch, base=base, remat=config.remat, mesh=mesh
     )
 
     def taken() -> tuple[Any, Any, Array]:
@@ -89,16 +92,18 @@ def train_step(
 
 
 def mean_gradients(
-    model: Model, batch: Batch, *, remat: Remat, mesh: Mesh
+    model: Model, batch: Batch, *, remat: Remat, mesh: Mesh, base: Any = None
 ) -> tuple[Float[Array, ""], Model]:
     """Averages over the answer tokens of the whole step, whatever its micro-batches.
 
-    The gradients are fp32.
+    The gradients are fp32, by the model or by the adapters on the base: nothing is
+    computed that a gradient by the base alone would need.
     """
     tokens, kernels = jnp.sum(batch.weights), kernels_for(mesh)
 
     def share_of_mean(model: Model, micro_batch: Batch) -> Array:
-        return answer_loss(model, micro_batch, remat=remat, kernels=kernels) / tokens
+        whole = on_base(base, model)
+        return answer_loss(whole, micro_batch, remat=remat, kernels=kernels) / tokens
 
     gradient = jax.value_and_grad(share_of_mean)
     if batch.tokens.shape[1] == 1:
@@ -117,13 +122,13 @@ def mean_gradients(
 
 @functools.partial(jax.jit, static_argnames=("remat", "mesh"))
 def total_loss(
-    model: Decoder, batch: Batch, *, remat: Remat, mesh: Mesh
+    model: Any, batch: Batch, *, remat: Remat, mesh: Mesh, base: Any = None
 ) -> Float[Array, ""]:
     """Sums the losses of a batch, in nats, without a gradient."""
-    kernels = kernels_for(mesh)
+    kernels, whole = kernels_for(mesh), on_base(base, model)
 
     def add(total: Array, micro_batch: Batch) -> tuple[Array, None]:
-        loss = answer_loss(model, micro_batch, remat=remat, kernels=kernels)
+        loss = answer_loss(whole, micro_batch, remat=remat, kernels=kernels)
         return total + loss, None
 
     micro_batches = Batch(*(jnp.moveaxis(array, 1, 0) for array in batch))

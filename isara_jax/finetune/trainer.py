@@ -1,5 +1,6 @@
-"""Full-parameter finetuning of one round on the mesh (PAPER.md 1, Fine-tuning).
+"""Finetuning of one round on the mesh (PAPER.md 1, Fine-tuning).
 
+What is trained is a whole model, as in the paper, or adapters on a frozen one.
 Gradients' sums and the second moment are fp32, master parameters too unless asked
 otherwise; the model computes in the dtype it came in.
 """
@@ -27,7 +28,7 @@ from isara_jax.models.decoder import Decoder
 from isara_jax.runtime.mesh import Mesh, place_batch
 from isara_jax.runtime.signals import StopRequested
 
-Model = TypeVar("Model", bound=Decoder)
+Model = TypeVar("Model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,7 @@ class Course:
     seed: int
     dtype: Any
     mesh: Mesh
+    base: Any
 
     @property
     def steps_an_epoch(self) -> int:
@@ -97,13 +99,14 @@ def finetune(
     mesh: Mesh,
     hooks: Hooks | None = None,
     restored: TrainState | None = None,
+    base: Decoder | None = None,
 ) -> Model:
     """Trains the model on the examples and returns it, in the dtype it came in.
 
     The model and `restored` are consumed: their buffers become the new model's. With
     `restored`, of which the rest follows bit for bit as if nothing had stopped it, only
-    the model's shapes and dtype are read, so that an abstract one will do. Rounds count
-    from 1.
+    the model's shapes and dtype are read, so that an abstract one will do. With a
+    `base`, which stays as it is, the model are adapters on it. Rounds count from 1.
 
     Raises:
       InputError: every example is too long.
@@ -113,7 +116,8 @@ def finetune(
     """
     hooks = hooks or Hooks()
     # A position behind the context has no meaning in a model that learned positions.
-    limit = min(config.max_length, model.config.context)
+    whole: Any = model if base is None else base
+    limit = min(config.max_length, whole.config.context)
     course = _course(
         batches.fitting(examples, max_length=limit),
         config=config,
@@ -121,6 +125,7 @@ def finetune(
         seed=seed,
         dtype=jax.tree.leaves(model)[0].dtype,
         mesh=mesh,
+        base=base,
     )
     state = restored or initial_state(model, config=config, mesh=mesh)
     del model
@@ -143,6 +148,7 @@ def _course(
     seed: int,
     dtype: Any,
     mesh: Mesh,
+    base: Decoder | None,
 ) -> Course:
     trained, held_out = hold_out(examples, config=config, round=round, seed=seed)
 
@@ -159,6 +165,7 @@ def _course(
         seed=seed,
         dtype=dtype,
         mesh=mesh,
+        base=base,
     )
 
 
@@ -178,11 +185,17 @@ def _take(
         config=config,
         dtype=course.dtype,
         mesh=mesh,
+        base=course.base,
     )
     loss, validation_loss = float(told.loss), None  # waits for the step
     if course.rehearsal and step % course.steps_an_epoch == 0 and math.isfinite(loss):
         state, validation_loss = measured(
-            state, course.rehearsal, config=config, dtype=course.dtype, mesh=mesh
+            state,
+            course.rehearsal,
+            config=config,
+            dtype=course.dtype,
+            mesh=mesh,
+            base=course.base,
         )
     return state, StepMetrics(
         step=step,

@@ -16,29 +16,39 @@ from isara_jax.finetune.state import (
     state_shardings,
 )
 from isara_jax.finetune.step import total_loss
-from isara_jax.models.decoder import Decoder
 from isara_jax.runtime.mesh import Mesh, place_batch
 
 
 def mean_loss(
-    model: Decoder, plan: Plan, *, config: FinetuneConfig, mesh: Mesh
+    model: Any, plan: Plan, *, config: FinetuneConfig, mesh: Mesh, base: Any = None
 ) -> float:
-    """Returns the loss of a plan's examples in nats a token."""
+    """Returns the loss of a plan's examples in nats a token.
+
+    With a `base`, the model are adapters on it.
+    """
     total, tokens = 0.0, 0.0
     for rows in plan.steps:
         arrays = lay_out(rows, shape=plan.shape)
         batch = Batch(*(place_batch(array, mesh) for array in arrays))
-        total += float(total_loss(model, batch, remat=config.remat, mesh=mesh))
+        total += float(
+            total_loss(model, batch, base=base, remat=config.remat, mesh=mesh)
+        )
         tokens += float(arrays.weights.sum())
     return total / tokens
 
 
 def measured(
-    state: TrainState, plan: Plan, *, config: FinetuneConfig, dtype: Any, mesh: Mesh
+    state: TrainState,
+    plan: Plan,
+    *,
+    config: FinetuneConfig,
+    dtype: Any,
+    mesh: Mesh,
+    base: Any = None,
 ) -> tuple[TrainState, float]:
     """Measures an epoch's model; returns the state that knows of it, and the loss."""
     model = cast(state.model, dtype)
-    loss = mean_loss(model, plan, config=config, mesh=mesh)
+    loss = mean_loss(model, plan, base=base, config=config, mesh=mesh)
     best = dataclasses.replace(state.best, stale=state.best.stale + 1)
     if loss < float(state.best.loss):
         best = Best(

@@ -1,17 +1,18 @@
 """What a program must compute and move at least, and the time that this takes.
 
-Counted is what the mathematics needs: 6 operations a parameter and trained token, 2 a
-parameter and written one, causal attention, weights and state read and written. What
+Counted is what the mathematics needs: 6 operations a parameter and trained token (4 of
+a frozen base), 2 a parameter and written one, causal attention, weights and state read and written. What
 remat computes twice, padding and collectives do not count, so that no machine is
 faster.
 """
 
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 
 from isara_jax.engine.costs import Sizes, decode_cost, prefill_cost, sizes_of
-from isara_jax.fit.setting import Machine, Setting
+from isara_jax.fit.setting import Machine, Setting, bytes_on_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +56,20 @@ def step_work(
     """Trains on examples of `length` positions; `state` are its bytes on a device.
 
     Every micro-batch reads the weights twice, forward and backward, and a step reads
-    and writes the state.
+    and writes the state. Of a frozen base no gradient is computed: 4 operations a
+    parameter, and 6 for each of the adapters'.
     """
     sizes = sizes_of(setting.weights)
     tokens = examples * length
     pairs = examples * int(_seen(length, sizes).sum())
-    flops = 6 * (sizes.body + sizes.head) * tokens + 3 * sizes.pair * pairs
+    each = 6 * (sizes.body + sizes.head)
+    if setting.base is not None:
+        adapters = sum(leaf.size for leaf in jax.tree.leaves(setting.trained))
+        each = 4 * (sizes.body + sizes.head) + 6 * adapters
+    flops = each * tokens + 3 * sizes.pair * pairs
     return Work(
         flops=flops / setting.mesh.size,
-        bytes=2 * micro_batches * _weights(setting, sizes) + 2 * state,
+        bytes=2 * micro_batches * _multiplied(setting, sizes) + 2 * state,
         tokens=tokens,
     )
 
@@ -106,6 +112,14 @@ def token_work(setting: Setting, *, rows: int, length: int, beams: int = 1) -> W
         bytes=_weights(setting, sizes) + cached / setting.mesh.size,
         tokens=rows * beams,
     )
+
+
+def _multiplied(setting: Setting, sizes: Sizes) -> float:
+    """The bytes of the weights that are trained on, which may be quantised."""
+    if setting.base is None:
+        return _weights(setting, sizes)
+    narrower = bytes_on_device(setting.base) / bytes_on_device(setting.weights)
+    return _weights(setting, sizes) * narrower
 
 
 def _weights(setting: Setting, sizes: Sizes) -> float:

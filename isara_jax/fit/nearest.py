@@ -1,8 +1,8 @@
 """The nearest setting that fits: changes one after another, in a sensible order.
 
 First what costs time only (remat, fewer rows at once, more devices a model), then what
-changes the arithmetic (bf16 masters, Adafactor), then what costs money (a larger
-slice). An estimate of the memory says which of them is worth compiling.
+changes the result (bf16 masters, Adafactor, adapters in the model's place), then what
+costs money (a larger slice). An estimate of the memory says which of them is worth compiling.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +18,8 @@ from isara_jax.fit.verdict import Outcome, judge
 
 # How often what was estimated to fit may turn out not to before the search ends.
 MOST_COMPILED = 4
+# What adapters are tried with.
+ADAPTER_RANK = 16
 # Of the model axis: within a host, where its links are fastest.
 MOST_MODEL = 8
 # How many arrays as wide as the residual stream a layer keeps while it is run backward,
@@ -33,6 +35,8 @@ class Nearest:
     flags: tuple[str, ...]
     outcomes: tuple[Outcome, ...]
 
+
+_MASTER = {"float32": 4, "bfloat16": 2}
 
 Judge = Callable[[Setting], Sequence[Outcome]]
 Changed = tuple[dict[str, str], Setting]
@@ -104,6 +108,9 @@ def changes(setting: Setting, *, slice: Slice | None) -> Iterator[Changed]:
         yield trained(master_dtype="bfloat16")
     if setting.finetuning.optimizer != "adafactor":
         yield trained(optimizer="adafactor")
+    if not setting.adapters.lora_rank:
+        adapters = replace(setting.adapters, lora_rank=ADAPTER_RANK)
+        yield changed(replace(setting, adapters=adapters), lora_rank=ADAPTER_RANK)
     for larger in slice.larger() if slice is not None else ():
         yield changed(
             replace(setting, machine=machine_of(larger), data=-1), slice=larger.name
@@ -150,11 +157,14 @@ def estimated_bytes(setting: Setting) -> int:
     hands on; and one layer's own arrays with its weights gathered.
     """
     config, mesh, shape = setting.finetuning, setting.mesh, setting.shape
-    state = abstract_state(setting.weights, config=config, mesh=mesh)
+    state = abstract_state(setting.trained, config=config, mesh=mesh)
     weights = bytes_on_device(setting.weights)
     itemsize = 2 if setting.dtype == "bfloat16" else 4
-    gradients = 4 // itemsize * weights if config.accumulation > 1 else weights
-    copy = 0 if config.master_dtype == setting.dtype else weights
+    # In fp32 where they are summed up, in the model's dtype elsewhere; and the copy.
+    trained = bytes_on_device(state.model) * itemsize // _MASTER[config.master_dtype]
+    gradients = trained * (4 // itemsize if config.accumulation > 1 else 1)
+    copy = 0 if config.master_dtype == setting.dtype else trained
+    base = 0 if setting.base is None else bytes_on_device(setting.base)
     rows = -(-config.train_batch // mesh.shape["data"])
     positions = rows * min(config.max_length, shape.context)
     handed_on = shape.layers * positions * shape.width
@@ -164,6 +174,7 @@ def estimated_bytes(setting: Setting) -> int:
     layer = weights * mesh.shape["data"] // shape.layers
     return (
         bytes_on_device(state)
+        + base
         + gradients
         + copy
         + itemsize * (handed_on + kept)

@@ -70,7 +70,7 @@ def train_program(setting: Setting) -> Program:
     shape = make_plan(
         examples, config=config, epochs=1, round=1, seed=0, mesh=mesh
     ).shape
-    state = abstract_state(setting.weights, config=config, mesh=mesh)
+    state = abstract_state(setting.trained, config=config, mesh=mesh)
     batch = Batch(*(_over_data(array, mesh) for array in abstract_batch(shape)))
     return Program(
         name=f"train step, {shape.micro_batches} x {shape.rows} rows of {shape.length}",
@@ -79,7 +79,8 @@ def train_program(setting: Setting) -> Program:
             "parameters": bytes_on_device(state.model),
             "optimizer state": bytes_on_device(state.optimizer),
             "batch": bytes_on_device(batch),
-        },
+        }
+        | _frozen(setting),
         beside={},
         work=step_work(
             setting,
@@ -96,6 +97,7 @@ def train_program(setting: Setting) -> Program:
             config=config,
             dtype=jnp.dtype(setting.dtype),
             mesh=mesh,
+            base=setting.base,
         ),
     )
 
@@ -121,7 +123,7 @@ def slot_programs(setting: Setting) -> Iterator[Program]:
     }
     held = {"parameters": bytes_on_device(setting.weights)}
     copied = {"layers, copied": bytes_on_device(stack.blocks)}
-    beside = copied if len(stack.blocks) > 1 else {}
+    beside = (copied if len(stack.blocks) > 1 else {}) | _frozen(setting)
     width = max(chunks_of(group.longest, within=widths(mesh)))
     number = _whole((), jnp.int32, mesh)
     yield Program(
@@ -177,12 +179,12 @@ def beam_programs(setting: Setting) -> Iterator[Program]:
     state = _made(
         partial(_laid_out, jax.eval_shape(begin, weights, tokens, tokens), mesh)
     )
-    held = {"parameters": bytes_on_device(weights)}
+    held, beside = {"parameters": bytes_on_device(weights)}, _frozen(setting)
     yield Program(
         name=f"prompts of beams, {rows} rows of {length}",
         unit="batch",
         parts=held,
-        beside={},
+        beside=beside,
         work=rows_work(setting, rows=rows, length=length),
         lower=lambda: jax.jit(begin).lower(weights, tokens, tokens),
     )
@@ -192,7 +194,7 @@ def beam_programs(setting: Setting) -> Iterator[Program]:
         name=f"beam search, {rows} x {decoding.beams} beams",
         unit="token of every beam",
         parts=held | {"KV cache": cache} | others,
-        beside={},
+        beside=beside,
         work=token_work(setting, rows=rows, length=length, beams=decoding.beams),
         lower=lambda: search.lower(
             weights,
@@ -205,6 +207,13 @@ def beam_programs(setting: Setting) -> Iterator[Program]:
             form=decoding.form,
         ),
     )
+
+
+def _frozen(setting: Setting) -> dict[str, int]:
+    """Returns what the base takes: it stays, even beside a model that was merged."""
+    if setting.base is None:
+        return {}
+    return {"frozen base": bytes_on_device(setting.base)}
 
 
 def _laid_out(shapes: BeamState, mesh: Mesh) -> BeamState:

@@ -1,15 +1,19 @@
 """What is asked about: a model, how it is trained and written with, and on what."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from isara_jax.engine.decoding import Decoding
+from isara_jax.finetune.adapter_settings import AdapterConfig
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.fit.slices import Slice
+from isara_jax.models.adapters import abstract_adapters, quantised_model, targeted
 from isara_jax.models.families import LanguageModel, ModelConfig
 from isara_jax.models.load import abstract_model
 from isara_jax.runtime.machine import machine_rates
@@ -74,6 +78,7 @@ class Setting:
     shape: ModelConfig
     dtype: str
     finetuning: FinetuneConfig
+    adapters: AdapterConfig
     decoding: Decoding
     demo_tokens: int
     slots: int
@@ -92,14 +97,44 @@ class Setting:
         """The model's shapes with their places on the mesh."""
         return abstract_on(abstract_model(self.shape, dtype=self.dtype), self.mesh)
 
+    @cached_property
+    def base(self) -> LanguageModel | None:
+        """What stays as it is while adapters are trained on it, if they are."""
+        if not self.adapters.lora_rank:
+            return None
+        if self.adapters.base_dtype == "keep":
+            return self.weights
+        kind = self.adapters.base_dtype
+        return quantised_model(self.weights, kind, mesh=self.mesh)
+
+    @cached_property
+    def trained(self) -> Any:
+        """What is trained: the model, or adapters on the base.
+
+        Raises:
+          InputError: --lora_targets are none of the model's.
+        """
+        if self.base is None:
+            return self.weights
+        return abstract_adapters(
+            self.weights,
+            targeted(self.weights, self.adapters.targets),
+            rank=self.adapters.lora_rank,
+            alpha=self.adapters.lora_alpha,
+        )
+
 
 def bytes_on_device(tree: Any) -> int:
     """Returns what abstract arrays take on a device, by their shapes and shardings."""
     total = 0
     for leaf in jax.tree.leaves(tree):
         shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape
-        size = 1
-        for side in shape:
-            size *= side
-        total += size * leaf.dtype.itemsize
+        total += math.prod(shape) * _bits(leaf.dtype) // 8
     return total
+
+
+def _bits(dtype: Any) -> int:
+    """Returns the bits of a number; those of less than a byte lie side by side."""
+    is_whole = jnp.issubdtype(dtype, jnp.integer)
+    bits: int = jnp.iinfo(dtype).bits if is_whole else 8 * dtype.itemsize
+    return bits

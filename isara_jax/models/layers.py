@@ -58,16 +58,3 @@ def rotate(
     cosine, sine = cosine[:, :, None, :], sine[:, :, None, :]
     turned = (first * cosine - second * sine, second * cosine + first * sine)
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)
-
-
-def project_out(
-    mixed: Float[Array, "B T N H"], kernel: Float[Array, "N H D"]
-) -> Float[Array, "B T D"]:
-    """Brings what the heads attended to back to the model's width.
-
-    As one matrix product: as a product over two axes, XLA on CPU turns the kernel
-    around in memory at every step.
-    """
-    return jnp.matmul(
-        mixed.reshape(*mixed.shape[:2], -1), kernel.reshape(-1, kernel.shape[-1])
-    )

@@ -15,13 +15,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from isara_jax.models.decoder import Attend
-from isara_jax.models.layers import (
-    RopeScaling,
-    project_out,
-    rms_norm,
-    rotary_angles,
-    rotate,
-)
+from isara_jax.models.kernels import project
+from isara_jax.models.layers import RopeScaling, rms_norm, rotary_angles, rotate
 from isara_jax.models.score_head import ScoreHead, score_parameters, scored
 
 
@@ -139,14 +134,13 @@ class Llama(nnx.Module):
             scaling=c.rope_scaling,
         )
         normed = rms_norm(x, layer.attention_norm[...], epsilon=c.norm_epsilon)
-        q = jnp.einsum("btd,dnh->btnh", normed, layer.q[...])
-        k = jnp.einsum("btd,dkh->btkh", normed, layer.k[...])
-        v = jnp.einsum("btd,dkh->btkh", normed, layer.v[...])
+        q, k = project(normed, layer.q), project(normed, layer.k)
+        v = project(normed, layer.v)
         if c.attention_bias:
             q, k = q + layer.q_bias[...], k + layer.k_bias[...]
             v = v + layer.v_bias[...]
         mixed, carried = attend(rotate(q, *angles), rotate(k, *angles), v)
-        out = project_out(mixed, layer.o[...])
+        out = project(mixed, layer.o)
         x = x + (out + layer.o_bias[...] if c.attention_bias else out)
         normed = rms_norm(x, layer.mlp_norm[...], epsilon=c.norm_epsilon)
         return x + self._feed_forward(layer, normed), carried
@@ -154,11 +148,11 @@ class Llama(nnx.Module):
     def _feed_forward(
         self, layer: LlamaLayers, x: Float[Array, "B T D"]
     ) -> Float[Array, "B T D"]:
-        gate, up = x @ layer.gate[...], x @ layer.up[...]
+        gate, up = project(x, layer.gate), project(x, layer.up)
         if not self.config.mlp_bias:
-            return (jax.nn.silu(gate) * up) @ layer.down[...]
+            return project(jax.nn.silu(gate) * up, layer.down)
         gate, up = gate + layer.gate_bias[...], up + layer.up_bias[...]
-        return (jax.nn.silu(gate) * up) @ layer.down[...] + layer.down_bias[...]
+        return project(jax.nn.silu(gate) * up, layer.down) + layer.down_bias[...]
 
     def finish(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Applies the final norm."""

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Int, Shaped
 
 from isara_jax.errors import InputError
@@ -22,6 +23,7 @@ from isara_jax.models.families import (
     unknown_tensor,
 )
 from isara_jax.models.gguf_format import load_gguf_config
+from isara_jax.models.kernels import Quantisation, quantised
 from isara_jax.models.tensor_format import TensorFormat
 from isara_jax.models.weights import (
     Weights,
@@ -57,10 +59,13 @@ def load_config(source: Path) -> ModelConfig:
     return config
 
 
-def load_model(source: Path, *, dtype: str, mesh: Mesh) -> LanguageModel:
+def load_model(
+    source: Path, *, dtype: str, mesh: Mesh, quantise: Quantisation | None = None
+) -> LanguageModel:
     """Reads the model in a folder of Hugging Face's or of Orbax's, or a GGUF file.
 
-    Host memory holds the largest tensor of the file besides what the devices hold.
+    Host memory holds the largest tensor of the file besides what the devices hold, and
+    these one kernel of all layers besides what is quantised.
 
     Raises:
       InputError: as `load_config`, or a tensor is missing, unknown or mis-shaped.
@@ -68,10 +73,14 @@ def load_model(source: Path, *, dtype: str, mesh: Mesh) -> LanguageModel:
     config = load_config(source)
     weights = open_model_weights(source, config)
     abstract = abstract_model(config, dtype=dtype)
-    values = {
-        tensor.path: _placed(weights, tensor, _at(abstract, tensor.path), mesh=mesh)
-        for tensor in family_of(config).tensor_formats(config)
-    }
+    values = {}
+    for tensor in family_of(config).tensor_formats(config):
+        variable = _at(abstract, tensor.path)
+        value = variable.replace(placed(weights, tensor, variable, mesh=mesh))
+        if quantise and tensor.is_kernel:
+            inputs = tensor.inputs(variable.get_value().shape[1:])
+            value = quantised(value, quantise, inputs=inputs, mesh=mesh)
+        values[tensor.path] = value
     return _filled(abstract, values)
 
 
@@ -136,10 +145,14 @@ def named_tensors(model: LanguageModel) -> Iterator[tuple[str, np.ndarray]]:
             yield name, tensor.theirs(np.asarray(own))
 
 
-def _placed(
+def placed(
     weights: Weights, tensor: TensorFormat, variable: Any, *, mesh: Mesh
 ) -> jax.Array:
-    """Reads a parameter onto the devices, layer by layer where it has layers."""
+    """Reads a parameter onto the devices, layer by layer where it has layers.
+
+    Raises:
+      InputError: a tensor of it is damaged or mis-shaped.
+    """
     target, words = variable.get_value(), variable.get_metadata()["axes"]
     sharding = sharding_for(words, target.shape, mesh)
     if not tensor.layered:
@@ -212,8 +225,10 @@ def _at(model: Any, path: tuple[str, ...]) -> Any:
 
 
 def _filled(
-    abstract: LanguageModel, values: dict[tuple[str, ...], jax.Array]
+    abstract: LanguageModel, values: dict[tuple[str, ...], Any]
 ) -> LanguageModel:
-    leaves, structure = jax.tree_util.tree_flatten_with_path(abstract)
-    arrays = [values[tuple(key.name for key in path[:-1])] for path, _ in leaves]
-    return jax.tree_util.tree_unflatten(structure, arrays)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: values[tuple(key.name for key in path)],
+        abstract,
+        is_leaf=lambda leaf: isinstance(leaf, nnx.Variable),
+    )

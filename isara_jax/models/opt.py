@@ -15,7 +15,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from isara_jax.models.decoder import Attend
-from isara_jax.models.layers import layer_norm, project_out
+from isara_jax.models.kernels import project
+from isara_jax.models.layers import layer_norm
 from isara_jax.models.score_head import ScoreHead, score_parameters, scored
 
 POSITION_OFFSET = 2
@@ -160,17 +161,14 @@ class Opt(nnx.Module):
     def _attend(
         self, layer: OptLayers, x: Float[Array, "B T D"], attend: Attend
     ) -> tuple[Float[Array, "B T D"], Any]:
-        q, k, v = (
-            jnp.einsum("btd,dnh->btnh", x, kernel[...])
-            for kernel in (layer.q, layer.k, layer.v)
-        )
+        q, k, v = (project(x, kernel) for kernel in (layer.q, layer.k, layer.v))
         if not self.config.biases:
             mixed, carried = attend(q, k, v)
-            return project_out(mixed, layer.o[...]), carried
+            return project(mixed, layer.o), carried
         mixed, carried = attend(
             q + layer.q_bias[...], k + layer.k_bias[...], v + layer.v_bias[...]
         )
-        out = project_out(mixed, layer.o[...]) + layer.o_bias[...]
+        out = project(mixed, layer.o) + layer.o_bias[...]
         return out, carried
 
     def _feed_forward(
@@ -178,9 +176,9 @@ class Opt(nnx.Module):
     ) -> Float[Array, "B T D"]:
         activate = ACTIVATIONS[self.config.activation]
         if not self.config.biases:
-            return activate(x @ layer.up[...]) @ layer.down[...]
-        raised = activate(x @ layer.up[...] + layer.up_bias[...])
-        return raised @ layer.down[...] + layer.down_bias[...]
+            return project(activate(project(x, layer.up)), layer.down)
+        raised = activate(project(x, layer.up) + layer.up_bias[...])
+        return project(raised, layer.down) + layer.down_bias[...]
 
     def finish(self, x: Float[Array, "B T D"]) -> Float[Array, "B T E"]:
         """Applies the final norm and the projection to the embeddings' width."""

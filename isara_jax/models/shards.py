@@ -59,7 +59,7 @@ def write_safetensors(
     total = 0
     for group in in_groups(tensors, most_bytes=shard_bytes):
         path = folder / f".model-{len(shards) + 1:05d}.safetensors"
-        _write_shard(path, group)
+        write_file(path, group)
         shards.append((path, list(group)))
         total += sum(tensor.nbytes for tensor in group.values())
     if len(shards) == 1:
@@ -72,6 +72,23 @@ def write_safetensors(
         weight_map |= dict.fromkeys(names, final)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     write_json(folder / INDEX, index)
+
+
+def write_file(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """Writes one file, whole on the disk when this returns.
+
+    Raises:
+      EnvironmentFailure: the disk does not take it.
+    """
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+        path.chmod(path.parent.stat().st_mode & 0o666)  # else its owner alone may read
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    except (SafetensorError, OSError) as error:
+        raise EnvironmentFailure(
+            f"{path.parent}: cannot be written ({error}): {AGAIN}"
+        ) from None
 
 
 def _readers_of(paths: list[Path]) -> Readers:
@@ -116,15 +133,3 @@ def _refuse_other_places(
     for name in sorted(named ^ readers.keys()):
         fault = "is in none of them" if name in named else "is in no entry of it"
         raise InputError(f"{index}: not the index of its files; {name!r} {fault}")
-
-
-def _write_shard(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-        path.chmod(path.parent.stat().st_mode & 0o666)  # else its owner alone may read
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-    except (SafetensorError, OSError) as error:
-        raise EnvironmentFailure(
-            f"{path.parent}: cannot be written ({error}): {AGAIN}"
-        ) from None

@@ -24,6 +24,15 @@ class TensorFormat:
         """Whether the file has a tensor a layer, which are stacked here."""
         return "{}" in self.name
 
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it is what a layer multiplies its inputs by."""
+        return self.layered and self.layout in ("projection", "merging")
+
+    def inputs(self, shape: tuple[int, ...]) -> int:
+        """Returns how many of a kernel's axes are inputs; they come first."""
+        return 1 if self.layout == "projection" else len(shape) - 1
+
     def names(self, layers: int) -> Iterator[str]:
         """Yields its names in a file of a model of so many layers."""
         for number in range(layers if self.layered else 1):
@@ -35,7 +44,7 @@ class TensorFormat:
             return shape
         if self.layout == "vector":
             return (int(np.prod(shape)),)
-        inputs = 1 if self.layout == "projection" else len(shape) - 1
+        inputs = self.inputs(shape)
         return int(np.prod(shape[inputs:])), int(np.prod(shape[:inputs]))
 
     def ours(self, read: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

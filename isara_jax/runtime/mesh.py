@@ -26,6 +26,7 @@ RULES: dict[str, str | None] = {
     "mlp": "model",
     "positions": None,
     "narrow": None,
+    "rank": None,
     "labels": None,
     "norm": None,
     "batch": "data",
@@ -113,12 +114,19 @@ def on_shards(
 
 
 def model_shardings(model: Tree, mesh: Mesh) -> Tree:
-    """Returns the model with a sharding in the place of every array."""
+    """Returns the model with a sharding in the place of every array.
+
+    What a parameter holds may be several arrays: all of them have its axes.
+    """
 
     def of(variable: Any) -> Any:
         words = variable.get_metadata()["axes"]
-        sharding = sharding_for(words, variable.get_value().shape, mesh)
-        return variable.replace(sharding)
+        return variable.replace(
+            jax.tree.map(
+                lambda array: sharding_for(words, array.shape, mesh),
+                variable.get_value(),
+            )
+        )
 
     return jax.tree.map(of, model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
 

@@ -103,6 +103,7 @@ def setting_of(sections: Mapping[str, Any], *, slice: Slice | None) -> Setting:
         shape=shape,
         dtype=run.dtype,
         finetuning=sections["finetuning"],
+        adapters=sections["adapters"],
         decoding=max(sections["question"], sections["answer"], key=new_positions),
         demo_tokens=run.demo_tokens,
         slots=run.max_slots,

@@ -6,6 +6,7 @@ import pytest
 from tiny_llama import TINY
 
 from isara_jax.engine.decoding import Decoding
+from isara_jax.finetune.adapter_settings import AdapterConfig
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.fit.setting import Machine, Setting
 
@@ -22,7 +23,7 @@ def shapes_for_arrays():
 def setting():
     """Returns a question about the tiny LLaMA on some of the fake devices."""
 
-    def asked(*, memory=1 << 30, devices=8, finetuning=None, **changes):
+    def asked(*, memory=1 << 30, devices=8, finetuning=None, adapters=None, **changes):
         machine = Machine(
             name="some devices",
             devices=jax.devices()[:devices],
@@ -36,6 +37,7 @@ def setting():
             shape=TINY,
             dtype="float32",
             finetuning=FinetuneConfig(**(tuned | (finetuning or {}))),
+            adapters=AdapterConfig(**(adapters or {})),
             decoding=Decoding(max_new_tokens=8),
             demo_tokens=0,
             slots=8,

@@ -123,7 +123,7 @@ def tiny_loop(path, *, loop=None, tuning=None, baselines=False):
     return Run(
         seeds=SEEDS,
         heldout=(HeldOut(question="Who?", true=("I.",), false=("You.",)),),
-        base=lambda: BASE,
+        base=lambda: HeldModel(lambda: BASE),
         loop=LoopConfig(**{"rounds": 2, "candidates": 4, "demos": 3} | (loop or {})),
         question_decoding=Decoding(max_new_tokens=QUESTION_TOKENS),
         answer_decoding=Decoding(max_new_tokens=ANSWER_TOKENS),
