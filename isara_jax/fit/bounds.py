@@ -1,9 +1,9 @@
 """What a program must compute and move at least, and the time that this takes.
 
 Counted is what the mathematics needs: 6 operations a parameter and trained token (4 of
-a frozen base), 2 a parameter and written one, causal attention, weights and state read and written. What
-remat computes twice, padding and collectives do not count, so that no machine is
-faster.
+a frozen base), 2 a parameter and written one, causal attention, weights and state read
+and written. What remat computes twice, padding and collectives do not count, so that no
+machine is faster.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 First what costs time only (remat, fewer rows at once, more devices a model), then what
 changes the result (bf16 masters, Adafactor, adapters in the model's place), then what
-costs money (a larger slice). An estimate of the memory says which of them is worth compiling.
+costs money (a larger slice). An estimate of the memory says which is worth compiling.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,6 @@
 import dataclasses
 
 import jax
-import jaxtyping
 import pytest
 from tiny_llama import TINY
 
@@ -9,14 +8,6 @@ from isara_jax.engine.decoding import Decoding
 from isara_jax.finetune.adapter_settings import AdapterConfig
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.fit.setting import Machine, Setting
-
-
-@pytest.fixture
-def shapes_for_arrays():
-    """Lets the engine's dataclasses hold shapes, which the checker knows no type of."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")
