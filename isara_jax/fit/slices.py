@@ -41,6 +41,15 @@ IN_SPACE = {
     128: "4x4x8",
     256: "4x8x8",
 }
+# What libtpu reads when it is loaded, so that it compiles, looks for no chip, and does
+# not complain that none has told it where it is.
+ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
+    "TPU_ACCELERATOR_TYPE": "v5e-1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+}
 NAME = re.compile(r"(?:([1-9]\d{0,2})x)?([a-z0-9]+)-([1-9]\d{0,3})")
 MOST_SLICES = 64
 
@@ -147,9 +156,8 @@ class Slice:
                 f"--slice={self.name}: needs libtpu, whose compiler runs on any Linux "
                 "on x86-64; run pip install libtpu, or leave --slice out"
             )
-        # Read when the library is loaded: it is to compile, and to look for no chip.
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         wiring = f"{self.kind}:{self.chip.wired[self.chips]}"
         found: list[Any] = topologies.get_topology_desc(
             platform="tpu",
