@@ -99,7 +99,11 @@ def changes(setting: Setting, *, slice: Slice | None) -> Iterator[Changed]:
     while divides(setting, 2 * setting.model):
         wider = 2 * setting.model
         rows = _rows(setting, data=setting.mesh.size // wider)
-        tuned = replace(setting.finetuning, **rows)
+        tuned = replace(
+            setting.finetuning,
+            train_batch=rows["train_batch"],
+            accumulation=rows["accumulation"],
+        )
         yield changed(
             replace(setting, model=wider, data=-1, finetuning=tuned),
             **{"mesh_model": wider, "mesh_data": -1} | rows,

@@ -53,10 +53,10 @@ def make_mesh(*, data: int, model: int, devices: Sequence[Any] | None = None) ->
             f"their product at most the number of devices, {len(found)}"
         )
     used = found[: data * model]
-    axes = {"axis_names": ("data", "model"), "axis_types": (AxisType.Auto,) * 2}
+    axes, types = ("data", "model"), (AxisType.Auto, AxisType.Auto)
     slices = len({getattr(device, "slice_index", None) for device in used})
     if slices == 1:
-        return jax.make_mesh((data, model), devices=used, **axes)
+        return jax.make_mesh((data, model), axes, axis_types=types, devices=used)
     if data % slices:
         raise InputError(
             f"--mesh_model={model}: {slices} slices of {len(used) // slices} devices "
@@ -64,7 +64,8 @@ def make_mesh(*, data: int, model: int, devices: Sequence[Any] | None = None) ->
         )
     # Between slices lies a slow network: of the data axis, the outermost part.
     inside, across = (data // slices, model), (slices, 1)
-    return Mesh(create_hybrid_device_mesh(inside, across, devices=used), **axes)
+    laid_out = create_hybrid_device_mesh(inside, across, devices=used)
+    return Mesh(laid_out, axes, axis_types=types)
 
 
 def platform_of(mesh: Mesh) -> str:

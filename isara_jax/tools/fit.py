@@ -35,7 +35,7 @@ from isara_jax.fit.shapes import shape_of
 from isara_jax.fit.slices import Slice, compile_without_chips, slice_named
 from isara_jax.fit.verdict import judge
 from isara_jax.runtime.progress import say
-from isara_jax.sections import Section, define_sections, sections_from_flags
+from isara_jax.sections import Section, Sections, define_sections, sections_from_flags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +56,12 @@ class FitConfig:
 
 
 FIT = {"fit": Section(kind=FitConfig, prefix="", defaults={})}
-DEFINED = configuration.SECTIONS | FIT
+DEFINED: Sections = {**configuration.SECTIONS, **FIT}
 # Of a run, what decides on its programs: where it reads and writes does not.
-READ = DEFINED | {"run": Section(kind=SizesConfig, prefix="", defaults={})}
+READ: Sections = {
+    **DEFINED,
+    "run": Section(kind=SizesConfig, prefix="", defaults={}),
+}
 
 
 def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
