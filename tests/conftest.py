@@ -41,3 +41,11 @@ jaxtyping.install_import_hook("isara_jax", "checked_types.checked")
 def _remove_compilation_cache() -> Iterator[None]:
     yield
     COMPILATION_CACHE.cleanup()
+
+
+@pytest.fixture
+def shapes_for_arrays() -> Iterator[None]:
+    """Lets the engine's dataclasses hold shapes, which the checker knows no type of."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

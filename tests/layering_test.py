@@ -17,7 +17,10 @@ LAYERS = (
     ("models",),
     ("demo_order", "engine", "finetune", "prompts", "retrieval"),
     ("sampler",),
-    ("answers", "evaluation", "filters", "questions", "release", "report", "tuning"),
+    (
+        *("answers", "evaluation", "filters", "fit"),
+        *("questions", "release", "report", "tuning"),
+    ),
     ("adaptation", "align", "command", "manifest", "sections"),
     ("config",),
     ("main", "tools"),
@@ -33,6 +36,8 @@ OWNERS = {
     "jax.NamedSharding": ("runtime.mesh",),
     "jax.P": ("runtime.mesh",),
     "jax.make_mesh": ("runtime.mesh",),
+    "jax.experimental.mesh_utils": ("runtime.mesh",),
+    "jax.experimental.topologies": ("fit.slices",),
     "absl.flags": ("command", "config", "main", "sections", "tools"),
 }
 

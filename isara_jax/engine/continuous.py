@@ -15,7 +15,7 @@ from isara_jax.engine.slots import SlotCache, empty_slots, position_bytes, step
 from isara_jax.engine.stack import Stack
 from isara_jax.models.attention import kernels_for
 from isara_jax.runtime.memory import free_bytes
-from isara_jax.runtime.mesh import Mesh, sharding_for
+from isara_jax.runtime.mesh import Mesh, platform_of, sharding_for
 
 # Of the free memory, what slots may take.
 SHARE_OF_MEMORY = 0.7
@@ -39,12 +39,15 @@ class SlotState:
     done: Bool[Array, " B"]
 
 
-def rows_that_fit(stack: Stack, group: Group, *, mesh: Mesh) -> int:
+def rows_that_fit(
+    stack: Stack, group: Group, *, mesh: Mesh, free: int | None = None
+) -> int:
     """Returns how many of the group's slots the free memory has room for, at least 1.
 
-    A part of it is left to what programs need while they run.
+    A part of it is left to what programs need while they run. `free` are the bytes of
+    a device, which are asked for unless given.
     """
-    free = free_bytes()
+    free = free_bytes() if free is None else free
     if free is None:
         return group.rows
     config = stack.model.config
@@ -52,7 +55,7 @@ def rows_that_fit(stack: Stack, group: Group, *, mesh: Mesh) -> int:
     # A row's logits, and which tokens it has seen; sampling takes copies of both.
     row = position * group.capacity + 4 * 5 * config.vocab_size
     whole = position * (group.shared_room + group.capacity + group.longest)
-    devices = mesh.shape["data"] if mesh.devices.flat[0].platform != "cpu" else 1
+    devices = mesh.shape["data"] if platform_of(mesh) != "cpu" else 1
     fitting = int(SHARE_OF_MEMORY * free - whole) // row * devices
     return max(1, min(group.rows, fitting))
 

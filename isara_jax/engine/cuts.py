@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
-import jax
+from isara_jax.runtime.mesh import Mesh, platform_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,9 @@ ELSEWHERE = Widths(sizes=(128, 512, 1024), overhead=160)
 LEAST_REUSED = 32
 
 
-def widths() -> Widths:
-    """Returns the widths for the platform."""
-    return ON_CPU if jax.default_backend() == "cpu" else ELSEWHERE
+def widths(mesh: Mesh) -> Widths:
+    """Returns the widths for the mesh's platform."""
+    return ON_CPU if platform_of(mesh) == "cpu" else ELSEWHERE
 
 
 @cache

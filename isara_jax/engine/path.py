@@ -23,9 +23,9 @@ from isara_jax.models.plain_attention import KEY_BLOCK
 from isara_jax.runtime.mesh import Mesh, sharding_for
 
 
-def path_capacity(longest: int) -> int:
+def path_capacity(longest: int, mesh: Mesh) -> int:
     """Returns the positions that a path for prompts of so many tokens needs."""
-    return cache_capacity(longest + widths().sizes[-1], step=KEY_BLOCK)
+    return cache_capacity(longest + widths(mesh).sizes[-1], step=KEY_BLOCK)
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Path:
 
     def _run_cut(self, tokens: tuple[int, ...], cut: Cut) -> None:
         start = cut.start
-        for width in chunks_of(cut.end - cut.start, within=widths()):
+        for width in chunks_of(cut.end - cut.start, within=widths(self.mesh)):
             given = tokens[start : min(start + width, cut.end)]
             chunk = np.zeros((1, width), np.int32)
             chunk[0, : len(given)] = given
@@ -78,11 +78,13 @@ class Path:
 
 def new_path(stack: Stack, *, longest: int, mesh: Mesh) -> Path:
     """Returns an empty path for prompts of up to so many tokens."""
-    return Path(stack, _empty(stack, capacity=path_capacity(longest), mesh=mesh), mesh)
+    row = empty_row(stack, capacity=path_capacity(longest, mesh), mesh=mesh)
+    return Path(stack, row, mesh)
 
 
 @partial(jax.jit, static_argnames=("capacity", "mesh"))
-def _empty(stack: Stack, *, capacity: int, mesh: Mesh) -> SlotCache:
+def empty_row(stack: Stack, *, capacity: int, mesh: Mesh) -> SlotCache:
+    """Returns a path's row, of which no position is written."""
     row = empty_slots(
         stack, rows=1, capacity=capacity, shared=0, kernels=kernels_for(mesh)
     )

@@ -28,9 +28,12 @@ LEAST_ROWS = 2
 ROOM_STEP = 128
 
 
-def useful_slots() -> int:
-    """Returns how many slots are worth having on the platform, if memory has room."""
-    return 32 if jax.default_backend() == "cpu" else 256
+def useful_slots(platform: str | None = None) -> int:
+    """Returns how many slots are worth having on the platform, if memory has room.
+
+    It is the default one unless given.
+    """
+    return 32 if (platform or jax.default_backend()) == "cpu" else 256
 
 
 Planned = tuple[Prompt, Cuts]

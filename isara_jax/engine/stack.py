@@ -17,6 +17,7 @@ from jaxtyping import Array, Int
 
 from isara_jax.models.decoder import Attend, Decoder
 from isara_jax.runtime.memory import free_bytes
+from isara_jax.runtime.mesh import Mesh, platform_of
 
 
 @jax.tree_util.register_dataclass
@@ -28,14 +29,17 @@ class Stack:
     blocks: tuple[Any, ...]
 
 
-def stacked(model: Decoder) -> Stack:
-    """Cuts the layers as suits the platform; on CPU that copies them.
+def stacked(model: Decoder, *, mesh: Mesh | None = None) -> Stack:
+    """Cuts the layers as suits the platform, the default one without a mesh.
 
-    Where memory is too short for a copy, they stay in one block there as well.
+    On CPU that copies them; where memory is too short for a copy, they stay in one
+    block there as well.
     """
     free = free_bytes()
-    size = sum(array.nbytes for array in jax.tree.leaves(model.layers))
-    if jax.default_backend() != "cpu" or (free is not None and 2 * size > free):
+    leaves = jax.tree.leaves(model.layers)
+    size = sum(array.size * array.dtype.itemsize for array in leaves)
+    platform = platform_of(mesh) if mesh is not None else jax.default_backend()
+    if platform != "cpu" or (free is not None and 2 * size > free):
         return Stack(model=model, blocks=(model.layers,))
     count = jax.tree.leaves(model.layers)[0].shape[0]
     blocks = tuple(_cut(model.layers, jnp.int32(number)) for number in range(count))

@@ -48,7 +48,7 @@ class Engine:
     @cached_property
     def stack(self) -> Stack:
         """The model's layers, as they are run."""
-        return stacked(self.model)
+        return stacked(self.model, mesh=self.mesh)
 
     def continue_all(
         self,

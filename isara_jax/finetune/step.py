@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from isara_jax.finetune.batches import Batch
-from isara_jax.finetune.loss import answer_loss
+from isara_jax.finetune.loss import HEAD_CHUNK, answer_loss
 from isara_jax.finetune.optimizer import make_optimizer
 from isara_jax.finetune.rounding import round_tree
 from isara_jax.finetune.settings import FinetuneConfig
@@ -103,7 +103,10 @@ def mean_gradients(
 
     def share_of_mean(model: Model, micro_batch: Batch) -> Array:
         whole = on_base(base, model)
-        return answer_loss(whole, micro_batch, remat=remat, kernels=kernels) / tokens
+        loss = answer_loss(
+            whole, micro_batch, remat=remat, chunk=_chunk(mesh), kernels=kernels
+        )
+        return loss / tokens
 
     gradient = jax.value_and_grad(share_of_mean)
     if batch.tokens.shape[1] == 1:
@@ -128,8 +131,18 @@ def total_loss(
     kernels, whole = kernels_for(mesh), on_base(base, model)
 
     def add(total: Array, micro_batch: Batch) -> tuple[Array, None]:
-        loss = answer_loss(whole, micro_batch, remat=remat, kernels=kernels)
+        loss = answer_loss(
+            whole, micro_batch, remat=remat, chunk=_chunk(mesh), kernels=kernels
+        )
         return total + loss, None
 
     micro_batches = Batch(*(jnp.moveaxis(array, 1, 0) for array in batch))
     return jax.lax.scan(add, jnp.zeros((), jnp.float32), micro_batches)[0]
+
+
+def _chunk(mesh: Mesh) -> int:
+    """Returns the positions whose logits exist at one time, on all devices together.
+
+    Each chunk gathers the head and sums its gradient over the devices of `data`.
+    """
+    return HEAD_CHUNK * mesh.shape["data"]

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from flax import nnx
+from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from isara_jax.errors import InputError
@@ -51,12 +52,26 @@ def make_mesh(*, data: int, model: int, devices: Sequence[Any] | None = None) ->
             f"--mesh_data={data} --mesh_model={model}: each must be at least 1 and "
             f"their product at most the number of devices, {len(found)}"
         )
-    return jax.make_mesh(
-        (data, model),
-        ("data", "model"),
-        axis_types=(AxisType.Auto, AxisType.Auto),
-        devices=found[: data * model],
-    )
+    used = found[: data * model]
+    axes, types = ("data", "model"), (AxisType.Auto, AxisType.Auto)
+    slices = len({getattr(device, "slice_index", None) for device in used})
+    if slices == 1:
+        return jax.make_mesh((data, model), axes, axis_types=types, devices=used)
+    if data % slices:
+        raise InputError(
+            f"--mesh_model={model}: {slices} slices of {len(used) // slices} devices "
+            "each hold a whole part of the data axis, which it must leave them"
+        )
+    # Between slices lies a slow network: of the data axis, the outermost part.
+    inside, across = (data // slices, model), (slices, 1)
+    laid_out = create_hybrid_device_mesh(inside, across, devices=used)
+    return Mesh(laid_out, axes, axis_types=types)
+
+
+def platform_of(mesh: Mesh) -> str:
+    """Returns what JAX calls the platform of the mesh's devices."""
+    name: str = mesh.devices.flat[0].platform
+    return name
 
 
 def sharding_for(

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from tiny_llama import TINY, tiny_llama
 
+from isara_jax.finetune import step
 from isara_jax.finetune.batches import BatchShape, TrainingExample, abstract_batch
+from isara_jax.finetune.loss import HEAD_CHUNK
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.finetune.state import abstract_state, initial_state
 from isara_jax.finetune.step import train_step
@@ -191,3 +193,24 @@ def test_the_state_that_is_started_with_is_the_target_of_a_restore():
     for want, have in zip(jax.tree.leaves(target), jax.tree.leaves(state), strict=True):
         assert (want.shape, want.dtype) == (have.shape, have.dtype)
         assert want.sharding.is_equivalent_to(have.sharding, have.ndim)
+
+
+def test_the_head_sees_as_many_positions_a_device_as_without_a_mesh(monkeypatch):
+    chunks = []
+
+    def noted(model, batch, *, chunk, **_):
+        chunks.append(chunk)
+        return jnp.sum(model.embedding.get_value())
+
+    monkeypatch.setattr(step, "answer_loss", noted)
+    shape = BatchShape(rows=4, micro_batches=1, length=16, groups=4, answer_length=16)
+    for data in (1, 4):
+        mesh = make_mesh(data=data, model=1)
+        jax.eval_shape(
+            lambda model, batch, mesh=mesh: step.mean_gradients(
+                model, batch, remat="none", mesh=mesh
+            ),
+            tiny_llama(),
+            abstract_batch(shape),
+        )
+    assert chunks == [HEAD_CHUNK, 4 * HEAD_CHUNK]

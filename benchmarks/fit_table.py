@@ -1,0 +1,124 @@
+"""Prints which models fit which slices of TPUs, as the Markdown table of WORKSPACE.md.
+
+    python -m benchmarks.fit_table [--row=llama-7b,v5e-16 ...]
+
+Each row is compiled with libtpu on this machine, in one to some minutes: an optimizer
+step of 32 examples of 2,048 tokens (bf16, fp32 masters, AdamW, full remat; adapters of
+rank 16 where it says LoRA), a chunk of a prompt, and a token in as many slots as there
+is room for, at most 256. Memory is of a device, and what is told of time are bounds: no
+machine is faster. A row is a model, a slice, `lora` or the size of the model axis.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from absl import app, flags
+
+from isara_jax.engine.decoding import Decoding
+from isara_jax.finetune.adapter_settings import AdapterConfig
+from isara_jax.finetune.settings import FinetuneConfig
+from isara_jax.fit.lines import GIB, table_row
+from isara_jax.fit.programs import programs_of
+from isara_jax.fit.setting import Setting, machine_of
+from isara_jax.fit.shapes import SHAPES
+from isara_jax.fit.slices import compile_without_chips, slice_named
+from isara_jax.fit.verdict import Outcome, judge
+
+ROWS = (
+    *("llama-7b,v5e-16", "llama-7b,v5p-8", "llama-7b,v6e-8", "llama-7b,v5e-4"),
+    *("llama-13b,v5e-32", "llama-13b,v5p-8", "llama-13b,v6e-16"),
+    *("llama-70b,v5p-16,lora", "llama-70b,v6e-32,lora", "llama-70b,v5p-128"),
+    *("llama-70b,v6e-256", "llama-70b,v5e-16"),
+    *("opt-6.7b,v5e-16", "opt-6.7b,v4-16", "opt-6.7b,tpu7x-8"),
+    *("opt-66b,v5p-128", "opt-66b,v6e-256", "opt-66b,2xv5e-256"),
+)
+COLUMNS = (
+    *("model", "trained", "slice", "data x model"),
+    *("state", "temporaries", "of", "step", "exchanged a step"),
+    *("step at least", "tokens/s at most", "slots", "tokens/s at most", "compiled in"),
+)
+EXAMPLES = 32
+
+CHOSEN = flags.DEFINE_multi_string("row", list(ROWS), "A row of the table.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A model on a slice."""
+
+    model: str
+    slice: str
+    lora: bool = False
+    axis: int = 1
+
+
+def row_of(text: str) -> Row:
+    """Reads MODEL,SLICE[,lora][,AXIS]."""
+    model, slice, *rest = text.split(",")
+    axes = [int(word) for word in rest if word != "lora"]
+    return Row(model=model, slice=slice, lora="lora" in rest, axis=sum(axes) or 1)
+
+
+def setting_of(row: Row) -> Setting:
+    """Returns what is compiled for a row."""
+    machine = machine_of(slice_named(row.slice))
+    rows = min(EXAMPLES, max(1, len(machine.devices) // row.axis))
+    return Setting(
+        shape=SHAPES[row.model],
+        dtype="bfloat16",
+        finetuning=FinetuneConfig(train_batch=rows, accumulation=EXAMPLES // rows),
+        adapters=AdapterConfig(lora_rank=16 if row.lora else 0),
+        decoding=Decoding(max_new_tokens=200),
+        demo_tokens=1500,
+        slots=0,
+        prompts=512,
+        data=-1,
+        model=row.axis,
+        machine=machine,
+    )
+
+
+def cells(row: Row, setting: Setting, outcomes: Sequence[Outcome]) -> list[str]:
+    """Returns what a row of the table says."""
+    train, _, decoding = outcomes
+    mesh, parts = setting.mesh, train.program.parts
+    memory, exchanged = train.memory, train.collectives
+    return [
+        row.model,
+        "LoRA" if row.lora else "all",
+        row.slice,
+        f"{mesh.shape['data']} x {mesh.shape['model']}",
+        gib(sum(parts.values())),
+        gib(memory.temporaries) if memory else "",
+        f"{gib(train.needed)} of {gib(train.available)}",
+        train.verdict,
+        gib(sum(exchanged.values())) if exchanged is not None else "",
+        f"{train.bound.seconds:.2f} s",
+        f"{train.bound.tokens_per_second:,.0f}",
+        f"{decoding.bound.tokens} ({decoding.verdict})",
+        f"{decoding.bound.tokens_per_second:,.0f}",
+        f"{sum(outcome.seconds for outcome in outcomes):.0f} s",
+    ]
+
+
+def gib(size: float | None) -> str:
+    """Writes bytes in GiB."""
+    return "?" if size is None else f"{size / GIB:.1f}"
+
+
+def main(_: list[str]) -> None:
+    """Prints a row as soon as it is compiled."""
+    compile_without_chips()
+    print(table_row(COLUMNS))
+    print(table_row(["---"] * len(COLUMNS)), flush=True)
+    for text in CHOSEN.value:
+        row = row_of(text)
+        setting = setting_of(row)
+        outcomes = [
+            judge(program, machine=setting.machine) for program in programs_of(setting)
+        ]
+        print(table_row(cells(row, setting, outcomes)), flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)

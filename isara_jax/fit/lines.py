@@ -1,0 +1,84 @@
+"""What was found about a setting, in lines to read."""
+
+from collections.abc import Iterator, Sequence
+
+import jax
+
+from isara_jax.fit.nearest import Nearest
+from isara_jax.fit.setting import Setting
+from isara_jax.fit.verdict import Outcome
+
+GIB = 2**30
+
+
+def heading(setting: Setting, *, name: str) -> str:
+    """Says what is compiled for what."""
+    mesh, memory = setting.mesh, setting.machine.memory
+    held = "unknown memory" if memory is None else f"{memory / GIB:.2f} GiB"
+    return (
+        f"{name}: {parameters_of(setting) / 1e9:.2f}B parameters in {setting.dtype}, "
+        f"on {setting.machine.name}: {mesh.size} devices of {held} each, "
+        f"{mesh.shape['data']} of data x {mesh.shape['model']} of model"
+    )
+
+
+def parameters_of(setting: Setting) -> int:
+    """Counts the model's parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(setting.weights))
+
+
+def lines_of(outcome: Outcome) -> Iterator[str]:
+    """Yields what became of a program; memory is that of a device."""
+    program, bound = outcome.program, outcome.bound
+    yield f"{program.name}: {outcome.verdict}{_needed(outcome)}"
+    if outcome.said:
+        yield f"    the compiler: {outcome.said}"
+    given = [*program.parts.items(), *program.beside.items()]
+    if outcome.memory is not None:
+        given.append(("activations and temporaries", outcome.memory.temporaries))
+        given.append(("the program itself", outcome.memory.code))
+    yield "    GiB: " + ", ".join(f"{name} {size / GIB:.2f}" for name, size in given)
+    if outcome.collectives is not None:
+        exchanged = ", ".join(
+            f"{kind} {size / GIB:.2f}" for kind, size in outcome.collectives.items()
+        )
+        yield f"    GiB that a device exchanges a {program.unit}: {exchanged or 'none'}"
+    yield (
+        f"    at least {_seconds(bound.seconds)} a {program.unit} "
+        f"({_seconds(bound.arithmetic)} of arithmetic, {_seconds(bound.memory)} of "
+        f"memory), so at most {bound.tokens_per_second:,.0f} tokens a second"
+    )
+    counted = (
+        f"; the compiler counts {outcome.flops / 1e12:.2f} TFLOP a device, each loop "
+        f"once, to {program.work.flops / 1e12:.2f} that are needed"
+        if outcome.flops
+        else ""
+    )
+    yield f"    compiled in {outcome.seconds:.0f} s{counted}"
+
+
+def nearest_line(found: Nearest | None) -> str:
+    """Says which flags would fit."""
+    if found is None:
+        return "no setting was found that fits"
+    needed = max(outcome.needed or 0 for outcome in found.outcomes)
+    return (
+        f"the nearest that fits, by compiling it ({needed / GIB:.2f} GiB): "
+        + " ".join(found.flags)
+    )
+
+
+def table_row(cells: Sequence[str]) -> str:
+    """Returns a row of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def _needed(outcome: Outcome) -> str:
+    if outcome.needed is None:
+        return ""
+    of = "" if outcome.available is None else f" of {outcome.available / GIB:.2f}"
+    return f", {outcome.needed / GIB:.2f}{of} GiB"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.2f} ms"

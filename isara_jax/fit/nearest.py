@@ -1,0 +1,186 @@
+"""The nearest setting that fits: changes one after another, in a sensible order.
+
+First what costs time only (remat, fewer rows at once, more devices a model), then what
+changes the result (bf16 masters, Adafactor, adapters in the model's place), then what
+costs money (a larger slice). An estimate of the memory says which is worth compiling.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from isara_jax.errors import InputError
+from isara_jax.finetune.state import abstract_state
+from isara_jax.fit.programs import programs_of
+from isara_jax.fit.setting import Setting, bytes_on_device, machine_of
+from isara_jax.fit.slices import Slice
+from isara_jax.fit.verdict import Outcome, judge
+
+# How often what was estimated to fit may turn out not to before the search ends.
+MOST_COMPILED = 4
+# What adapters are tried with.
+ADAPTER_RANK = 16
+# Of the model axis: within a host, where its links are fastest.
+MOST_MODEL = 8
+# How many arrays as wide as the residual stream a layer keeps while it is run backward,
+# besides those as wide as its feed-forward, of which it keeps three.
+WIDE_ARRAYS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest:
+    """A setting that fits, the flags that lead there, and what proves it."""
+
+    setting: Setting
+    flags: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
+
+
+_MASTER = {"float32": 4, "bfloat16": 2}
+
+Judge = Callable[[Setting], Sequence[Outcome]]
+Changed = tuple[dict[str, str], Setting]
+
+
+def judged(setting: Setting) -> tuple[Outcome, ...]:
+    """Compiles all programs of a setting."""
+    return tuple(
+        judge(program, machine=setting.machine) for program in programs_of(setting)
+    )
+
+
+def fits(outcomes: Sequence[Outcome]) -> bool:
+    """Says whether every program fits."""
+    return all(outcome.verdict == "fits" for outcome in outcomes)
+
+
+def nearest(
+    setting: Setting, *, slice: Slice | None, prove: Judge = judged
+) -> Nearest | None:
+    """Returns the first setting on the way that is proven to fit, if any is found."""
+    compiled = 0
+    for flags, candidate in changes(setting, slice=slice):
+        memory = candidate.machine.memory
+        if memory is not None and estimated_bytes(candidate) > memory:
+            continue
+        outcomes = tuple(prove(candidate))
+        if fits(outcomes):
+            return Nearest(
+                setting=candidate,
+                flags=tuple(f"--{name}={value}" for name, value in flags.items()),
+                outcomes=outcomes,
+            )
+        compiled += 1
+        if compiled == MOST_COMPILED:
+            break
+    return None
+
+
+def changes(setting: Setting, *, slice: Slice | None) -> Iterator[Changed]:
+    """Yields ever larger changes of a setting, each upon those before, as flags."""
+    flags: dict[str, str] = {}
+
+    def changed(after: Setting, **values: Any) -> Changed:
+        nonlocal setting
+        setting = after
+        flags.update({name: str(value) for name, value in values.items()})
+        return dict(flags), setting
+
+    def trained(**values: Any) -> Changed:
+        tuned = replace(setting.finetuning, **values)
+        return changed(replace(setting, finetuning=tuned), **values)
+
+    if setting.finetuning.remat != "full":
+        yield trained(remat="full")
+    while (half := setting.finetuning.train_batch // 2) >= setting.mesh.shape["data"]:
+        yield trained(
+            train_batch=half, accumulation=setting.finetuning.accumulation * 2
+        )
+    while divides(setting, 2 * setting.model):
+        wider = 2 * setting.model
+        rows = _rows(setting, data=setting.mesh.size // wider)
+        tuned = replace(
+            setting.finetuning,
+            train_batch=rows["train_batch"],
+            accumulation=rows["accumulation"],
+        )
+        yield changed(
+            replace(setting, model=wider, data=-1, finetuning=tuned),
+            **{"mesh_model": wider, "mesh_data": -1} | rows,
+        )
+    if setting.dtype == "bfloat16" and setting.finetuning.master_dtype == "float32":
+        yield trained(master_dtype="bfloat16")
+    if setting.finetuning.optimizer != "adafactor":
+        yield trained(optimizer="adafactor")
+    if not setting.adapters.lora_rank:
+        adapters = replace(setting.adapters, lora_rank=ADAPTER_RANK)
+        yield changed(replace(setting, adapters=adapters), lora_rank=ADAPTER_RANK)
+    for larger in slice.larger() if slice is not None else ():
+        yield changed(
+            replace(setting, machine=machine_of(larger), data=-1), slice=larger.name
+        )
+
+
+def _rows(setting: Setting, *, data: int) -> dict[str, int]:
+    """Returns rows that so many devices share evenly, in steps as large as before."""
+    config = setting.finetuning
+    rows = min(config.train_batch, data)
+    return {
+        "train_batch": rows,
+        "accumulation": -(-config.train_batch * config.accumulation // rows),
+    }
+
+
+def divides(setting: Setting, model: int) -> bool:
+    """Says whether so many devices a model divide the devices and its KV heads."""
+    return (
+        model <= MOST_MODEL
+        and setting.mesh.size % model == 0
+        and setting.shape.kv_heads % model == 0
+    )
+
+
+def refuse_uneven_model_axis(setting: Setting) -> None:
+    """Refuses a model axis that would leave every device with all heads.
+
+    Raises:
+      InputError: it does not divide the model's query heads or the devices.
+    """
+    model, devices = setting.model, len(setting.machine.devices)
+    for number, of in ((setting.shape.heads, "query heads"), (devices, "devices")):
+        if number % model:
+            raise InputError(
+                f"--mesh_model={model}: must divide the {of}, which are {number}"
+            )
+
+
+def estimated_bytes(setting: Setting) -> int:
+    """Estimates what an optimizer step takes on a device, a little low.
+
+    The state; the model's copy in its dtype and the sums of gradients; what every layer
+    hands on; and one layer's own arrays with its weights gathered.
+    """
+    config, mesh, shape = setting.finetuning, setting.mesh, setting.shape
+    state = abstract_state(setting.trained, config=config, mesh=mesh)
+    weights = bytes_on_device(setting.weights)
+    itemsize = 2 if setting.dtype == "bfloat16" else 4
+    # In fp32 where they are summed up, in the model's dtype elsewhere; and the copy.
+    trained = bytes_on_device(state.model) * itemsize // _MASTER[config.master_dtype]
+    gradients = trained * (4 // itemsize if config.accumulation > 1 else 1)
+    copy = 0 if config.master_dtype == setting.dtype else trained
+    base = 0 if setting.base is None else bytes_on_device(setting.base)
+    rows = -(-config.train_batch // mesh.shape["data"])
+    positions = rows * min(config.max_length, shape.context)
+    handed_on = shape.layers * positions * shape.width
+    model = mesh.shape["model"]
+    within = positions * (WIDE_ARRAYS * shape.width + 3 * shape.feed_forward) // model
+    kept = within * (1 if config.remat == "full" else shape.layers)
+    layer = weights * mesh.shape["data"] // shape.layers
+    return (
+        bytes_on_device(state)
+        + base
+        + gradients
+        + copy
+        + itemsize * (handed_on + kept)
+        + layer
+    )

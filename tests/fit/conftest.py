@@ -1,0 +1,42 @@
+import dataclasses
+
+import jax
+import pytest
+from tiny_llama import TINY
+
+from isara_jax.engine.decoding import Decoding
+from isara_jax.finetune.adapter_settings import AdapterConfig
+from isara_jax.finetune.settings import FinetuneConfig
+from isara_jax.fit.setting import Machine, Setting
+
+
+@pytest.fixture(scope="session")
+def setting():
+    """Returns a question about the tiny LLaMA on some of the fake devices."""
+
+    def asked(*, memory=1 << 30, devices=8, finetuning=None, adapters=None, **changes):
+        machine = Machine(
+            name="some devices",
+            devices=jax.devices()[:devices],
+            memory=memory,
+            flops=1e9,
+            bandwidth=1e9,
+            interconnect=None,
+        )
+        tuned = {"train_batch": 8, "accumulation": 2, "max_length": 64}
+        base = Setting(
+            shape=TINY,
+            dtype="float32",
+            finetuning=FinetuneConfig(**(tuned | (finetuning or {}))),
+            adapters=AdapterConfig(**(adapters or {})),
+            decoding=Decoding(max_new_tokens=8),
+            demo_tokens=0,
+            slots=8,
+            prompts=12,
+            data=-1,
+            model=1,
+            machine=machine,
+        )
+        return dataclasses.replace(base, **changes)
+
+    return asked

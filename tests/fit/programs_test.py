@@ -1,0 +1,156 @@
+"""The programs that are compiled are those that a run would run."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_llama import TINY, tiny_llama
+
+from isara_jax.engine import beam, group_run, path
+from isara_jax.engine.batches import Prompt
+from isara_jax.engine.decoding import Decoding
+from isara_jax.engine.endings import Ending
+from isara_jax.engine.stream import Engine
+from isara_jax.finetune import trainer
+from isara_jax.finetune.batches import TrainingExample
+from isara_jax.fit.programs import OPEN_TURN, planned_group, programs_of, train_program
+from isara_jax.models.llama import Llama
+from isara_jax.runtime.mesh import model_shardings
+
+pytestmark = pytest.mark.usefixtures("shapes_for_arrays")
+STATIC = ("config", "dtype", "mesh", "form", "reach", "beams", "new_tokens")
+# The tiny model, with room for the open turn that is reckoned with.
+ROOMY = dataclasses.replace(TINY, context=512)
+
+
+def described(arguments):
+    """Returns the shapes, dtypes and places of arrays, real or not."""
+    return [
+        (np.shape(leaf), str(np.dtype(leaf.dtype)) if not _is_key(leaf) else "key")
+        for leaf in jax.tree.leaves(arguments)
+    ]
+
+
+def _is_key(leaf):
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+class Enough(Exception):
+    """What was looked for is noted."""
+
+
+@pytest.fixture
+def noted(monkeypatch):
+    """Notes what the first call of each program is given; none is compiled or run."""
+    calls = {}
+
+    def watch(module, name, *, last):
+        real = getattr(module, name)
+
+        def watched(*arguments, **keywords):
+            arrays = {key: keywords[key] for key in keywords if key not in STATIC}
+            calls.setdefault(name, described((arguments, arrays)))
+            if last:
+                raise Enough
+            static = {key: keywords[key] for key in keywords if key in STATIC}
+            made = jax.eval_shape(partial(real, **static), *arguments, **arrays)
+            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), made)
+
+        monkeypatch.setattr(module, name, watched)
+
+    watch(trainer, "train_step", last=True)
+    watch(path, "advance", last=False)
+    watch(group_run, "decode", last=True)
+    watch(beam, "start", last=False)
+    watch(beam, "search", last=True)
+    return calls
+
+
+def given(program):
+    arguments, keywords = program.lower().args_info
+    return described((arguments, keywords))
+
+
+def on(mesh, config):
+    model = tiny_llama() if config is TINY else random_llama(config)
+    return jax.device_put(model, model_shardings(model, mesh))
+
+
+def random_llama(config):
+    return jax.jit(lambda: Llama(config, key=jax.random.key(0)))()
+
+
+def test_the_train_step_is_the_trainer_s(setting, noted):
+    asked = setting()
+    examples = [
+        TrainingExample(id=str(n), prompt_tokens=(n,), answer_tokens=(1,) * 63)
+        for n in range(16)
+    ]
+    with pytest.raises(Enough):
+        trainer.finetune(
+            on(asked.mesh, TINY),
+            examples,
+            config=asked.finetuning,
+            round=1,
+            seed=0,
+            mesh=asked.mesh,
+        )
+    assert given(train_program(asked)) == noted["train_step"]
+
+
+def written(asked):
+    """Continues as many prompts of the greatest length as a step has."""
+    engine = Engine(
+        model=on(asked.mesh, asked.shape),
+        mesh=asked.mesh,
+        slots=asked.slots,
+        context=asked.shape.context,
+        check=lambda: None,
+    )
+    prompts = [
+        Prompt(id=str(n), number=n, tokens=(n,) * OPEN_TURN)
+        for n in range(asked.prompts)
+    ]
+    continued = engine.continue_all(
+        prompts,
+        decoding=asked.decoding,
+        ending=Ending(eos=(96,), stops=(), decode=str),
+        key=jax.random.key(0),
+    )
+    with pytest.raises(Enough):
+        next(continued)
+
+
+def test_prompts_and_slots_are_the_engine_s(setting, noted):
+    asked = setting(shape=ROOMY, devices=2)
+    _, prompt, decoding = programs_of(asked)
+    written(asked)
+    assert given(prompt) == noted["advance"]
+    assert given(decoding) == noted["decode"]
+
+
+def test_beams_are_the_engine_s(setting, noted):
+    decoding = Decoding(max_new_tokens=8, beams=2)
+    asked = setting(shape=ROOMY, devices=2, decoding=decoding)
+    _, prompts, search = programs_of(asked)
+    written(asked)
+    assert given(prompts) == noted["start"]
+    assert given(search) == noted["search"]
+
+
+def test_parts_are_what_a_program_is_given(setting):
+    program = train_program(setting())
+    compiled = program.lower().compile()
+    held = compiled.memory_analysis().argument_size_in_bytes
+    # Some numbers are given besides.
+    assert sum(program.parts.values()) == pytest.approx(held, rel=0.01)
+
+
+def test_there_are_as_many_slots_as_memory_has_room_for(setting):
+    assert planned_group(setting(shape=ROOMY)).rows == 8
+    assert planned_group(setting(shape=ROOMY, memory=None)).rows == 8
+    short = setting(shape=ROOMY, devices=1, memory=400_000)
+    assert 1 <= planned_group(short).rows < 8
