@@ -9,6 +9,7 @@ what the compiler says that a program takes on a chip beside its arguments: were
 copied, it would be as large as the cache.
 """
 
+import dataclasses
 import functools
 import re
 import sys
@@ -22,6 +23,7 @@ from absl import app, flags
 from jax.experimental import topologies
 from jaxtyping import Array
 
+from benchmarks.shapes import TINY
 from isara_jax.engine.path import advance
 from isara_jax.engine.slots import empty_slots, step
 from isara_jax.engine.stack import Stack
@@ -49,7 +51,8 @@ LAYERS = flags.DEFINE_integer("layers", 2, "Layers, which are scanned.")
 def config_of(shape: str) -> LlamaConfig:
     """Returns a model that has the attention of a known one, and is small otherwise."""
     heads, kv_heads, head_size = HEADS[shape]
-    return LlamaConfig(
+    return dataclasses.replace(
+        TINY,
         vocab_size=1024,
         width=256,
         layers=LAYERS.value,
@@ -57,9 +60,6 @@ def config_of(shape: str) -> LlamaConfig:
         kv_heads=kv_heads,
         head_size=head_size,
         feed_forward=512,
-        context=2048,
-        rope_base=1e4,
-        norm_epsilon=1e-5,
         tied_head=True,
     )
 

@@ -1,28 +1,26 @@
 """Models of random weights, which have the speed of real ones and need no files."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 from isara_jax.fit.shapes import SHAPES as PUBLISHED
-from isara_jax.models.llama import Llama, LlamaConfig
+from isara_jax.models.llama import Llama
 
-SHAPES = {
-    "llama7b": PUBLISHED["llama-7b"],
-    # For a look at whether everything runs, on any machine.
-    "tiny": LlamaConfig(
-        vocab_size=512,
-        width=64,
-        layers=2,
-        heads=4,
-        kv_heads=2,
-        head_size=16,
-        feed_forward=128,
-        context=2048,
-        rope_base=10_000.0,
-        norm_epsilon=1e-6,
-        tied_head=False,
-    ),
-}
+LLAMA_7B = PUBLISHED["llama-7b"]
+# For a look at whether everything runs, on any machine.
+TINY = dataclasses.replace(
+    LLAMA_7B,
+    vocab_size=512,
+    width=64,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_size=16,
+    feed_forward=128,
+)
+SHAPES = {"llama7b": LLAMA_7B, "tiny": TINY}
 
 
 def random_llama(shape: str, *, dtype: str) -> Llama:

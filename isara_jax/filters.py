@@ -6,11 +6,11 @@ recorded with the first rule that rejected it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from isara_jax.errors import InputError
 from isara_jax.examples import Candidate, Example, Pool
+from isara_jax.rouge import rouge_l
 from isara_jax.workdir import Records, RoundFolder, write_jsonl
 
 
@@ -88,7 +88,7 @@ def copy_of_demo(candidate: Candidate, known: Known) -> str | None:
     """Rejects a question too close to one that it was drafted after."""
     limit = known.config.max_demo_rouge
     for demo in known.demo_questions:
-        closeness = _rouge_l(candidate.question, demo)
+        closeness = rouge_l(demo, candidate.question)
         if closeness > limit:
             return f"ROUGE-L {closeness:.2f} > {limit:g} to the demonstration {demo!r}"
     return None
@@ -220,14 +220,3 @@ def _too_short(text: str, least: int) -> str | None:
 
 def _normal(question: str) -> str:
     return " ".join(question.casefold().split())
-
-
-def _rouge_l(one: str, other: str) -> float:
-    return float(_rouge_scorer().score(one, other)["rougeL"].fmeasure)
-
-
-@cache
-def _rouge_scorer() -> Any:
-    from rouge_score import rouge_scorer
-
-    return rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)

@@ -10,5 +10,7 @@ cd "$root"
 "$venv/bin/ruff" format --check
 "$venv/bin/ruff" check
 "$venv/bin/mypy"
-# A file to a process: most of the time is compilation, which uses one core.
-exec "$venv/bin/python" -m pytest --numprocesses=auto --dist=loadfile "$@"
+# A file to a process, the slow ones first (tests/conftest.py): most of the time is
+# compilation, which uses one core.
+exec "$venv/bin/python" -m pytest --numprocesses=auto \
+  --dist=loadfile --no-loadscope-reorder "$@"

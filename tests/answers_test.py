@@ -6,14 +6,13 @@ import pytest
 from scripted_engine import ScriptedEngine
 from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
+from tiny_sampler import tiny_sampler
 
 from isara_jax.answers import Retriever, answer_questions, nearest_demos
 from isara_jax.engine.decoding import Decoding
 from isara_jax.examples import Candidate, Example, Pool, Question
-from isara_jax.prompts import make_template
 from isara_jax.retrieval.embed import Embedder
-from isara_jax.runtime.mesh import make_mesh
-from isara_jax.sampler import Sampler, Step
+from isara_jax.sampler import Step
 from isara_jax.workdir import RoundFolder
 
 
@@ -96,23 +95,13 @@ def answer(tmp_path, monkeypatch):
     def run(questions=QUESTIONS, *, demos=3, demo_tokens=2000):
         engine = ScriptedEngine("An answer to {}.".format)
         engine.take_over(monkeypatch)
-        tokenizer = tiny_tokenizer()
         candidates = answer_questions(
             tiny_llama,
             questions,
             [SEEDS, ROUND_1],
             demos=demos,
             decoding=Decoding(max_new_tokens=8),
-            sampler=Sampler(
-                tokenizer=tokenizer,
-                template=make_template("paper", render=tokenizer.render_chat),
-                mesh=make_mesh(data=1, model=1),
-                seed=3,
-                slots=4,
-                demo_tokens=demo_tokens,
-                context=2048,
-                check=lambda: None,
-            ),
+            sampler=tiny_sampler(slots=4, demo_tokens=demo_tokens),
             retriever=EXACT,
             folder=RoundFolder(tmp_path),
         )

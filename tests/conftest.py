@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 if "jax" in sys.modules:
     raise RuntimeError(
@@ -22,6 +23,8 @@ os.environ |= {
     ).strip(),
     # XLA sizes its pool by the cores; 8 devices waiting for each other on 2 deadlock.
     "NPROC": "16",
+    # torch's threads spin while they wait for each other, and tests run side by side.
+    "OMP_NUM_THREADS": "1",
     # New for every run of pytest, so that nothing hides behind an older compilation;
     # the processes that tests start share it.
     "JAX_COMPILATION_CACHE_DIR": COMPILATION_CACHE.name,
@@ -35,6 +38,49 @@ import jaxtyping  # noqa: E402 - after the environment
 import pytest  # noqa: E402 - after the environment
 
 jaxtyping.install_import_hook("isara_jax", "checked_types.checked")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the files of slow tests, and compiles like ones in turn."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, not _is_optimized(item)))
+
+
+# A file whose tests look at what another file's prepare.
+PREPARED_BY = {"tests/end_to_end/kill_test.py": "tests/end_to_end/align_test.py"}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keeps the tests of a file, or of two such, in one process of pytest-xdist."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return PREPARED_BY.get(file, file)
+
+    return ByFile(config, log)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _as_optimized_as_asked(request: pytest.FixtureRequest) -> None:
+    """Compiles in half the time what runs for milliseconds.
+
+    LLVM's optimizations are left out then, XLA's are not. Files whose marker is
+    `optimized` are about what they change: bits, speed, models of a real size.
+    """
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    wanted = not _is_optimized(request.node)
+    if before != wanted:
+        jax.clear_caches()  # the setting is no part of their keys
+        jax.config.update("jax_disable_most_optimizations", wanted)
+
+
+def _is_optimized(node: pytest.Item | pytest.Collector) -> bool:
+    return node.get_closest_marker("optimized") is not None
 
 
 @pytest.fixture(scope="session", autouse=True)

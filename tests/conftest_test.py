@@ -21,3 +21,7 @@ def test_types_of_the_package_are_checked():
 def test_a_warning_is_an_error():
     with pytest.raises(UserWarning, match="careful"):
         warnings.warn("careful", stacklevel=1)
+
+
+def test_files_that_are_not_marked_otherwise_are_compiled_quickly():
+    assert jax.config.read("jax_disable_most_optimizations")

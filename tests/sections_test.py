@@ -1,11 +1,10 @@
 """Sections that a tool asks for: flags, values, and what a wrong one says."""
 
 import dataclasses
-import subprocess
-import sys
 
 import pytest
 from absl import flags
+from processes import run_module
 
 from isara_jax.engine.decoding import Decoding
 from isara_jax.errors import InputError
@@ -85,18 +84,7 @@ def test_a_field_without_a_default_is_our_mistake():
         parsed(sections=bare)
 
 
-@pytest.mark.parametrize(
-    ("module", "names"),
-    [
-        ("isara_jax.main", ("rounds", "question_top_k", "seed")),
-        ("isara_jax.tools.generate", ("input", "top_k", "seed")),
-    ],
-)
-def test_help_shows_the_flags_of_a_command_s_sections(module, names):
-    shown = subprocess.run(
-        [sys.executable, "-m", module, "--help"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
-    assert [name for name in names if f"\n  --{name}: " not in shown] == []
+def test_help_shows_the_flags_of_a_command_s_sections():
+    shown = run_module("isara_jax.tools.generate", "--help").stdout
+    for name in ("input", "top_k", "seed"):
+        assert f"\n  --{name}: " in shown

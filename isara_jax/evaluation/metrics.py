@@ -8,7 +8,6 @@ every question the same answer, which n-gram overlap alone would reward.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from isara_jax.evaluation.intervals import (
     bootstrap,
     bootstrap_recentred,
 )
+from isara_jax.rouge import rouge_l
 
 NO_COMMENT = "I have no comment."
 
@@ -76,15 +76,6 @@ def summarise(
         "mean_words": mean([len(text.split()) for text in texts]),
     }
     return {name: asdict(interval) for name, interval in metrics.items()}, answers
-
-
-def rouge_l(text: str, reference: str) -> float:
-    """Returns F1 of the longest common subsequence of words, 0 to 1.
-
-    F1 = 2PR / (P + R), P = LCS / words of the text, R = LCS / words of the reference;
-    words are runs of a-z and 0-9 in lower case, not stemmed.
-    """
-    return float(_rouge_scorer().score(reference, text)["rougeL"].fmeasure)
 
 
 def rouge_l_difference(answer: str, true: Sequence[str], false: Sequence[str]) -> float:
@@ -209,13 +200,6 @@ def _check(item: ScoredItem) -> None:
         raise FloatingPointError(
             f"held-out question {item.question!r}: a log-probability is not finite"
         )
-
-
-@cache
-def _rouge_scorer() -> Any:
-    from rouge_score import rouge_scorer
-
-    return rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
 
 
 def _words(text: str) -> list[str]:

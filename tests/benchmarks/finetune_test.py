@@ -1,12 +1,10 @@
 """A quick look at the works on a tiny model, and at a shape's steps."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 import transformers
-from python_source import ROOT
+from processes import run_module
 from tiny_families import LLAMA
 
 SIDE = r"[\d.]+ (?:tok/s|s), [\d.]+ GB"
@@ -14,13 +12,7 @@ HEADER = r"commit \w+( with changes)?, \d+ cores of .+, Python 3.*, jax .*, torc
 
 
 def lines(*arguments):
-    done = subprocess.run(
-        (sys.executable, "-m", "benchmarks.finetune", *arguments),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_module("benchmarks.finetune", *arguments)
     assert done.returncode == 0, done.stderr
     header, *others = done.stdout.splitlines()
     assert re.fullmatch(HEADER, header)

@@ -1,12 +1,9 @@
 """The command itself: what it prints, and which flags it refuses."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
-from python_source import ROOT
+from processes import run_module
 from tiny_run import write_tiny_run
 
 SURROUNDINGS = r"commit .*, \d+ cores of .*, Python 3\.\d+\.\d+, jax .*"
@@ -19,12 +16,7 @@ QUICKLY = ("--repeats=1", "--shrink=32")
 
 def measured(*flags):
     """Returns the lines that the command prints, after where they were measured."""
-    command = (sys.executable, "-m", "benchmarks.generation", *QUICKLY, *flags)
-    # torch's threads spin while they wait, and tests run side by side.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "XLA_FLAGS": ""}
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment
-    )
+    done = run_module("benchmarks.generation", *QUICKLY, *flags, XLA_FLAGS="")
     assert done.returncode == 0, done.stderr
     first, *lines = done.stdout.splitlines()
     assert re.fullmatch(SURROUNDINGS, first), first
@@ -60,12 +52,6 @@ def test_random_weights_are_measured_on_both_sides():
     ],
 )
 def test_a_wrong_flag_is_named(flags, sentence):
-    done = subprocess.run(
-        (sys.executable, "-m", "benchmarks.generation", *flags),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_module("benchmarks.generation", *flags)
     assert done.returncode != 0 and done.stdout == ""
     assert sentence in done.stderr, done.stderr

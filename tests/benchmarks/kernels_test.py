@@ -2,13 +2,10 @@
 
 import importlib.util
 import itertools
-import os
 import re
-import subprocess
-import sys
 
 import pytest
-from python_source import ROOT
+from processes import run_module
 
 PROGRAMS = {
     "decode": "1 x ragged_paged_attention",
@@ -22,17 +19,8 @@ PROGRAMS = {
 )
 @pytest.mark.slow
 def test_every_chip_s_programs_have_their_kernels_and_copy_no_cache():
-    environment = os.environ | {
-        "TPU_SKIP_MDS_QUERY": "1",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
-    }
-    done = subprocess.run(
-        (sys.executable, "-m", "benchmarks.kernels"),
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_module(
+        "benchmarks.kernels", TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="true"
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

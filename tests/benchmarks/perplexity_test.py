@@ -2,13 +2,11 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from pretrained import needs_smollm2
-from python_source import ROOT
+from processes import run_module
 
 DATA = os.environ.get("ISARA_DATA")
 
@@ -20,18 +18,13 @@ DATA = os.environ.get("ISARA_DATA")
 @pytest.mark.slow
 def test_perplexity_is_that_of_transformers():
     text = Path(DATA).resolve() / "text_corpus/wikitext2_valid.txt"
-    command = (sys.executable, "-m", "benchmarks.perplexity", f"--text={text}")
-    done = subprocess.run(
-        (*command, "--tokens=1500", "--window=512"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+    done = run_module(
+        "benchmarks.perplexity", f"--text={text}", "--tokens=700", "--window=512"
     )
     assert done.returncode == 0, done.stderr
     found = re.fullmatch(
-        r"isara_jax ([\d.]+) \(1497 tokens, .*\n"
-        r"transformers ([\d.]+) \(1497 tokens, .*\n"
+        r"isara_jax ([\d.]+) \(698 tokens, .*\n"
+        r"transformers ([\d.]+) \(698 tokens, .*\n"
         r"ratio ([\d.]+)\n",
         done.stdout,
     )

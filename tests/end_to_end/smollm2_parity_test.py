@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from pretrained import SMOLLM2, needs_smollm2
+from whole_rows import logits_of
 
 from isara_jax.engine.batches import Prompt
 from isara_jax.engine.decoding import Decoding
@@ -14,13 +15,12 @@ from isara_jax.engine.endings import Ending
 from isara_jax.engine.stream import Engine
 from isara_jax.finetune.batches import TrainingExample, make_batch, shape_for
 from isara_jax.finetune.loss import answer_loss
-from isara_jax.models.decoder import hidden_states, left_padded_positions
 from isara_jax.models.load import load_model, named_tensors
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.sources import locate
 from isara_jax.runtime.tokenizer import load_tokenizer
 
-pytestmark = needs_smollm2
+pytestmark = [needs_smollm2, pytest.mark.optimized]
 
 TEXTS = (
     "Bats see quite well, and many also use echoes of their own calls to find insects.",
@@ -103,20 +103,7 @@ def test_logits_are_the_same(ours, theirs, tokenizer):
         expected = theirs(
             torch.tensor(tokens), attention_mask=torch.tensor(mask)
         ).logits.numpy()
-
-    @jax.jit
-    def logits(model, tokens, segments):
-        hidden = hidden_states(
-            model,
-            tokens,
-            segments=segments,
-            positions=left_padded_positions(segments),
-            remat="none",
-        )
-        flat = model.logits(hidden.reshape(-1, hidden.shape[-1]))
-        return flat.reshape(*tokens.shape, -1)
-
-    got = np.asarray(logits(ours, jnp.asarray(tokens), jnp.asarray(mask)))
+    got = np.asarray(logits_of(ours, tokens, mask))
     for row in range(len(TEXTS)):
         there = mask[row] == 1
         np.testing.assert_allclose(got[row, there], expected[row, there], atol=1e-3)

@@ -7,24 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from completions import complete, place, random_prompts
+from completions import SAMPLED, complete, place, random_prompts
 from tiny_llama import TINY
 
 from isara_jax.engine.continuous import decode, empty_state
 from isara_jax.engine.cuts import ON_CPU
-from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.stack import stacked
 from isara_jax.models.llama import Llama
 from isara_jax.runtime.mesh import make_mesh
-
-RULES = Decoding(
-    max_new_tokens=20,
-    temperature=0.9,
-    top_k=30,
-    top_p=0.9,
-    repetition_penalty=1.1,
-    no_repeat_ngram=3,
-)
 
 
 @pytest.mark.parametrize(("data", "model"), [(1, 1), (4, 2)])
@@ -34,14 +24,14 @@ def test_each_loop_is_compiled_once(compilations, data, model):
     config = dataclasses.replace(TINY, layers=3)
     split = place(Llama(config, key=jax.random.key(0)), mesh)
     run = functools.partial(complete, split, mesh=mesh, slots=16)
-    run(random_prompts(*range(1, 17)), decoding=RULES)
+    run(random_prompts(*range(1, 17)), decoding=SAMPLED)
     # Of the chunks' widths these prompts take one.
     for program in ("jit(advance)", "jit(insert)", "jit(decode)"):
         assert compilations.count(program) == 1, program
     compilations.clear()
-    run(random_prompts(*range(10, 26)), decoding=RULES)
+    run(random_prompts(*range(10, 26)), decoding=SAMPLED)
     for field in ("temperature", "top_p", "repetition_penalty"):
-        changed = dataclasses.replace(RULES, **{field: 0.7})
+        changed = dataclasses.replace(SAMPLED, **{field: 0.7})
         run(random_prompts(*range(1, 17)), decoding=changed)
     assert compilations == []
 
@@ -51,7 +41,7 @@ def test_a_second_round_of_long_and_short_prompts_compiles_nothing(compilations)
     model = Llama(config, key=jax.random.key(0))
     lengths = np.random.default_rng(0)
     first, second = (lengths.integers(20, 2001, 30).tolist() for _ in range(2))
-    run = functools.partial(complete, model, decoding=RULES, slots=4)
+    run = functools.partial(complete, model, decoding=SAMPLED, slots=4)
     run(random_prompts(20, 2000, *first))
     assert compilations.count("jit(advance)") <= len(ON_CPU.sizes)
     compilations.clear()
@@ -73,9 +63,9 @@ def test_the_cache_is_updated_in_place(data, model):
     loop = decode.lower(
         stack,
         state,
-        RULES.strengths,
+        SAMPLED.strengths,
         eos=jnp.zeros(1, jnp.int32),
-        form=RULES.form,
+        form=SAMPLED.form,
         steps=jnp.int32(8),
         mesh=mesh,
     )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pretrained import SMOLLM2, needs_smollm2
 from tiny_llama import TINY, tiny_llama
+from tiny_opt import TINY_OPT
 
 from isara_jax.engine.batches import Prompt
 from isara_jax.engine.costs import Sizes, decode_cost, prefill_cost, sizes_of
@@ -16,7 +17,7 @@ from isara_jax.engine.figures import Figures
 from isara_jax.engine.stream import Engine
 from isara_jax.models.llama import Llama
 from isara_jax.models.load import abstract_model, load_config
-from isara_jax.models.opt import Opt, OptConfig
+from isara_jax.models.opt import Opt
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.sources import locate
 
@@ -48,20 +49,7 @@ def test_a_head_of_its_own_counts_once():
 
 
 def test_positions_that_are_looked_up_do_not_count():
-    config = OptConfig(
-        vocab_size=97,
-        width=32,
-        embedding_width=16,
-        layers=2,
-        heads=4,
-        feed_forward=64,
-        context=128,
-        activation="relu",
-        pre_norm=True,
-        final_norm=True,
-        biases=True,
-        tied_head=True,
-    )
+    config = dataclasses.replace(TINY_OPT, embedding_width=16)
     model = jax.eval_shape(lambda: Opt(config, key=jax.random.key(0)))
     counted = sizes_of(model)
     everything = sum(array.size for array in jax.tree.leaves(model))

@@ -8,14 +8,15 @@ import functools
 import math
 
 import pytest
-from completions import complete, one_device, random_prompts
+from completions import assert_scored, complete, random_prompts
 from counting_llama import PROBABILITY, counting_llama
 from tiny_llama import tiny_llama
 
 from isara_jax.engine import group_run
 from isara_jax.engine.batches import Prompt
 from isara_jax.engine.decoding import Decoding
-from isara_jax.engine.score import Scored, score
+
+pytestmark = pytest.mark.optimized
 
 LONGEST = 12
 PLAY = Decoding(max_new_tokens=LONGEST, temperature=0.0)
@@ -122,13 +123,7 @@ def test_records_do_not_depend_on_when_a_stop_is_noticed(monkeypatch, completion
 
 
 def test_the_log_probability_is_that_of_score(completions):
-    items = [
-        Scored(prompt=prompt.tokens, continuations=(completions[prompt.id].tokens,))
-        for prompt in PROMPTS
-    ]
-    sums = score(tiny_llama(), items, slots=8, mesh=one_device(), check=lambda: None)
-    for prompt, (total,) in zip(PROMPTS, sums, strict=True):
-        assert completions[prompt.id].log_probability == pytest.approx(total, abs=1e-4)
+    assert_scored(tiny_llama(), PROMPTS, completions)
 
 
 class Stopped(Exception):

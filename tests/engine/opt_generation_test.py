@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from completions import complete, random_prompts
-from tiny_opt import load_opt, write_opt
+from tiny_opt import OPTS, load_opt, write_opt
 
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.score import Scored, score
@@ -13,16 +13,12 @@ from isara_jax.runtime.mesh import make_mesh
 NEW = 12
 GREEDY = Decoding(max_new_tokens=NEW, temperature=0.0)
 PROMPTS = random_prompts(1, 5, 20, 12)
-VARIANTS = {
-    "125m": {},
-    "350m": {"do_layer_norm_before": False, "word_embed_proj_dim": 16},
-}
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(scope="module", params=OPTS)
 def pair(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("opt")
-    twin = write_opt(folder, **VARIANTS[request.param])
+    twin = write_opt(folder, **OPTS[request.param])
     return twin, load_opt(folder)
 
 

@@ -7,12 +7,14 @@ import pytest
 from completions import place
 from tiny_llama import tiny_llama
 from tiny_opt import load_opt, write_opt
+from whole_rows import logits_of
 
 from isara_jax.engine.cuts import common_length, cuts_in_order
 from isara_jax.engine.path import advance, new_path
 from isara_jax.engine.stack import Stack, stacked
-from isara_jax.models.decoder import hidden_states
 from isara_jax.runtime.mesh import make_mesh
+
+pytestmark = pytest.mark.optimized
 
 RANDOM = np.random.default_rng(0).integers(0, 97, 120).tolist()
 PROMPTS = sorted(
@@ -79,16 +81,8 @@ def test_the_logits_are_those_of_a_whole_row(blocks):
     path = path_of(stack)
     for prompt, cuts in zip(PROMPTS, CUTS, strict=True):
         path.run(prompt, cuts)
-        tokens = jnp.array([prompt])
-        hidden = hidden_states(
-            model,
-            tokens,
-            segments=jnp.ones_like(tokens),
-            positions=jnp.arange(len(prompt))[None],
-            remat="none",
-        )
         np.testing.assert_allclose(
-            path.logits, model.logits(hidden[0, -1:])[0], atol=1e-5
+            path.logits, logits_of(model, [prompt])[0, -1], atol=1e-5
         )
 
 

@@ -5,15 +5,12 @@ import math
 import pytest
 from scripted_engine import Interrupted, ScriptedEngine
 from tiny_llama import tiny_llama
-from tiny_run import tiny_tokenizer
+from tiny_sampler import tiny_sampler
 
 from isara_jax.errors import InputError
 from isara_jax.evaluation import heldout as module
 from isara_jax.evaluation.heldout import EvaluationConfig, evaluate
 from isara_jax.examples import HeldOut
-from isara_jax.prompts import make_template
-from isara_jax.runtime.mesh import make_mesh
-from isara_jax.sampler import Sampler
 from isara_jax.workdir import Records, read_json
 
 ITEMS = (
@@ -36,17 +33,7 @@ ANSWERS = {"heldout-0000": "The cat.", "heldout-0001": "The roof."}
 
 @pytest.fixture
 def sampler():
-    tokenizer = tiny_tokenizer()
-    return Sampler(
-        tokenizer=tokenizer,
-        template=make_template("paper", render=tokenizer.render_chat),
-        mesh=make_mesh(data=1, model=1),
-        seed=3,
-        slots=1,
-        demo_tokens=0,
-        context=128,
-        check=lambda: None,
-    )
+    return tiny_sampler(slots=1, demo_tokens=0, context=128)
 
 
 @pytest.fixture

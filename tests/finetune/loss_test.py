@@ -9,17 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_llama import tiny_llama, torch_llama
+from torch_training import answer_losses
+from training import EXAMPLES as FOUR
+from whole_rows import logits_of
 
-from isara_jax.finetune.batches import Batch, TrainingExample, make_batch, shape_for
+from isara_jax.finetune.batches import Batch, make_batch, shape_for
 from isara_jax.finetune.loss import answer_loss, cross_entropy
-from isara_jax.models.decoder import hidden_states
 from isara_jax.models.load import named_tensors
 
-EXAMPLES = [
-    TrainingExample(id="a", prompt_tokens=(5, 6, 7, 8), answer_tokens=(9, 10, 2)),
-    TrainingExample(id="b", prompt_tokens=(11,), answer_tokens=(12, 13, 14, 15, 2)),
-    TrainingExample(id="c", prompt_tokens=tuple(range(20, 38)), answer_tokens=(2,)),
-]
+EXAMPLES = FOUR[:3]
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +48,10 @@ def assert_same(got, expected):
 def test_the_loss_is_that_of_the_answers_alone(model):
     expected = 0.0
     for example in EXAMPLES:
-        tokens = jnp.array([example.prompt_tokens + example.answer_tokens])
-        hidden = hidden_states(
-            model,
-            tokens,
-            segments=jnp.ones_like(tokens),
-            positions=jnp.arange(tokens.shape[1])[None],
-            remat="none",
-        )
-        log_p = jax.nn.log_softmax(model.logits(hidden[0]))
+        tokens = example.prompt_tokens + example.answer_tokens
+        log_p = np.asarray(jax.nn.log_softmax(logits_of(model, [tokens])[0]))
         for at in range(len(example.prompt_tokens), len(example)):
-            expected -= log_p[at - 1, tokens[0, at]]
+            expected -= log_p[at - 1, tokens[at]]
     loss, _ = value_and_gradient(model, micro_batch())
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
@@ -147,15 +138,8 @@ def test_remat_changes_nothing(model, remat):
 
 
 def test_loss_and_gradient_are_those_of_torch(model):
-    import torch
-
     twin = torch_llama(model)
-    expected = 0.0
-    for example in EXAMPLES:
-        tokens = torch.tensor([example.prompt_tokens + example.answer_tokens])
-        labels = tokens[0, len(example.prompt_tokens) :]
-        logits = twin(tokens).logits[0, len(example.prompt_tokens) - 1 : -1]
-        expected += torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+    expected = sum(losses.sum() for losses in answer_losses(twin, EXAMPLES))
     expected.backward()
     loss, gradient = value_and_gradient(model, micro_batch())
     assert float(loss) == pytest.approx(expected.item(), rel=1e-5)

@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_llama import tiny_llama
+from training import CONFIG, trained_on
 
 from isara_jax.finetune.batches import TrainingExample
 from isara_jax.finetune.packing import balanced_steps
-from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.finetune.spikes import LEAST, WINDOW, is_spike, no_losses, noted
-from isara_jax.finetune.trainer import Hooks, finetune
+from isara_jax.finetune.trainer import Hooks
 from isara_jax.models.load import named_tensors
-from isara_jax.runtime.mesh import make_mesh
 
 
 def after(losses, *, factor=2.0):
@@ -45,12 +44,11 @@ def test_the_median_is_that_of_the_last_steps_taken():
     assert int(recent.spikes) == 0
 
 
-CONFIG = FinetuneConfig(
-    learning_rate=1e-3,
+GUARDED = dataclasses.replace(
+    CONFIG,
     train_batch=2,
-    accumulation=1,
     epochs=2,
-    remat="none",
+    clip_norm=1.0,
     spike_factor=1.3,
     train_row_length=32,
 )
@@ -64,18 +62,9 @@ def plain(number):
     )
 
 
-def train(data, **changes):
-    metrics = []
-    model = finetune(
-        tiny_llama(),
-        data,
-        config=dataclasses.replace(CONFIG, **changes),
-        round=1,
-        seed=1,
-        mesh=make_mesh(data=1, model=1),
-        hooks=Hooks(on_step=metrics.append),
-    )
-    return model, metrics
+def train(data, *, hooks=None, **changes):
+    config = dataclasses.replace(GUARDED, **changes)
+    return trained_on(data, tiny_llama(), config=config, hooks=hooks)
 
 
 def with_bad_step(number, *, count=12, bad=1):
@@ -114,18 +103,11 @@ def test_a_spike_leaves_the_parameters():
     skipped, metrics = train(data, learning_rate=1e-2, epochs=1)
     assert metrics[-1].spikes == 1
     states = []
-    finetune(
-        tiny_llama(),
-        data,
-        config=dataclasses.replace(CONFIG, learning_rate=1e-2, epochs=1),
-        round=1,
-        seed=1,
-        mesh=make_mesh(data=1, model=1),
-        hooks=Hooks(
-            save_due=lambda step: step % 4 == 0,
-            save_state=lambda s: states.append(jax.tree.map(np.array, s)),
-        ),
+    hooks = Hooks(
+        save_due=lambda step: step % 4 == 0,
+        save_state=lambda s: states.append(jax.tree.map(np.array, s)),
     )
+    train(data, learning_rate=1e-2, epochs=1, hooks=hooks)
     before = dict(named_tensors(states[0].model))
     for name, value in named_tensors(skipped):
         np.testing.assert_array_equal(value, before[name])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_llama import TINY, tiny_llama
+from training import trained_on
 
 from isara_jax.finetune import step
 from isara_jax.finetune.batches import BatchShape, TrainingExample, abstract_batch
@@ -14,7 +15,7 @@ from isara_jax.finetune.loss import HEAD_CHUNK
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.finetune.state import abstract_state, initial_state
 from isara_jax.finetune.step import train_step
-from isara_jax.finetune.trainer import Hooks, finetune
+from isara_jax.finetune.trainer import Hooks
 from isara_jax.models.llama import Llama
 from isara_jax.models.load import named_tensors
 from isara_jax.runtime.mesh import make_mesh
@@ -45,17 +46,8 @@ def examples(count=4):
 
 
 def train(model, *, mesh=None, hooks=None, **changes):
-    metrics = []
-    trained = finetune(
-        model,
-        examples(),
-        config=dataclasses.replace(CONFIG, **changes),
-        round=1,
-        seed=1,
-        mesh=mesh or make_mesh(data=1, model=1),
-        hooks=dataclasses.replace(hooks or Hooks(), on_step=metrics.append),
-    )
-    return trained, metrics
+    config = dataclasses.replace(CONFIG, **changes)
+    return trained_on(examples(), model, config=config, mesh=mesh, hooks=hooks)
 
 
 def state_bytes(state):

@@ -10,25 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_llama import tiny_llama, torch_llama
+from torch_training import assert_steps_are_torch_s
+from training import CONFIG, trained_on
+from whole_rows import logits_of
 
 from isara_jax.errors import InputError
 from isara_jax.finetune.batches import TrainingExample
 from isara_jax.finetune.packing import balanced_steps
-from isara_jax.finetune.settings import FinetuneConfig
-from isara_jax.finetune.trainer import Hooks, finetune
-from isara_jax.models.decoder import hidden_states
+from isara_jax.finetune.trainer import finetune
 from isara_jax.models.load import named_tensors
 from isara_jax.runtime.mesh import make_mesh
 
 EOS = 2
-CONFIG = FinetuneConfig(
-    learning_rate=1e-3,
-    train_batch=4,
-    accumulation=1,
-    epochs=5,
-    clip_norm=0.5,
-    remat="none",
-)
 
 
 def examples(count):
@@ -48,23 +41,9 @@ def examples(count):
     ]
 
 
-def one_device():
-    return make_mesh(data=1, model=1)
-
-
 def train(model, data, *, mesh=None, seed=1, **changes):
-    """Returns the model and the metrics of every step."""
-    metrics = []
-    trained = finetune(
-        model,
-        data,
-        config=dataclasses.replace(CONFIG, **changes),
-        round=1,
-        seed=seed,
-        mesh=mesh or one_device(),
-        hooks=Hooks(on_step=metrics.append),
-    )
-    return trained, metrics
+    config = dataclasses.replace(CONFIG, **changes)
+    return trained_on(data, model, config=config, mesh=mesh, seed=seed)
 
 
 def assert_close(model, other, *, tolerance=1e-4):
@@ -76,29 +55,11 @@ def assert_close(model, other, *, tolerance=1e-4):
 
 @pytest.mark.parametrize("packing", ["on", "off"])
 def test_twenty_steps_are_those_of_torch(packing):
-    import torch
-
     data = examples(4)
     twin = torch_llama(tiny_llama())
     trained, metrics = train(tiny_llama(), data, epochs=20, train_packing=packing)
-    optimizer = torch.optim.AdamW(twin.parameters(), betas=(0.9, 0.95), weight_decay=0)
     assert len(metrics) == 20
-    for step in metrics:
-        optimizer.zero_grad()
-        losses = []
-        for example in data:
-            tokens = torch.tensor([example.prompt_tokens + example.answer_tokens])
-            split = len(example.prompt_tokens)
-            log_p = torch.log_softmax(twin(tokens).logits[0, split - 1 : -1], -1)
-            losses.append(-log_p[range(len(log_p)), tokens[0, split:]])
-        loss = torch.cat(losses).mean()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(twin.parameters(), CONFIG.clip_norm)
-        optimizer.param_groups[0]["lr"] = step.learning_rate
-        optimizer.step()
-        assert step.loss == pytest.approx(loss.item(), rel=1e-4)
-        assert step.gradient_norm == pytest.approx(norm.item(), rel=1e-4)
-        assert step.tokens == len(torch.cat(losses))
+    assert_steps_are_torch_s(twin, data, metrics, clip_norm=CONFIG.clip_norm)
     assert max(step.gradient_norm for step in metrics) > CONFIG.clip_norm
     ours = dict(named_tensors(trained))
     for name, parameter in twin.named_parameters():
@@ -178,7 +139,7 @@ def test_rounds_share_one_compiled_step(caplog, packing):
                 config=config,
                 round=number,
                 seed=1,
-                mesh=one_device(),
+                mesh=make_mesh(data=1, model=1),
             )
     assert caplog.text.count("Compiling jit(train_step)") == 1
 
@@ -190,15 +151,8 @@ def test_the_model_learns_to_stop():
     )
     assert metrics[-1].loss < 0.1
     for example in data:
-        tokens = jnp.array([example.prompt_tokens + example.answer_tokens[:-1]])
-        hidden = hidden_states(
-            model,
-            tokens,
-            segments=jnp.ones_like(tokens),
-            positions=jnp.arange(tokens.shape[1])[None],
-            remat="none",
-        )
-        assert int(model.logits(hidden[0, -1:]).argmax()) == EOS
+        tokens = example.prompt_tokens + example.answer_tokens[:-1]
+        assert int(logits_of(model, [tokens])[0, -1].argmax()) == EOS
 
 
 def test_another_seed_is_another_order():

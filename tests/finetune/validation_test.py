@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from tiny_llama import tiny_llama
+from training import trained_on
 
 from isara_jax.finetune.batches import TrainingExample
 from isara_jax.finetune.plan import (
@@ -17,7 +18,7 @@ from isara_jax.finetune.plan import (
 )
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.finetune.state import abstract_state
-from isara_jax.finetune.trainer import Hooks, finetune
+from isara_jax.finetune.trainer import Hooks
 from isara_jax.finetune.validation import mean_loss
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.signals import StopRequested
@@ -47,19 +48,10 @@ def examples():
 
 
 def train(*, hooks=None, restored=None, **changes):
-    metrics = []
-    hooks = hooks or Hooks()
-    model = finetune(
-        tiny_llama(),
-        examples(),
-        config=dataclasses.replace(CONFIG, **changes),
-        round=1,
-        seed=1,
-        mesh=MESH,
-        hooks=dataclasses.replace(hooks, on_step=metrics.append),
-        restored=restored,
+    config = dataclasses.replace(CONFIG, **changes)
+    return trained_on(
+        examples(), tiny_llama(), config=config, hooks=hooks, restored=restored
     )
-    return model, metrics
 
 
 @pytest.fixture(scope="module")

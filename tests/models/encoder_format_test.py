@@ -1,17 +1,11 @@
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
-from tiny_bert import change_json, write_json, write_tiny_bert
+from changes import change_json, change_tensors, write_json
+from tiny_bert import write_tiny_bert
 
 from isara_jax.errors import InputError
 from isara_jax.models.encoder import load_encoder
 from isara_jax.models.encoder_format import EncoderConfig, read_config
-
-
-def change_tensors(folder, change):
-    tensors = load_file(folder / "model.safetensors")
-    change(tensors)
-    save_file(tensors, folder / "model.safetensors")
 
 
 def test_config_is_read(tmp_path):

@@ -22,6 +22,7 @@ from tiny_families import (
     outputs,
     tensors_of,
 )
+from whole_rows import logits_of
 
 from isara_jax.errors import InputError
 from isara_jax.models.attributes import Attributes
@@ -64,20 +65,10 @@ def variant(request, tmp_path_factory):
 
 def run(model, tokens, segments=None):
     """Returns the logits of every position, or the scores of every row."""
+    if not model.config.score:
+        return logits_of(model, tokens, segments)
     segments = np.ones_like(tokens) if segments is None else segments
-    return (_scores if model.config.score else _logits)(model, tokens, segments)
-
-
-@jax.jit
-def _logits(model, tokens, segments):
-    hidden = hidden_states(
-        model,
-        tokens,
-        segments=segments,
-        positions=left_padded_positions(segments),
-        remat="none",
-    )
-    return model.logits(hidden.reshape(-1, hidden.shape[-1])).reshape(*tokens.shape, -1)
+    return _scores(model, tokens, segments)
 
 
 @jax.jit

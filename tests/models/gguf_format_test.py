@@ -11,28 +11,15 @@ from llama_files import (
     write_gguf,
     write_llama,
 )
+from tiny_llama import ODD
 
 from isara_jax.errors import InputError
 from isara_jax.models.attributes import Attributes
 from isara_jax.models.gguf_format import config_from_gguf
-from isara_jax.models.llama import LlamaConfig
 from isara_jax.models.load import load_config, load_model, named_tensors
 from isara_jax.models.rotary import RopeScaling
 from isara_jax.runtime.mesh import make_mesh
 
-CONFIG = LlamaConfig(
-    vocab_size=7,
-    width=12,
-    layers=2,
-    heads=6,
-    kv_heads=3,
-    head_size=4,
-    feed_forward=10,
-    context=64,
-    rope_base=500.0,
-    norm_epsilon=1e-3,
-    tied_head=True,
-)
 GGUF = {
     "general.architecture": "llama",
     "general.name": "what a person called it",
@@ -60,7 +47,7 @@ def from_gguf(metadata, *, tensors=(), factors=None):
 
 
 def test_the_metadata_are_read():
-    assert from_gguf(GGUF) == CONFIG
+    assert from_gguf(GGUF) == ODD
 
 
 @pytest.mark.parametrize(
@@ -72,7 +59,7 @@ def test_the_metadata_are_read():
     ],
 )
 def test_tensors_show_what_the_metadata_leave_open(tensor, changes):
-    expected = dataclasses.replace(CONFIG, **changes)
+    expected = dataclasses.replace(ODD, **changes)
     assert from_gguf(GGUF, tensors=[tensor]) == expected
 
 
@@ -86,7 +73,7 @@ def test_keys_that_llama_cpp_may_leave_out():
 def test_linear_scaling_is_read():
     scaling = RopeScaling(kind="linear", factor=4.0)
     assert from_gguf(GGUF | LINEAR).rope_scaling == scaling
-    assert from_gguf(GGUF | {"llama.rope.scaling.type": "none"}) == CONFIG
+    assert from_gguf(GGUF | {"llama.rope.scaling.type": "none"}) == ODD
 
 
 def llama3_factors(factor, *, head_size=128, base=5e5, low=1.0, context=8192):

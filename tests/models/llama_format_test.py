@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 import transformers
+from tiny_llama import ODD
 
 from isara_jax.errors import InputError
 from isara_jax.models.attributes import Attributes
-from isara_jax.models.llama import LlamaConfig
 from isara_jax.models.llama_format import (
     config_from_hugging_face,
     config_to_hugging_face,
@@ -15,20 +15,7 @@ from isara_jax.models.llama_format import (
 from isara_jax.models.rotary import RopeScaling
 from isara_jax.models.score_head import ScoreHead
 
-CONFIG = LlamaConfig(
-    vocab_size=7,
-    width=12,
-    layers=2,
-    heads=6,
-    kv_heads=3,
-    head_size=4,
-    feed_forward=10,
-    context=64,
-    rope_base=500.0,
-    norm_epsilon=1e-3,
-    tied_head=True,
-)
-HUGGING_FACE = config_to_hugging_face(CONFIG, dtype="float32")
+HUGGING_FACE = config_to_hugging_face(ODD, dtype="float32")
 
 
 def without(attributes, *names):
@@ -42,14 +29,14 @@ def from_hugging_face(attributes):
 
 
 def test_a_config_comes_back_as_it_went():
-    assert from_hugging_face(HUGGING_FACE) == CONFIG
+    assert from_hugging_face(HUGGING_FACE) == ODD
 
 
 def test_transformers_reads_the_config_as_we_do():
     theirs = transformers.LlamaConfig(**HUGGING_FACE)
-    assert theirs.head_dim == CONFIG.head_size
-    assert theirs.rope_parameters["rope_theta"] == CONFIG.rope_base
-    assert from_hugging_face(theirs.to_dict()) == CONFIG
+    assert theirs.head_dim == ODD.head_size
+    assert theirs.rope_parameters["rope_theta"] == ODD.rope_base
+    assert from_hugging_face(theirs.to_dict()) == ODD
 
 
 def test_transformers_defaults_are_ours():
@@ -110,7 +97,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_comes_back_as_it_went(variant):
-    config = dataclasses.replace(CONFIG, **VARIANTS[variant])
+    config = dataclasses.replace(ODD, **VARIANTS[variant])
     attributes = config_to_hugging_face(config, dtype="float32")
     assert from_hugging_face(attributes) == config
 
@@ -118,7 +105,7 @@ def test_a_variant_comes_back_as_it_went(variant):
 def test_only_a_model_with_a_window_is_called_mistral():
     names = [
         config_to_hugging_face(
-            dataclasses.replace(CONFIG, window=window), dtype="float32"
+            dataclasses.replace(ODD, window=window), dtype="float32"
         )["model_type"]
         for window in (None, 9)
     ]

@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 from llama_files import SHAPES, reference_logits, write_llama
+from whole_rows import jitted_logits, logits_of
 
-from isara_jax.models.decoder import hidden_states, left_padded_positions
 from isara_jax.models.load import load_model
 from isara_jax.runtime.mesh import make_mesh, place_batch
 
@@ -17,20 +17,6 @@ ONE = {"data": 1, "model": 1}
 
 def load(folder, *, dtype="float32", **mesh):
     return load_model(folder, dtype=dtype, mesh=make_mesh(**(mesh or ONE)))
-
-
-@jax.jit
-def logits(model, tokens):
-    segments = jnp.ones_like(tokens)
-    hidden = hidden_states(
-        model,
-        tokens,
-        segments=segments,
-        positions=left_padded_positions(segments),
-        remat="none",
-    )
-    flat = model.logits(hidden.reshape(-1, hidden.shape[-1]))
-    return flat.reshape(*tokens.shape, -1)
 
 
 def drawn_tokens(model, *, rows=4, length=11):
@@ -45,7 +31,7 @@ def test_logits_are_the_reference_s(tmp_path, shape):
     tokens = drawn_tokens(model)
     expected = reference_logits(reference, tokens)
     assert np.abs(expected).max() > 1
-    np.testing.assert_allclose(logits(model, tokens), expected, atol=1e-4)
+    np.testing.assert_allclose(logits_of(model, tokens), expected, atol=1e-4)
 
 
 def test_long_rows_are_the_reference_s(tmp_path):
@@ -53,7 +39,7 @@ def test_long_rows_are_the_reference_s(tmp_path):
     model = load(tmp_path)
     tokens = drawn_tokens(model, rows=1, length=300)
     np.testing.assert_allclose(
-        logits(model, tokens), reference_logits(reference, tokens), atol=1e-4
+        logits_of(model, tokens), reference_logits(reference, tokens), atol=1e-4
     )
 
 
@@ -62,7 +48,9 @@ def test_jit_changes_nothing(tmp_path):
     model = load(tmp_path)
     tokens = jnp.asarray(drawn_tokens(model))
     np.testing.assert_allclose(
-        logits.__wrapped__(model, tokens), logits(model, tokens), atol=1e-4
+        jitted_logits.__wrapped__(model, tokens, jnp.ones_like(tokens)),
+        logits_of(model, tokens),
+        atol=1e-4,
     )
 
 
@@ -70,7 +58,7 @@ def test_bf16_runs_and_stays_near(tmp_path):
     reference = write_llama(tmp_path)
     model = load(tmp_path, dtype="bfloat16")
     tokens = drawn_tokens(model)
-    got, expected = logits(model, tokens), reference_logits(reference, tokens)
+    got, expected = logits_of(model, tokens), reference_logits(reference, tokens)
     assert got.dtype == jnp.float32, "the head gives fp32 whatever the model is"
     assert 1e-4 < np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.05
 
@@ -82,7 +70,9 @@ def test_eight_devices_give_what_one_gives(tmp_path, data, model_axis):
     tokens = drawn_tokens(alone, rows=8)
     batch = place_batch(tokens, make_mesh(data=data, model=model_axis))
     assert len(batch.sharding.device_set) == 8
-    np.testing.assert_allclose(logits(spread, batch), logits(alone, tokens), atol=5e-5)
+    np.testing.assert_allclose(
+        logits_of(spread, batch), logits_of(alone, tokens), atol=5e-5
+    )
 
 
 EVEN = {

@@ -8,15 +8,15 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from changes import change_json, change_tensors
 from llama_files import (
     SHAPES,
-    change_json,
     gguf_metadata,
     gguf_tensors,
     write_gguf,
     write_llama,
 )
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from isara_jax.errors import InputError
 from isara_jax.models.load import (
@@ -31,12 +31,6 @@ from isara_jax.runtime.mesh import make_mesh
 
 def load(source, *, dtype="float32", data=1, model=1):
     return load_model(source, dtype=dtype, mesh=make_mesh(data=data, model=model))
-
-
-def change_tensors(folder, change):
-    tensors = load_file(folder / "model.safetensors")
-    change(tensors)
-    save_file(tensors, folder / "model.safetensors")
 
 
 def assert_same(tensors, expected):

@@ -5,34 +5,20 @@ from pathlib import Path
 
 import pytest
 import transformers
+from tiny_opt import TINY_OPT
 
 from isara_jax.errors import InputError
 from isara_jax.models.attributes import Attributes
-from isara_jax.models.opt import OptConfig
 from isara_jax.models.opt_format import (
     config_from_hugging_face,
     config_to_hugging_face,
 )
 from isara_jax.models.score_head import ScoreHead
 
-CONFIG = OptConfig(
-    vocab_size=7,
-    width=12,
-    embedding_width=12,
-    layers=2,
-    heads=3,
-    feed_forward=10,
-    context=64,
-    activation="relu",
-    pre_norm=True,
-    final_norm=True,
-    biases=True,
-    tied_head=True,
-)
-HUGGING_FACE = config_to_hugging_face(CONFIG, dtype="float32")
+HUGGING_FACE = config_to_hugging_face(TINY_OPT, dtype="float32")
 VARIANTS = {
     "125m": {},
-    "350m": {"embedding_width": 6, "pre_norm": False, "final_norm": False},
+    "350m": {"embedding_width": 16, "pre_norm": False, "final_norm": False},
     "no final norm": {"final_norm": False},
     "gelu": {"activation": "gelu", "biases": False},
     "untied": {"tied_head": False},
@@ -47,7 +33,7 @@ def read(values):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_config_comes_back_as_it_went(variant):
-    config = dataclasses.replace(CONFIG, **VARIANTS[variant])
+    config = dataclasses.replace(TINY_OPT, **VARIANTS[variant])
     attributes = config_to_hugging_face(config, dtype="float32")
     assert read(attributes) == config
     theirs = transformers.OPTConfig(**attributes).to_dict()
@@ -56,15 +42,15 @@ def test_a_config_comes_back_as_it_went(variant):
 
 def test_transformers_defaults_are_ours():
     sizes = {
-        "vocab_size": 7,
-        "hidden_size": 12,
+        "vocab_size": 97,
+        "hidden_size": 32,
         "num_hidden_layers": 2,
-        "num_attention_heads": 3,
-        "ffn_dim": 10,
-        "max_position_embeddings": 64,
+        "num_attention_heads": 4,
+        "ffn_dim": 64,
+        "max_position_embeddings": 128,
     }
     theirs = transformers.OPTConfig(**sizes).to_dict()
-    assert read({"model_type": "opt", **sizes}) == read(theirs) == CONFIG
+    assert read({"model_type": "opt", **sizes}) == read(theirs) == TINY_OPT
 
 
 @pytest.mark.parametrize(
@@ -73,7 +59,7 @@ def test_transformers_defaults_are_ours():
         ({"logit_scale": 2}, "logit_scale=2, an attribute that is unknown"),
         ({"activation_function": "tanh"}, "activation_function='tanh', expected one"),
         ({"activation_function": ["relu"]}, r"activation_function=\['relu'\], expect"),
-        ({"num_attention_heads": 5}, "num_attention_heads=5, expected a divisor of 12"),
+        ({"num_attention_heads": 5}, "num_attention_heads=5, expected a divisor of 32"),
         ({"layer_norm_elementwise_affine": False}, "layer_norm_elementwise_affine=Fa"),
         ({"enable_bias": "yes"}, "enable_bias='yes', expected true or false"),
         ({"do_layer_norm_before": 1}, "do_layer_norm_before=1, expected true or"),

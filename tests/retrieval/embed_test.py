@@ -6,7 +6,8 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from tiny_bert import WORDS, change_json, write_json, write_tiny_bert
+from changes import change_json, write_json
+from tiny_bert import WORDS, write_tiny_bert
 
 from isara_jax.errors import InputError
 from isara_jax.retrieval import embed

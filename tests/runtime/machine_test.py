@@ -8,6 +8,8 @@ import pytest
 from isara_jax.runtime import machine
 from isara_jax.runtime.machine import Rates, machine_rates, mesh_rates
 
+pytestmark = pytest.mark.optimized
+
 RATES = Rates(bytes_per_second=100.0, flops_per_second=1000.0)
 
 
@@ -19,9 +21,10 @@ def test_the_slower_of_memory_and_products_is_the_bound():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_machine_is_measured_quickly_and_once(dtype):
     machine_rates.cache_clear()
-    begun = time.perf_counter()
+    begun = time.process_time()
     rates = machine_rates(dtype)
-    assert time.perf_counter() - begun < 10, "0.4 s where nothing else runs"
+    # Of both cores; 0.4 s are measured, the rest is compilation.
+    assert time.process_time() - begun < 10
     # Far below and above what any machine does.
     assert 1e8 < rates.bytes_per_second < 1e14
     assert 1e8 < rates.flops_per_second < 1e17

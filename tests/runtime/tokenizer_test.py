@@ -2,9 +2,9 @@ import json
 
 import pytest
 import transformers
+from changes import change_json
 from llama_files import (
     VOCABULARY,
-    change_json,
     gguf_metadata,
     gguf_tensors,
     write_gguf,

@@ -1,10 +1,15 @@
 """Prompts of random tokens, and the engine's whole way from prompts to completions."""
 
+import dataclasses
+
 import jax
 import numpy as np
+import pytest
 
 from isara_jax.engine.batches import Prompt
+from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.endings import Ending
+from isara_jax.engine.score import Scored, score
 from isara_jax.engine.stream import Engine
 from isara_jax.runtime.mesh import make_mesh, model_shardings
 
@@ -23,6 +28,38 @@ def random_prompts(*lengths, vocabulary=97):
         )
         for number, length in enumerate(lengths)
     ]
+
+
+# 70 tokens fall into the next bucket of prompt lengths.
+PROMPTS = random_prompts(1, 5, 70, 12, 30, 3, 12, 8)
+# Two families of prompts with a beginning of their own, of 64 tokens or more.
+SHARING = [
+    dataclasses.replace(
+        prompt,
+        tokens=tuple(beginning % 97 for beginning in range(first, first + 70))
+        + prompt.tokens[:12],
+        number=100 + 10 * first + prompt.number,
+        id=f"{first}-{prompt.id}",
+    )
+    for first in (3, 50)
+    for prompt in PROMPTS
+]
+GREEDY = Decoding(max_new_tokens=20, temperature=0.0)
+SAMPLED = Decoding(
+    max_new_tokens=20,
+    temperature=0.9,
+    top_k=30,
+    top_p=0.9,
+    repetition_penalty=1.1,
+    no_repeat_ngram=3,
+)
+EVERY_RULE = {
+    "repetition_penalty": 1.3,
+    "no_repeat_ngram": 2,
+    "min_new_tokens": 3,
+    "length_decay_start": 6,
+    "length_decay_factor": 1.02,
+}
 
 
 def letters(ids):
@@ -72,3 +109,27 @@ def complete(
         )
         for completion in completions
     }
+
+
+def assert_same(completions, others):
+    """Tokens are equal; sums in fp32 may be taken in another order."""
+    assert by_id(completions) == by_id(others)
+    for id, completion in completions.items():
+        assert completion.log_probability == pytest.approx(
+            others[id].log_probability, abs=1e-4
+        )
+
+
+def by_id(completions):
+    return {id: (c.tokens, c.finish) for id, c in completions.items()}
+
+
+def assert_scored(model, prompts, completions):
+    """Checks the log-probabilities against those of scoring the whole texts."""
+    items = [
+        Scored(prompt=prompt.tokens, continuations=(completions[prompt.id].tokens,))
+        for prompt in prompts
+    ]
+    sums = score(model, items, slots=8, mesh=one_device(), check=lambda: None)
+    for prompt, (total,) in zip(prompts, sums, strict=True):
+        assert completions[prompt.id].log_probability == pytest.approx(total, abs=1e-4)

@@ -1,8 +1,5 @@
 """Tiny random LLaMAs as other programs write them: Hugging Face folders and GGUF."""
 
-import json
-from pathlib import Path
-
 import gguf
 import numpy as np
 import tokenizers
@@ -149,13 +146,6 @@ def write_gguf(path, metadata, tensors, *, architecture="llama"):
     writer.write_tensors_to_file()
     writer.close()
     return path
-
-
-def change_json(path: Path, **changes):
-    """Sets attributes of a JSON file; Ellipsis takes one away."""
-    content = json.loads(path.read_text(encoding="utf-8")) | changes
-    kept = {name: value for name, value in content.items() if value is not ...}
-    path.write_text(json.dumps(kept), encoding="utf-8")
 
 
 def reference_logits(model, tokens):

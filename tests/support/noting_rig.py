@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scripted_engine import ScriptedEngine
 from tiny_llama import TINY, tiny_llama
-from tiny_run import tiny_tokenizer
+from tiny_sampler import tiny_sampler
 
 from isara_jax.align import COMPILING, LoopConfig, Run
 from isara_jax.answers import Retriever
@@ -17,10 +17,8 @@ from isara_jax.examples import Example, HeldOut, Pool
 from isara_jax.filters import FilterConfig
 from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.models.load import abstract_model
-from isara_jax.prompts import make_template
 from isara_jax.retrieval.embed import Embedder
 from isara_jax.runtime.mesh import make_mesh
-from isara_jax.sampler import Sampler
 from isara_jax.tuning import HeldModel, Tuner
 from isara_jax.workdir import Workdir, read_json, write_json
 
@@ -119,7 +117,6 @@ class Rig:
 
 def tiny_loop(path, *, loop=None, tuning=None, baselines=False):
     """Returns a run of two rounds of four candidates; the keywords change it."""
-    tokenizer, mesh = tiny_tokenizer(), make_mesh(data=1, model=1)
     return Run(
         seeds=SEEDS,
         heldout=(HeldOut(question="Who?", true=("I.",), false=("You.",)),),
@@ -129,22 +126,13 @@ def tiny_loop(path, *, loop=None, tuning=None, baselines=False):
         answer_decoding=Decoding(max_new_tokens=ANSWER_TOKENS),
         filters=FilterConfig(),
         evaluation=EvaluationConfig(baselines=baselines),
-        sampler=Sampler(
-            tokenizer=tokenizer,
-            template=make_template("paper", render=tokenizer.render_chat),
-            mesh=mesh,
-            seed=3,
-            slots=2,
-            demo_tokens=2000,
-            context=1024,
-            check=lambda: None,
-        ),
+        sampler=tiny_sampler(context=1024),
         retriever=Retriever(embedder=Hashed(), method="exact"),
         tuner=NotingTuner(
             abstract=abstract_model(TINY, dtype="float32"),
             config=FinetuneConfig(**(tuning or {})),
             seed=3,
-            mesh=mesh,
+            mesh=make_mesh(data=1, model=1),
             stop_requested=lambda: False,
             notes=[],
         ),

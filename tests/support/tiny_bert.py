@@ -1,10 +1,10 @@
 """A BERT of 3 small random layers with its tokenizer, as a Hugging Face folder."""
 
-import json
 from pathlib import Path
 
 import torch
 import transformers
+from changes import write_json
 
 WORDS = "the a cat dog sat ran on mat far away is it true that who what why ?".split()
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
@@ -36,12 +36,3 @@ def write_tiny_bert(
     if pooling_mode:
         write_json(folder / "1_Pooling" / "config.json", {pooling_mode: True})
     return model
-
-
-def write_json(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
-
-
-def change_json(path: Path, **changes: object) -> None:
-    write_json(path, json.loads(path.read_text(encoding="utf-8")) | changes)

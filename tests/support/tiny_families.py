@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from tiny_opt import OPT_350M
 
 VOCABULARY = 64
 LENGTH = 12
@@ -34,7 +35,6 @@ OPT = {
     "attn_implementation": "eager",
     "pad_token_id": 1,
 }
-OPT_350M = {"do_layer_norm_before": False, "word_embed_proj_dim": 16}
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 5e5,

@@ -1,5 +1,7 @@
 """A LLaMA of random weights that runs in milliseconds, and its twin in torch."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +22,19 @@ TINY = LlamaConfig(
     rope_base=10_000.0,
     norm_epsilon=1e-5,
     tied_head=True,
+)
+# Sizes of which none is another's product, so that no attribute stands for another.
+ODD = dataclasses.replace(
+    TINY,
+    vocab_size=7,
+    width=12,
+    heads=6,
+    kv_heads=3,
+    head_size=4,
+    feed_forward=10,
+    context=64,
+    rope_base=500.0,
+    norm_epsilon=1e-3,
 )
 
 

@@ -5,7 +5,26 @@ import torch
 import transformers
 
 from isara_jax.models.load import load_model
+from isara_jax.models.opt import OptConfig
 from isara_jax.runtime.mesh import make_mesh
+
+TINY_OPT = OptConfig(
+    vocab_size=97,
+    width=32,
+    embedding_width=32,
+    layers=2,
+    heads=4,
+    feed_forward=64,
+    context=128,
+    activation="relu",
+    pre_norm=True,
+    final_norm=True,
+    biases=True,
+    tied_head=True,
+)
+# OPT-350m's shape: a table narrower than the layers, which norm after themselves.
+OPT_350M = {"do_layer_norm_before": False, "word_embed_proj_dim": 16}
+OPTS = {"125m": {}, "350m": OPT_350M}
 
 
 def write_opt(folder, **changes):

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import re
+import resource
 import string
 import subprocess
 import sys
@@ -20,9 +21,10 @@ import transformers
 from absl import flags
 from absl.testing import flagsaver
 from tiny_bert import write_tiny_bert
+from tiny_llama import TINY
 
 from isara_jax import main
-from isara_jax.models.llama import Llama, LlamaConfig
+from isara_jax.models.llama import Llama
 from isara_jax.models.save import save_hugging_face
 from isara_jax.runtime.tokenizer import Tokenizer
 
@@ -76,6 +78,8 @@ FLAGS: dict[str, Any] = {
     "mesh_data": 1,
     "compilation_cache": "",
 }
+# Changes that leave a run of one round.
+SHORT = {"rounds": 1, "baselines": False, "candidates": 4, "train_batch": 4}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +145,11 @@ def one_device() -> dict[str, str]:
     }
 
 
+def processor_seconds() -> float:
+    """Returns what ended child processes worked; it does not count their waiting."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+
+
 def write_tiny_run(path: Path) -> TinyRun:
     run = TinyRun(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -153,17 +162,11 @@ def write_tiny_run(path: Path) -> TinyRun:
 
 def write_tiny_llama(folder: Path) -> Llama:
     tokenizer = tiny_tokenizer()
-    config = LlamaConfig(
+    config = dataclasses.replace(
+        TINY,
         vocab_size=len(tokenizer.hugging_face),
-        width=32,
-        layers=2,
-        heads=4,
-        kv_heads=2,
-        head_size=8,
         feed_forward=48,
         context=512,
-        rope_base=10_000.0,
-        norm_epsilon=1e-5,
         tied_head=False,
     )
     model = Llama(config, key=jax.random.key(7))

@@ -5,13 +5,11 @@ import pytest
 from scripted_engine import ScriptedEngine
 from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
+from tiny_sampler import tiny_sampler
 
 from isara_jax.engine.decoding import Decoding
 from isara_jax.errors import InputError
 from isara_jax.examples import Example
-from isara_jax.prompts import make_template
-from isara_jax.runtime.mesh import make_mesh
-from isara_jax.sampler import Sampler
 from isara_jax.tools.conversation import Conversation, Speaker
 
 TOKENIZER = tiny_tokenizer()
@@ -21,15 +19,8 @@ def make_speaker(name="A", *, template="paper_spaced", context=400):
     return Speaker(
         name=name,
         model=tiny_llama(),
-        sampler=Sampler(
-            tokenizer=TOKENIZER,
-            template=make_template(template, render=TOKENIZER.render_chat),
-            mesh=make_mesh(data=1, model=1),
-            seed=3,
-            slots=1,
-            demo_tokens=0,
-            context=context,
-            check=lambda: None,
+        sampler=tiny_sampler(
+            TOKENIZER, template=template, slots=1, demo_tokens=0, context=context
         ),
         decoding=Decoding(max_new_tokens=8),
     )

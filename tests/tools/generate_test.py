@@ -1,17 +1,18 @@
 """From JSONL to JSONL with a tiny model: whatever the slots, and over a SIGTERM."""
 
+import functools
 import json
 import os
 import re
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 import transformers
 from absl import flags
-from tiny_run import ROOT, one_device, tiny_tokenizer, write_jsonl, write_tiny_llama
+from processes import run_module
+from tiny_families import drawn
+from tiny_run import one_device, tiny_tokenizer, write_jsonl, write_tiny_llama
 
 from isara_jax.engine.stream import Engine
 from isara_jax.errors import InputError
@@ -251,31 +252,16 @@ def test_wrong_input_is_one_sentence(work, files, changes, sentence):
 
 
 def test_a_judge_writes_no_text(work, tmp_path):
-    config = transformers.LlamaConfig(
-        vocab_size=20,
-        hidden_size=8,
-        intermediate_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_labels=14,
-    )
     judge = tmp_path / "judge"
-    transformers.LlamaForSequenceClassification(config).save_pretrained(judge)
+    drawn("LLaMA 14 labels").save_pretrained(judge)
     with pytest.raises(InputError, match=r"judge: the model has a score head \(14 "):
         work(model=judge)
 
 
 def test_the_command_itself(arguments, files):
-    def run(*more):
-        return subprocess.run(
-            [sys.executable, "-m", "isara_jax.tools.generate", *arguments(), *more],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-            env=one_device(),
-        )
-
+    run = functools.partial(
+        run_module, "isara_jax.tools.generate", *arguments(), **one_device()
+    )
     done = run()
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{files / 'out.jsonl'}\n"

@@ -1,16 +1,9 @@
-import subprocess
-import sys
+import functools
 
 import fake_run
+from processes import run_module
 
-
-def run_tool(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "isara_jax.tools.report", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+run_tool = functools.partial(run_module, "isara_jax.tools.report")
 
 
 def test_the_tool_rebuilds_the_page_and_prints_the_summary(tmp_path):

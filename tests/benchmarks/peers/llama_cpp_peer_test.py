@@ -3,19 +3,20 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import pytest
 from pretrained import SMOLLM2, needs_smollm2
+from whole_rows import logits_of
 
 from benchmarks.peers import llama_cpp_peer as module
 from benchmarks.peers.llama_cpp_peer import LlamaCppPeer
 from benchmarks.works import LeftOut, Rules, Work
-from isara_jax.models.decoder import hidden_states, left_padded_positions
 from isara_jax.models.load import load_model
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.sources import locate
 from isara_jax.runtime.tokenizer import load_tokenizer
+
+pytestmark = pytest.mark.optimized
 
 needs_llama_cpp = pytest.mark.skipif(
     find_spec("llama_cpp") is None,
@@ -70,14 +71,7 @@ def test_the_first_tokens_are_those_of_our_model(peer, prompts):
     width = max(map(len, prompts))
     rows = jnp.array([[0] * (width - len(p)) + list(p) for p in prompts])
     segments = jnp.array([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    hidden = hidden_states(
-        model,
-        rows,
-        segments=segments,
-        positions=left_padded_positions(segments),
-        remat="none",
-    )
-    best = jax.jit(lambda x: model.logits(x[:, -1]).argmax(axis=1))(hidden)
+    best = logits_of(model, rows, segments)[:, -1].argmax(axis=1)
     _, written = peer.write(work(prompts))
     assert [tokens[0] for tokens in written] == best.tolist()
 

@@ -1,0 +1,40 @@
+"""What transformers' `generate` writes, greedily or by beam search, as an oracle."""
+
+import itertools
+
+import torch
+
+
+def their_texts(twin, prompts, *, decoding, eos):
+    """Returns the tokens by prompt, each up to its end.
+
+    Prompts of one length run at a time: transformers would count padding as text.
+    """
+    found = {}
+    ordered = sorted(prompts, key=lambda prompt: len(prompt.tokens))
+    for length, grouped in itertools.groupby(ordered, lambda p: len(p.tokens)):
+        group = list(grouped)
+        texts = _generated(twin, group, decoding=decoding, eos=eos)
+        for prompt, text in zip(group, texts[:, length:].tolist(), strict=True):
+            ends = [at for at, token in enumerate(text) if token in eos]
+            found[prompt.id] = tuple(text[: ends[0] + 1] if ends else text)
+    return found
+
+
+def _generated(twin, prompts, *, decoding, eos):
+    tokens = torch.tensor([prompt.tokens for prompt in prompts])
+    decay = (decoding.length_decay_start, decoding.length_decay_factor)
+    return twin.generate(
+        tokens,
+        attention_mask=torch.ones_like(tokens),
+        do_sample=False,
+        num_beams=decoding.beams,
+        length_penalty=decoding.length_penalty if decoding.beams > 1 else None,
+        max_new_tokens=decoding.max_new_tokens,
+        min_new_tokens=decoding.min_new_tokens or None,
+        exponential_decay_length_penalty=decay if decay[1] != 1 else None,
+        repetition_penalty=decoding.repetition_penalty,
+        no_repeat_ngram_size=decoding.no_repeat_ngram,
+        eos_token_id=list(eos) or None,
+        pad_token_id=eos[0] if eos else 1,
+    )
