@@ -2,29 +2,15 @@
 
 import shutil
 
-import jax
-import numpy as np
 import pytest
 from stored_trees import flip_a_byte
-from tiny_llama import TINY, tiny_llama
+from tiny_llama import tiny_llama
+from tuning_rig import CONFIG, finetuned, same, stop_at_step
 
 from isara_jax.errors import InputError
-from isara_jax.finetune.batches import TrainingExample
-from isara_jax.finetune.saving import SavingConfig
-from isara_jax.finetune.settings import FinetuneConfig
-from isara_jax.models.load import abstract_model
-from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.signals import StopRequested
-from isara_jax.tuning import HeldModel, Tuner, planned_steps
+from isara_jax.tuning import HeldModel, planned_steps
 from isara_jax.workdir import RoundFolder
-
-EXAMPLES = [
-    TrainingExample(
-        id=f"seed-{n:04d}", prompt_tokens=(5, 6 + n), answer_tokens=(20 + n, 3, 2)
-    )
-    for n in range(5)
-]
-CONFIG = FinetuneConfig(learning_rate=1e-2, train_batch=2, accumulation=1, epochs=2)
 
 
 class Loads:
@@ -41,38 +27,6 @@ class Loads:
 @pytest.fixture
 def folder(tmp_path):
     return RoundFolder(tmp_path / "round_01")
-
-
-def finetuned(folder, *, start=None, stops=lambda: False, round=1, examples=EXAMPLES):
-    tuner = Tuner(
-        abstract=abstract_model(TINY, dtype="float32"),
-        config=CONFIG,
-        saving=SavingConfig(train_save_steps=2),
-        seed=3,
-        mesh=make_mesh(data=1, model=1),
-        stop_requested=stops,
-    )
-    return tuner.finetuned(
-        start or HeldModel(tiny_llama),
-        examples,
-        round=round,
-        folder=folder,
-        stage="round 1: finetuning",
-    )
-
-
-def arrays(model):
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(model)]
-
-
-def same(one, other):
-    return all(map(np.array_equal, arrays(one), arrays(other)))
-
-
-def stop_at_step(number):
-    """Asks to stop once so many steps are done."""
-    asked = iter(range(1, 100))
-    return lambda: next(asked) >= number
 
 
 def states(folder):

@@ -1,0 +1,62 @@
+"""A finetuning of seconds with its folder, as a round does one."""
+
+import jax
+import numpy as np
+from tiny_llama import TINY, tiny_llama
+
+from isara_jax.finetune.batches import TrainingExample
+from isara_jax.finetune.saving import SavingConfig
+from isara_jax.finetune.settings import FinetuneConfig
+from isara_jax.models.load import abstract_model
+from isara_jax.runtime.mesh import make_mesh
+from isara_jax.tuning import HeldModel, Tuner
+
+EXAMPLES = [
+    TrainingExample(
+        id=f"seed-{n:04d}", prompt_tokens=(5, 6 + n), answer_tokens=(20 + n, 3, 2)
+    )
+    for n in range(5)
+]
+CONFIG = FinetuneConfig(learning_rate=1e-2, train_batch=2, accumulation=1, epochs=2)
+
+
+def finetuned(
+    folder,
+    *,
+    start=None,
+    stops=lambda: False,
+    round=1,
+    examples=EXAMPLES,
+    abstract=None,
+    base=None,
+):
+    tuner = Tuner(
+        abstract=abstract or abstract_model(TINY, dtype="float32"),
+        base=base,
+        config=CONFIG,
+        saving=SavingConfig(train_save_steps=2),
+        seed=3,
+        mesh=make_mesh(data=1, model=1),
+        stop_requested=stops,
+    )
+    return tuner.finetuned(
+        start or HeldModel(tiny_llama),
+        examples,
+        round=round,
+        folder=folder,
+        stage="round 1: finetuning",
+    )
+
+
+def arrays(model):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(model)]
+
+
+def same(one, other):
+    return all(map(np.array_equal, arrays(one), arrays(other)))
+
+
+def stop_at_step(number):
+    """Asks to stop once so many steps are done."""
+    asked = iter(range(1, 100))
+    return lambda: next(asked) >= number
