@@ -1,5 +1,7 @@
 """Training adapters against peft on torch, on a LLaMA and on an OPT, and on a mesh."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -38,13 +40,13 @@ TARGETS = {
 }
 
 
-def train(base, folder, *, mesh=None):
+def train(base, folder, *, mesh=None, epochs=20):
     """Returns the folder's adapters, trained on the base, and every step's metrics."""
     mesh, metrics = mesh or make_mesh(data=1, model=1), []
     trained = finetune(
         read_adapters(open_peft(folder, base.config), base, mesh=mesh),
         EXAMPLES,
-        config=CONFIG,
+        config=dataclasses.replace(CONFIG, epochs=epochs),
         round=1,
         seed=1,
         mesh=mesh,
@@ -128,17 +130,16 @@ def test_more_devices_are_one(llama):
     assert q.b.get_value().addressable_shards[0].data.shape == (2, 4, 4 // 2, 8)
 
 
-@pytest.mark.parametrize("kind", ["int8", "nf4"])
-def test_a_quantised_base_trains_on_a_mesh_as_on_one_device(llama, kind):
+def test_a_quantised_base_trains_on_a_mesh_as_on_one_device(llama):
     _, folder, base, _, metrics = llama
     found = []
     for data, model in ((1, 1), (4, 2)):
         mesh = make_mesh(data=data, model=model)
-        small = quantised_model(
-            jax.device_put(base, model_shardings(base, mesh)), kind, mesh=mesh
-        )
-        found.append([step.loss for step in train(small, folder, mesh=mesh)[1]])
+        placed = jax.device_put(base, model_shardings(base, mesh))
+        small = quantised_model(placed, "nf4", mesh=mesh)
+        _, steps = train(small, folder, mesh=mesh, epochs=3)
+        found.append([step.loss for step in steps])
     assert found[1] == pytest.approx(found[0], rel=1e-5)
-    wide = [step.loss for step in metrics]
+    wide = [step.loss for step in metrics[:3]]
     assert found[0] != pytest.approx(wide, rel=1e-5)
     assert found[0] == pytest.approx(wide, rel=0.05)

@@ -16,9 +16,10 @@ from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.finetune.state import abstract_state, initial_state
 from isara_jax.finetune.step import train_step
 from isara_jax.finetune.trainer import Hooks
+from isara_jax.models.adapters import abstract_adapters, quantised_model
 from isara_jax.models.llama import Llama
 from isara_jax.models.load import named_tensors
-from isara_jax.runtime.mesh import make_mesh
+from isara_jax.runtime.mesh import abstract_on, make_mesh
 
 CONFIG = FinetuneConfig(
     learning_rate=1e-3, train_batch=4, accumulation=1, epochs=6, remat="none"
@@ -32,6 +33,10 @@ WIDE = dataclasses.replace(
     head_size=128,
     feed_forward=256,
 )
+
+
+def wide_llama():
+    return Llama(WIDE, key=jax.random.key(0))
 
 
 def examples(count=4):
@@ -54,14 +59,15 @@ def state_bytes(state):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
 
-def compiled(config, *, micro_batches, rows=4):
+def program(config, *, micro_batches, rows=4, trained=None, base=None):
+    """Compiles a step of the wide model, or of what else is trained."""
     mesh = make_mesh(data=1, model=1)
-    model = jax.eval_shape(lambda: Llama(WIDE, key=jax.random.key(0)))
-    state = abstract_state(model, config=config, mesh=mesh)
+    trained = trained or jax.eval_shape(wide_llama)
+    state = abstract_state(trained, config=config, mesh=mesh)
     shape = BatchShape(
         rows=rows, micro_batches=micro_batches, length=64, groups=1, answer_length=64
     )
-    program = train_step.lower(
+    lowered = train_step.lower(
         state,
         abstract_batch(shape),
         learning_rate=jax.ShapeDtypeStruct((), jnp.float32),
@@ -69,8 +75,14 @@ def compiled(config, *, micro_batches, rows=4):
         config=config,
         dtype=jnp.dtype("float32"),
         mesh=mesh,
-    ).compile()
-    return program.memory_analysis(), state_bytes(state)
+        base=base,
+    )
+    return lowered.compile(), state_bytes(state)
+
+
+def compiled(config, **shape):
+    step, state = program(config, **shape)
+    return step.memory_analysis(), state
 
 
 @pytest.mark.parametrize("spike_factor", [0.0, 2.0])
@@ -79,6 +91,23 @@ def test_a_step_reuses_the_state_s_buffers(spike_factor):
     memory, state = compiled(config, micro_batches=2)
     assert memory.alias_size_in_bytes >= state
     assert memory.output_size_in_bytes - memory.alias_size_in_bytes < 1000
+
+
+@pytest.mark.parametrize("kind", [None, "int8", "nf4"])
+def test_nothing_is_computed_for_a_gradient_by_a_frozen_base(kind):
+    # The compiler counts what is in a scan once.
+    shallow = dataclasses.replace(WIDE, layers=1)
+    model = jax.eval_shape(lambda: Llama(shallow, key=jax.random.key(0)))
+    adapters = abstract_adapters(model, ("q", "v"), rank=1, alpha=1)
+    mesh = make_mesh(data=1, model=1)
+    base = quantised_model(model, kind, mesh=mesh) if kind else abstract_on(model, mesh)
+    step, _ = program(CONFIG, micro_batches=1, trained=adapters, base=base)
+    flops = step.cost_analysis()["flops"]
+    head, positions, answers = shallow.vocab_size * shallow.width, 4 * 64, 64
+    layers = sum(leaf.size for leaf in jax.tree.leaves(model)) - head
+    needed = 4 * (layers * positions + head * answers)
+    # A gradient by the kernels would make it 1.5 times as many.
+    assert 0.95 * needed < flops < 1.1 * needed
 
 
 def test_micro_batches_bound_the_memory():
@@ -101,10 +130,6 @@ def test_the_update_ratio_is_that_of_the_norms():
     ratio = change / norm(before.values())
     assert metrics.update_ratio == pytest.approx(ratio, rel=1e-3)
     assert metrics.record()["update_ratio"] == metrics.update_ratio
-
-
-def wide_llama():
-    return Llama(WIDE, key=jax.random.key(0))
 
 
 def test_adafactor_learns_with_less_memory_on_any_mesh():

@@ -69,6 +69,7 @@ def test_two_models_answer_one_under_the_other(model):
         ("--model=", "--model: must be given"),
         ("--model=nowhere", "'nowhere': no such file or folder"),
         ("--temperature=-1", "--temperature=-1.0: must be >= 0"),
+        ("--other_adapter=x", "--other_adapter: needs --other"),
     ],
 )
 def test_wrong_input_is_one_sentence(argument, sentence):
@@ -78,6 +79,15 @@ def test_wrong_input_is_one_sentence(argument, sentence):
     with pytest.raises(InputError) as caught:
         chat.work(values)
     assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize("flag", ["adapter", "other_adapter"])
+def test_each_model_has_its_own_adapter(model, flag):
+    values = flags.FlagValues()
+    define_sections(chat.SECTIONS, values)
+    values(["chat", f"--model={model}", f"--other={model}", f"--{flag}=nowhere"])
+    with pytest.raises(InputError, match="'nowhere': no such file or folder"):
+        chat.work(values)
 
 
 def test_a_terminal_has_a_prompt_and_ends_at_an_interrupt(model):

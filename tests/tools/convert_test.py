@@ -10,6 +10,7 @@ import transformers
 from conversion import contents, convert
 from handoff import restored
 from llama_files import reference_logits, write_llama, write_tokenizer
+from peft_twin import adapted_twin, saved
 from safetensors.numpy import load_file
 from tiny_families import drawn
 
@@ -58,6 +59,19 @@ def test_transformers_says_of_a_converted_gguf_what_the_folder_says(whole, tmp_p
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(target)
     assert tokenizer.eos_token_id == 2
+
+
+def test_an_adapter_is_merged_into_what_is_written(whole, tmp_path, capfd):
+    twin = transformers.AutoModelForCausalLM.from_pretrained(whole / "hf").eval()
+    model = adapted_twin(twin, ["q_proj", "o_proj", "down_proj"])
+    adapter, target = saved(model, tmp_path / "adapter"), tmp_path / "ours"
+    values = {"source": whole / "m.gguf", "adapter": adapter, "target": target}
+    assert convert(**values, dtype="float32", verify=True) == 0, capfd.readouterr()
+    ours = transformers.AutoModelForCausalLM.from_pretrained(target).eval()
+    np.testing.assert_allclose(
+        reference_logits(ours, TOKENS), reference_logits(model, TOKENS), atol=1e-4
+    )
+    assert f"adapter `{adapter}`, merged" in (target / "README.md").read_text()
 
 
 def test_bf16_is_what_is_written_unless_told_otherwise(whole, tmp_path, capfd):

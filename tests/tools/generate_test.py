@@ -10,12 +10,18 @@ import pytest
 import torch
 import transformers
 from absl import flags
+from peft_twin import drawn_adapters
 from processes import run_module
 from tiny_families import drawn
 from tiny_run import one_device, tiny_tokenizer, write_jsonl, write_tiny_llama
 
 from isara_jax.engine.stream import Engine
 from isara_jax.errors import InputError
+from isara_jax.models.adapters import merge
+from isara_jax.models.load import load_model
+from isara_jax.models.peft_adapters import write_adapters
+from isara_jax.models.save import save_hugging_face
+from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.signals import StopRequested
 from isara_jax.sections import define_sections
 from isara_jax.tools import generate
@@ -84,6 +90,25 @@ def completed(work, files):
 
 def read_lines(path):
     return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_an_adapter_is_merged_and_fixes_the_output(model, completed, tmp_path):
+    mesh, greedy = make_mesh(data=1, model=1), {"temperature": 0, "top_k": 0}
+    base = load_model(model, dtype="float32", mesh=mesh)
+    adapters = drawn_adapters(base, "mlp")
+    write_adapters(tmp_path / "adapter", adapters, base.config, base="")
+    whole = merge(base, adapters, mesh=mesh)
+    save_hugging_face(tmp_path / "whole", whole, tiny_tokenizer())
+    found = completed(adapter=tmp_path / "adapter", **greedy)
+    wanted = completed(model=tmp_path / "whole", output="wanted.jsonl", **greedy)
+    assert [line["text"] for line in found] == [line["text"] for line in wanted]
+    plain = completed(output="plain.jsonl", **greedy)
+    assert [line["text"] for line in found] != [line["text"] for line in plain]
+    write_adapters(
+        tmp_path / "adapter", drawn_adapters(base, "q"), base.config, base=""
+    )
+    with pytest.raises(InputError, match="hash of the adapter"):
+        completed(adapter=tmp_path / "adapter", **greedy)
 
 
 def test_greedy_completions_are_those_of_transformers(model, completed):
