@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from isara_jax.engine.costs import sizes_of
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.endings import Completion, Ending, completion_of, has_stop
 from isara_jax.engine.figures import Figures
-from isara_jax.engine.narrowing import narrow_rows, narrowed, rows_to_keep
+from isara_jax.engine.narrowing import decoded_narrowly, narrow_rows, rows_to_keep
 from isara_jax.engine.path import Path
 from isara_jax.engine.schedule import Group, Planned
 from isara_jax.runtime.mesh import Mesh, place_batch
@@ -68,10 +69,11 @@ class GroupRun:
         )
         while waiting or any(self.held):
             self._fill(waiting)
-            if not waiting:
-                self._narrow()
             self.check()
-            self._decode(STEPS_WHILE_WAITING if waiting else STEPS_BETWEEN_CHECKS)
+            if waiting:
+                self._decode(STEPS_WHILE_WAITING)
+            else:
+                self._decode(STEPS_BETWEEN_CHECKS, kept=self._rows_to_keep())
             if ended := self._ended():
                 yield ended
 
@@ -114,29 +116,30 @@ class GroupRun:
             mesh=self.mesh,
         )
 
-    def _narrow(self) -> None:
-        """Goes on in fewer rows where they have room for all texts that are left."""
+    def _rows_to_keep(self) -> np.ndarray | None:
+        """Returns fewer rows that hold all texts which are left, if that is enough."""
         held = np.array([held is not None for held in self.held])
-        rows = narrow_rows(self.state, self.mesh)
-        if rows is None or held.sum() > rows:
-            return
-        kept = rows_to_keep(held, count=rows)
-        self.state = narrowed(self.state, jnp.asarray(kept), mesh=self.mesh)
-        self.held = [self.held[row] for row in kept]
-        self.generated = self.generated[kept]
-        self.prompt_lengths = self.prompt_lengths[kept]
+        count = narrow_rows(self.state, self.mesh)
+        if count is None or held.sum() > count:
+            return None
+        return rows_to_keep(held, count=count)
 
-    def _decode(self, steps: int) -> None:
+    def _decode(self, steps: int, *, kept: np.ndarray | None = None) -> None:
+        """Decodes a stretch, and goes on in the kept rows only if that may be."""
         with self.figures.decoding():
-            self.state = decode(
-                self.path.stack,
-                self.state,
-                self.decoding.strengths,
-                eos=jnp.asarray(self.ending.eos, jnp.int32),
-                form=self.decoding.form,
-                steps=jnp.int32(steps),
-                mesh=self.mesh,
-            )
+            stretch = partial(self._stretch, steps=steps)
+            if kept is None:
+                self.state = stretch(self.state)
+            else:
+                self.state, narrow = decoded_narrowly(
+                    self.state,
+                    kept,
+                    decode=stretch,
+                    program=(self.decoding.form, self.path.stack.model.config),
+                    mesh=self.mesh,
+                )
+                if narrow:
+                    self._keep(kept)
             generated = np.asarray(self.state.texts.generated, np.int64)
         occupied = np.array([held is not None for held in self.held])
         self.figures.count_new(
@@ -146,6 +149,22 @@ class GroupRun:
             sizes=self.sizes,
         )
         self.generated = generated
+
+    def _stretch(self, state: SlotState, *, steps: int) -> SlotState:
+        return decode(
+            self.path.stack,
+            state,
+            self.decoding.strengths,
+            eos=jnp.asarray(self.ending.eos, jnp.int32),
+            form=self.decoding.form,
+            steps=jnp.int32(steps),
+            mesh=self.mesh,
+        )
+
+    def _keep(self, kept: np.ndarray) -> None:
+        self.held = [self.held[row] for row in kept]
+        self.generated = self.generated[kept]
+        self.prompt_lengths = self.prompt_lengths[kept]
 
     def _ended(self) -> list[Completion]:
         """Empties the slots whose text has ended."""
