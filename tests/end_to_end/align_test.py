@@ -79,7 +79,9 @@ def test_the_user_sees_every_stage_the_table_and_the_places(finished, workdir):
     assert lines[0] == "pretrained: held-out answers: 0 of 6 samples"
     assert "round 2: answers: 0 of 8 samples" in lines
     assert lines[-1].startswith("round 2: kept ")
-    shape = r".+: \d+ of \d+ (samples|items|steps)( in [\d:]+, [\d.]+ a second)?"
+    # On a slow machine a stage has lines on its way, with the time left.
+    rate = r"( in [\d:]+, [\d.]+ a second|, [\d.]+ a second, [\d:?]+ left)?"
+    shape = r".+: \d+ of \d+ (samples|items|steps)" + rate
     stages = [line for line in lines if not re.match(r"round \d: kept", line)]
     assert [line for line in stages if not re.fullmatch(shape, line)] == []
     table = finished.process.stdout.splitlines()

@@ -147,7 +147,7 @@ def test_one_shard_is_in_memory_at_a_time(tmp_path, monkeypatch):
         path.touch()
         held.append(sum(value.nbytes for value in group.values()))
 
-    monkeypatch.setattr(module, "_write_shard", touch)
+    monkeypatch.setattr(module, "write_file", touch)
     stream = ((f"t{n}", np.zeros(100, np.uint8)) for n in range(9))
     write_safetensors(tmp_path, stream, shard_bytes=250)
     assert held == [200] * 4 + [100]

@@ -99,8 +99,8 @@ def test_a_model_that_says_something_else_is_not_kept(
 ):
     real = fidelity.outputs
 
-    def wrong(source, tokens, *, dtype):
-        found = real(source, tokens, dtype=dtype)
+    def wrong(source, tokens, *, dtype, adapter=None):
+        found = real(source, tokens, dtype=dtype, adapter=adapter)
         return found if source == whole / "hf" else found[::-1]
 
     monkeypatch.setattr(module, "outputs", wrong)
