@@ -94,16 +94,14 @@ def _widened_product(x: Array, kernel: Adapted | qwix.QArray) -> Array:
 
 
 def _product(x: Array, kernel: Array) -> Array:
-    """Multiplies as one matrix product over all inputs.
+    """Multiplies as a product of two matrices, in the backward pass too.
 
-    As a product over two axes, XLA on CPU turns the kernel around in memory at every
-    step.
+    As one over two axes, XLA on CPU turns the kernel around in memory at every step,
+    and sums a kernel's gradient over rows and positions at half the speed.
     """
-    inputs = x.ndim - 2
-    if inputs > 1:
-        x = x.reshape(*x.shape[:2], -1)
-        kernel = kernel.reshape(-1, *kernel.shape[inputs:])
-    return jnp.tensordot(x, kernel, axes=1)
+    inputs, outputs = math.prod(x.shape[2:]), kernel.shape[x.ndim - 2 :]
+    flat = x.reshape(-1, inputs) @ kernel.reshape(inputs, -1)
+    return flat.reshape(*x.shape[:2], *outputs)
 
 
 def quantised(
