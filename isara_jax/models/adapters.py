@@ -31,7 +31,7 @@ WORDS = frozenset(("heads", "kv_heads", "mlp"))
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class LowRank:
-    """A is [L, *inputs, r], B [L, r, *outputs]; a layer adds scale * A B."""
+    """A is [L, r, *inputs], B [L, r, *outputs]; a layer adds scale * A B."""
 
     a: nnx.Variable
     b: nnx.Variable
@@ -131,13 +131,16 @@ def _fresh(
             continue
         shape, axes = getattr(model.layers, name).get_value().shape, _axes(model, name)
         split = 1 + tensor.inputs(shape[1:])
-        size, drawn = shape[:split], jax.random.fold_in(key, number)
         # Kaiming's bound for a slope of sqrt(5), which is what peft takes.
-        bound = math.prod(size[1:]) ** -0.5
-        a = jax.random.uniform(drawn, (*size, rank), minval=-bound, maxval=bound)
+        bound, drawn = (
+            math.prod(shape[1:split]) ** -0.5,
+            jax.random.fold_in(key, number),
+        )
+        size = (shape[0], rank, *shape[1:split])
+        a = jax.random.uniform(drawn, size, minval=-bound, maxval=bound)
         b = jnp.zeros((shape[0], rank, *shape[split:]), dtype)
         pairs[name] = LowRank(
-            a=nnx.Param(a.astype(dtype), axes=(*axes[:split], "rank")),
+            a=nnx.Param(a.astype(dtype), axes=("layers", "rank", *axes[1:split])),
             b=nnx.Param(b, axes=("layers", "rank", *axes[split:])),
         )
     return Adapters(kernels=pairs, scale=alpha / rank)

@@ -6,7 +6,7 @@ layers, so a model that holds them is stacked, scanned and placed like any other
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -30,47 +30,78 @@ BLOCK = 64
 class Adapted:
     """A kernel W + scale * A B of low rank beside it (Hu et al. 2021).
 
-    The base is an array or a `qwix.QArray`. A ends with the axis of the rank, B begins
-    with it, behind that of layers.
+    The base is an array or a `qwix.QArray`. A is [r, *inputs], B [r, *outputs], behind
+    the axis of layers. With the rank first, XLA on CPU computes the gradient by A of
+    2,048 positions in a fifth of the time.
     """
 
     base: Any
-    a: Float[Any, "..."]
-    b: Float[Any, "..."]
+    a: Any
+    b: Any
     scale: float = field(metadata={"static": True})
 
 
 def project(x: Float[Array, "B T *inputs"], kernel: nnx.Variable) -> Array:
     """Multiplies by a layer's kernel, [*inputs, *outputs]; returns [B, T, *outputs]."""
-    return _product(x, kernel.get_value())
-
-
-def _product(x: Array, kernel: Any) -> Array:
-    if isinstance(kernel, Adapted):
-        low = _plain_product(x, kernel.a) * kernel.scale
-        return _product(x, kernel.base) + _plain_product(low, kernel.b)
-    if isinstance(kernel, qwix.QArray):
+    value = kernel.get_value()
+    if isinstance(value, Adapted):
+        return _adapted_product(x, value)
+    if isinstance(value, qwix.QArray):
         # The backward pass widens the kernel again: kept for it, the wide ones of all
         # layers would be the model that quantising has spared.
-        return jax.checkpoint(_quantised_product)(x, kernel)
-    return _plain_product(x, kernel)
+        return jax.checkpoint(_widened_product)(x, value)
+    return _product(x, value)
 
 
-def _quantised_product(x: Array, kernel: qwix.QArray) -> Array:
-    return _plain_product(x, dequantised(kernel, x.dtype))
+@jax.custom_vjp
+def _adapted_product(x: Array, kernel: Adapted) -> Array:
+    """Multiplies by the sum, with a gradient by A, B and the inputs, not by the base.
 
-
-def _plain_product(x: Array, kernel: Array) -> Array:
-    """Multiplies as one matrix product over all inputs.
-
-    As a product over two axes, XLA on CPU turns the kernel around in memory at every
-    step.
+    The sum is made anew in both passes: a layer's kernel is smaller than what goes
+    through it, so this costs less than two products more and adding their results. And
+    what is trained is, rounding included, what a merged model computes.
     """
-    inputs = x.ndim - 2
-    if inputs > 1:
-        x = x.reshape(*x.shape[:2], -1)
-        kernel = kernel.reshape(-1, *kernel.shape[inputs:])
-    return jnp.tensordot(x, kernel, axes=1)
+    return _widened_product(x, kernel)
+
+
+def _adapted_forward(x: Array, kernel: Adapted) -> tuple[Array, Any]:
+    return _widened_product(x, kernel), (x, kernel)
+
+
+def _adapted_backward(kept: Any, gradient: Array) -> tuple[Array, Adapted]:
+    # All as products of two matrices: over more axes, XLA on CPU takes longer.
+    x, kernel = kept
+    inputs, outputs = (math.prod(array.shape[2:]) for array in (x, gradient))
+    wide = widened(kernel, x.dtype).reshape(inputs, outputs)
+    a, b = kernel.a.reshape(-1, inputs), kernel.b.reshape(-1, outputs)
+    given, rows = gradient.reshape(-1, outputs), x.reshape(-1, inputs)
+    by_low = kernel.scale * (given @ b.T)
+    low = kernel.scale * (rows @ a.T)
+    by_kernel = replace(
+        kernel,
+        base=None,
+        a=(by_low.T @ rows).reshape(kernel.a.shape),
+        b=(low.T @ given).reshape(kernel.b.shape),
+    )
+    return (given @ wide.T).reshape(x.shape), by_kernel
+
+
+_adapted_product.defvjp(_adapted_forward, _adapted_backward)
+
+
+def _widened_product(x: Array, kernel: Adapted | qwix.QArray) -> Array:
+    return _product(x, widened(kernel, x.dtype))
+
+
+def _product(x: Array, kernel: Array) -> Array:
+    """Multiplies as a product of two matrices, in the backward pass too.
+
+    As one over two axes, XLA on CPU turns the kernel around in memory at every step,
+    and sums a kernel's gradient over rows and positions at half the speed.
+    """
+    inputs, outputs = math.prod(x.shape[2:]), kernel.shape[x.ndim - 2 :]
+    flat = x.reshape(-1, inputs) @ kernel.reshape(inputs, -1)
+    return flat.reshape(*x.shape[:2], *outputs)
 
 
 def quantised(
@@ -111,22 +142,19 @@ def _quantised(
     return jax.lax.map(one, stack)  # one layer in fp32 at a time
 
 
-def dequantised(kernel: qwix.QArray, dtype: Any) -> Array:
-    """Returns a kernel as the products see it."""
-    return qwix.dequantize(kernel).astype(dtype)
+def widened(kernel: Adapted | qwix.QArray, dtype: Any) -> Array:
+    """Returns a layer's kernel as one array, computed in fp32."""
+    if isinstance(kernel, qwix.QArray):
+        return qwix.dequantize(kernel).astype(dtype)
+    base = kernel.base
+    if isinstance(base, qwix.QArray):
+        base = qwix.dequantize(base)
+    both = jnp.tensordot(
+        kernel.a, kernel.b, axes=(0, 0), preferred_element_type=jnp.float32
+    )
+    return (base.astype(jnp.float32) + kernel.scale * both).astype(dtype)
 
 
 def plain(stack: Adapted | qwix.QArray, dtype: Any) -> Shaped[Array, "L ..."]:
-    """Returns one kernel a layer in the place of all, each computed in fp32."""
-
-    def one(kernel: Any) -> Array:
-        if isinstance(kernel, qwix.QArray):
-            return dequantised(kernel, dtype)
-        base = kernel.base
-        if isinstance(base, qwix.QArray):
-            base = dequantised(base, jnp.float32)
-        a, b = kernel.a.astype(jnp.float32), kernel.b.astype(jnp.float32)
-        both = jnp.tensordot(a, b, axes=1)
-        return (base.astype(jnp.float32) + kernel.scale * both).astype(dtype)
-
-    return jax.lax.map(one, stack)
+    """Returns the kernels of all layers as one array."""
+    return jax.lax.map(partial(widened, dtype=dtype), stack)

@@ -147,7 +147,7 @@ def adapter_formats(kernel: TensorFormat) -> tuple[TensorFormat, TensorFormat]:
     (own,) = kernel.path[-1:]
     return (
         TensorFormat(
-            name=_adapter_name(kernel.name, "A"), path=(own, "a"), layout="merging"
+            name=_adapter_name(kernel.name, "A"), path=(own, "a"), layout="rows"
         ),
         TensorFormat(
             name=_adapter_name(kernel.name, "B"), path=(own, "b"), layout="projection"

@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 
 # `table`: as here. `vector`: its axes merged into one. `projection`: [out, in] there,
-# [in, out...] here. `merging`: [out, in] there, [in..., out] here.
-Layout = Literal["table", "vector", "projection", "merging"]
+# [in, out...] here. `merging`: [out, in] there, [in..., out] here. `rows`: [out, in]
+# there, [out, in...] here.
+Layout = Literal["table", "vector", "projection", "merging", "rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class TensorFormat:
             return shape
         if self.layout == "vector":
             return (int(np.prod(shape)),)
+        if self.layout == "rows":
+            return shape[0], int(np.prod(shape[1:]))
         inputs = self.inputs(shape)
         return int(np.prod(shape[inputs:])), int(np.prod(shape[:inputs]))
 

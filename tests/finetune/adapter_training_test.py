@@ -126,7 +126,7 @@ def test_more_devices_are_one(llama):
     for one, two in zip(jax.tree.leaves(split), jax.tree.leaves(trained), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-5)
     q = split.kernels["q"]
-    assert q.a.get_value().addressable_shards[0].data.shape == (2, 32 // 4, 4)
+    assert q.a.get_value().addressable_shards[0].data.shape == (2, 4, 32 // 4)
     assert q.b.get_value().addressable_shards[0].data.shape == (2, 4, 4 // 2, 8)
 
 

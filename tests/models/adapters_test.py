@@ -98,7 +98,7 @@ def test_fresh_ones_are_the_same_on_any_mesh_and_beside_any_others():
     alone = fresh(tiny_llama(), "q")
     split = fresh(tiny_llama(), mesh=make_mesh(data=4, model=2))
     a = split.kernels["q"].a.get_value()
-    assert a.addressable_shards[0].data.shape == (2, 32 // 4, 4)
+    assert a.addressable_shards[0].data.shape == (2, 4, 32 // 4)
     np.testing.assert_array_equal(alone.kernels["q"].a.get_value(), a)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from isara_jax.models.kernels import Adapted, dequantised, plain, project, quantised
+from isara_jax.models.kernels import Adapted, plain, project, quantised, widened
 from isara_jax.runtime.mesh import make_mesh
 
 # Dettmers et al. 2023, Appendix E.
@@ -66,7 +66,7 @@ def test_an_adapted_projection_is_that_of_the_merged_kernel(name, kind):
     split = 1 + INPUTS[name]
     both = Adapted(
         base=stack.get_value(),
-        a=drawn(*shape[:split], 3, seed=2),
+        a=drawn(2, 3, *shape[1:split], seed=2),
         b=drawn(2, 3, *shape[split:], seed=3),
         scale=0.5,
     )
@@ -75,7 +75,28 @@ def test_an_adapted_projection_is_that_of_the_merged_kernel(name, kind):
         ours = project(x, of_layer(stack.replace(both), number))
         wanted = project(x, nnx.Param(whole[number]))
         np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-3)
-    assert not np.allclose(whole, plain(both, jnp.dtype("float32")) - both.scale)
+
+
+@pytest.mark.parametrize("kind", [None, "nf4"])
+@pytest.mark.parametrize("name", AXES)
+def test_gradients_are_those_of_the_kernel_that_is_written_out(name, kind):
+    stack = of_layer(quantise(name, kind) if kind else kernel(name))
+    base, split = stack.get_value(), INPUTS[name]
+    a = drawn(3, *base.shape[:split], seed=2)
+    b, x = drawn(3, *base.shape[split:], seed=3), inputs_of(name)
+    wide = widened(base, jnp.float32) if kind else base
+
+    def ours(x, a, b):
+        both = Adapted(base=base, a=a, b=b, scale=0.5)
+        return jnp.sin(project(x, stack.replace(both))).sum()
+
+    def theirs(x, a, b):
+        return jnp.sin(project(x, nnx.Param(wide + 0.5 * jnp.tensordot(a, b, (0, 0)))))
+
+    found = jax.grad(ours, (0, 1, 2))(x, a, b)
+    wanted = jax.grad(lambda *given: theirs(*given).sum(), (0, 1, 2))(x, a, b)
+    for one, two in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", AXES)
@@ -138,12 +159,15 @@ def test_a_kernel_of_zeros_stays_one():
     nothing = nnx.Param(jnp.zeros((1, 64, 2, 8)), axes=AXES["q"])
     for kind in ("int8", "nf4"):
         found = quantised(nothing, kind, inputs=1, mesh=make_mesh(data=1, model=1))
-        assert not np.any(dequantised(of_layer(found).get_value(), jnp.float32))
+        assert not np.any(widened(of_layer(found).get_value(), jnp.float32))
 
 
-def test_the_backward_pass_does_not_keep_a_wide_kernel():
-    stack = quantise("q", "nf4", layers=8).get_value()
-    x = drawn(1, 2, 96)
+@pytest.mark.parametrize("adapted", [False, True])
+def test_the_backward_pass_does_not_keep_a_wide_kernel(adapted):
+    stack, x = quantise("q", "nf4", layers=8).get_value(), drawn(1, 2, 96)
+    if adapted:
+        a, b = drawn(8, 1, 96), drawn(8, 1, 2, 32)
+        stack = Adapted(base=stack, a=a, b=b, scale=1.0)
 
     def loss(x, stack):
         def layer(x, one):
