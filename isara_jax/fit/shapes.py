@@ -4,7 +4,7 @@ from isara_jax.models.families import ModelConfig
 from isara_jax.models.llama import LlamaConfig
 from isara_jax.models.load import load_config
 from isara_jax.models.opt import OptConfig
-from isara_jax.runtime.sources import locate
+from isara_jax.runtime.sources import locate_shape
 
 
 def _llama(width: int, layers: int, heads: int, feed_forward: int) -> LlamaConfig:
@@ -69,10 +69,11 @@ SHAPES: dict[str, ModelConfig] = {
 def shape_of(model: str) -> ModelConfig:
     """Returns the shape of a name of the table, or of a folder, file or package.
 
-    No weights are read, and a folder needs none: its `config.json` is enough.
+    No weights are read, and a folder needs none: its `config.json` is enough, and all
+    that is taken from the hub.
 
     Raises:
       InputError: there is no such model, or its architecture is unknown.
       EnvironmentFailure: the hub did not deliver.
     """
-    return SHAPES[model] if model in SHAPES else load_config(locate(model))
+    return SHAPES[model] if model in SHAPES else load_config(locate_shape(model))

@@ -7,6 +7,7 @@ when it is read, is refused here already.
 
 import importlib.metadata
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from isara_jax.errors import EnvironmentFailure, InputError
@@ -45,12 +46,28 @@ def locate(source: str) -> Path:
     path = Path(source).expanduser()
     if source and path.exists():
         return _without_pickles(path)
-    if _HUB_ID.fullmatch(source) and path.suffix not in _WEIGHTS:
-        return _from_hub(source)
+    if _is_hub_id(source):
+        return _with_weights(_from_hub(source, wanted=_WANTED_OF_HUB), source)
     raise InputError(
         f"{source!r}: no such file or folder, and neither package:NAME nor a hub id "
         "ORG/NAME"
     )
+
+
+def locate_shape(source: str) -> Path:
+    """Returns what `locate` does, but of a hub id a folder without the weights.
+
+    Raises:
+      InputError, EnvironmentFailure: as `locate`.
+    """
+    if not Path(source).expanduser().exists() and _is_hub_id(source):
+        return _from_hub(source, wanted=("config.json",))
+    return locate(source)
+
+
+def _is_hub_id(source: str) -> bool:
+    named = _HUB_ID.fullmatch(source) is not None
+    return named and Path(source).suffix not in _WEIGHTS
 
 
 def _without_pickles(path: Path) -> Path:
@@ -100,13 +117,13 @@ def _models_among(files: list[Path]) -> set[Path]:
     return folders | {file for file in ggufs if file.parent not in folders}
 
 
-def _from_hub(identifier: str) -> Path:
+def _from_hub(identifier: str, *, wanted: Sequence[str]) -> Path:
     import huggingface_hub  # seconds to import, and a local source needs none of it
     from huggingface_hub import errors
 
     try:
         folder = huggingface_hub.snapshot_download(
-            identifier, allow_patterns=list(_WANTED_OF_HUB)
+            identifier, allow_patterns=list(wanted)
         )
     except errors.HFValidationError as error:
         raise InputError(f"{identifier!r}: no hub id ({_first_line(error)})") from None
@@ -116,7 +133,7 @@ def _from_hub(identifier: str) -> Path:
             f"({_first_line(error)}); check the name and the connection, or give a "
             "local folder"
         ) from None
-    return _with_weights(Path(folder), identifier)
+    return Path(folder)
 
 
 def _failures_of_delivery(hub_error: type[Exception]) -> tuple[type[Exception], ...]:

@@ -4,9 +4,9 @@
     python -m isara_jax.tools.fit --model=llama-70b --slice=2xv5p-256 --mesh_model=4
 
 --model is what a run takes, or llama-7b, llama-13b, llama-70b, opt-6.7b or opt-66b; of
-a folder only config.json is read. --slice names a slice of TPUs, or several; a machine
-without any compiles for it with libtpu. Without --slice it is this host. All flags of a
-run are understood, so a run's flagfile says what is asked.
+a folder or a hub id only config.json is read. --slice names a slice of TPUs, or
+several; a machine without any compiles for it with libtpu. Without --slice it is this
+host. All flags of a run are understood, so a run's flagfile says what is asked.
 
 Compiled are the optimizer step with every example of --max_length tokens, a chunk of a
 prompt, and a token in every slot (or the two programs of a beam search). Told are, for

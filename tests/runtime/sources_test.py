@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import errors
 
 from isara_jax.errors import EnvironmentFailure, InputError
-from isara_jax.runtime.sources import locate
+from isara_jax.runtime.sources import locate, locate_shape
 
 
 def write(folder, *names):
@@ -168,6 +168,19 @@ def test_hub_id(tmp_path, hub):
     assert identifier == "org/some-model"
     assert "*.safetensors" in patterns
     assert not any("bin" in pattern or pattern == "*" for pattern in patterns)
+
+
+def test_of_a_shape_the_hub_gives_no_weights(tmp_path, hub):
+    asked = hub(write(tmp_path, "config.json"))
+    assert locate_shape("org/name") == tmp_path
+    assert asked == [("org/name", ["config.json"])]
+
+
+def test_a_shape_on_the_disk_is_no_hub_s(tmp_path, hub):
+    asked = hub(AssertionError("the hub must not be asked"))
+    write(tmp_path, "config.json")
+    assert locate_shape(str(tmp_path)) == tmp_path
+    assert asked == []
 
 
 def test_hub_id_with_pickles_only(tmp_path, hub):
