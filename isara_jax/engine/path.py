@@ -19,6 +19,7 @@ from isara_jax.engine.cuts import Cut, Cuts, chunks_of, cuts_held, widths
 from isara_jax.engine.slots import SlotCache, empty_slots, laid_out
 from isara_jax.engine.stack import Stack, run_blocks
 from isara_jax.models.attention import kernels_for
+from isara_jax.models.decoder import Decoder
 from isara_jax.models.plain_attention import KEY_BLOCK
 from isara_jax.runtime.mesh import Mesh, sharding_for
 
@@ -52,19 +53,21 @@ class Path:
             return
         held = cuts_held(self.tokens, self.cuts, tokens=tokens, cuts=cuts)
         for cut in cuts[held:]:
-            self._run_cut(tokens, cut)
+            hidden = self._run_cut(tokens, cut)
+        self.logits = logits_after(self.stack.model, hidden)
         start = cuts[held].start
         self.reused_tokens += start
         self.run_tokens += len(tokens) - start
         self.tokens, self.cuts = tokens, cuts
 
-    def _run_cut(self, tokens: tuple[int, ...], cut: Cut) -> None:
+    def _run_cut(self, tokens: tuple[int, ...], cut: Cut) -> Float[Array, " D"]:
+        """Returns the hidden state after the cut's last token."""
         start = cut.start
         for width in chunks_of(cut.end - cut.start, within=widths(self.mesh)):
             given = tokens[start : min(start + width, cut.end)]
             chunk = np.zeros((1, width), np.int32)
             chunk[0, : len(given)] = given
-            self.cache, self.logits = advance(
+            self.cache, hidden = advance(
                 self.stack,
                 chunk,
                 self.cache,
@@ -74,6 +77,7 @@ class Path:
                 mesh=self.mesh,
             )
             start += width
+        return hidden
 
 
 def new_path(stack: Stack, *, longest: int, mesh: Mesh) -> Path:
@@ -101,10 +105,10 @@ def advance(
     last: Int[Array, ""],
     reach: int,
     mesh: Mesh,
-) -> tuple[SlotCache, Float[Array, " V"]]:
+) -> tuple[SlotCache, Float[Array, " D"]]:
     """Runs T tokens from position `start` on, none of which is beyond `reach`.
 
-    Returns the logits after that of them with number `last`.
+    Returns the hidden state after that of them with number `last`.
     """
     positions = start + jnp.arange(tokens.shape[1])[None, :]
     x = stack.model.embed(tokens, positions)
@@ -118,6 +122,10 @@ def advance(
             start=start, reach=reach, window=stack.model.config.window
         ),
     )
-    hidden = jax.lax.dynamic_slice_in_dim(x[0], last, 1)
-    longer = laid_out(cache.holding(blocks), mesh)
-    return longer, stack.model.logits(hidden)[0]
+    return laid_out(cache.holding(blocks), mesh), x[0, last]
+
+
+@jax.jit
+def logits_after(model: Decoder, hidden: Float[Array, " D"]) -> Float[Array, " V"]:
+    """Applies the head: once a prompt, as on CPU it costs as much as some positions."""
+    return model.logits(hidden[None])[0]

@@ -13,7 +13,7 @@ from tiny_llama import TINY
 from isara_jax.engine import paged_slots, slots
 from isara_jax.engine.flash_slots import FlashSlots
 from isara_jax.engine.paged_slots import PagedSlots
-from isara_jax.engine.path import advance
+from isara_jax.engine.path import advance, logits_after
 from isara_jax.engine.plain_slots import PlainSlots
 from isara_jax.engine.slots import empty_slots, laid_out, position_bytes, step
 from isara_jax.engine.stack import Stack
@@ -72,7 +72,7 @@ def written(stack, *, kernels, mesh, shared):
             chunk = np.zeros((1, CHUNK), np.int32)
             given = TEXTS[row, start : min(start + CHUNK, length)]
             chunk[0, : len(given)] = given
-            path, logits = advance(
+            path, hidden = advance(
                 stack,
                 chunk,
                 path,
@@ -81,7 +81,7 @@ def written(stack, *, kernels, mesh, shared):
                 reach=64,
                 mesh=mesh,
             )
-        states.append(np.asarray(logits))
+        states.append(np.asarray(logits_after(stack.model, hidden)))
         cache = fill(cache, path, row, length, shared, mesh=mesh)
     next_step = jax.jit(_next)
     states = [np.stack(states)]
