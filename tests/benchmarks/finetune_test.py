@@ -4,7 +4,7 @@ import re
 
 import pytest
 import transformers
-from processes import run_module
+from processes import QUICKLY_COMPILED, run_module
 from tiny_families import LLAMA
 
 SIDE = r"[\d.]+ (?:tok/s|s), [\d.]+ GB"
@@ -12,7 +12,7 @@ HEADER = r"commit \w+( with changes)?, \d+ cores of .+, Python 3.*, jax .*, torc
 
 
 def lines(*arguments):
-    done = run_module("benchmarks.finetune", *arguments)
+    done = run_module("benchmarks.finetune", *arguments, **QUICKLY_COMPILED)
     assert done.returncode == 0, done.stderr
     header, *others = done.stdout.splitlines()
     assert re.fullmatch(HEADER, header)

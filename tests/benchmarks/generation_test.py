@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from processes import run_module
+from processes import QUICKLY_COMPILED, run_module
 from tiny_run import write_tiny_run
 
 SURROUNDINGS = r"commit .*, \d+ cores of .*, Python 3\.\d+\.\d+, jax .*"
@@ -16,7 +16,9 @@ QUICKLY = ("--repeats=1", "--shrink=32")
 
 def measured(*flags):
     """Returns the lines that the command prints, after where they were measured."""
-    done = run_module("benchmarks.generation", *QUICKLY, *flags, XLA_FLAGS="")
+    done = run_module(
+        "benchmarks.generation", *QUICKLY, *flags, XLA_FLAGS="", **QUICKLY_COMPILED
+    )
     assert done.returncode == 0, done.stderr
     first, *lines = done.stdout.splitlines()
     assert re.fullmatch(SURROUNDINGS, first), first

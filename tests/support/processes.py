@@ -6,6 +6,9 @@ import sys
 
 from python_source import ROOT
 
+# What a program is compiled to matters little where it runs for milliseconds.
+QUICKLY_COMPILED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
 
 def run_module(name, *arguments, **environment):
     """Runs the module to its end; the environment is ours but for what is given."""
