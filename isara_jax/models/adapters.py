@@ -132,11 +132,8 @@ def _fresh(
         shape, axes = getattr(model.layers, name).get_value().shape, _axes(model, name)
         split = 1 + tensor.inputs(shape[1:])
         # Kaiming's bound for a slope of sqrt(5), which is what peft takes.
-        bound, drawn = (
-            math.prod(shape[1:split]) ** -0.5,
-            jax.random.fold_in(key, number),
-        )
-        size = (shape[0], rank, *shape[1:split])
+        bound = math.prod(shape[1:split]) ** -0.5
+        size, drawn = (shape[0], rank, *shape[1:split]), jax.random.fold_in(key, number)
         a = jax.random.uniform(drawn, size, minval=-bound, maxval=bound)
         b = jnp.zeros((shape[0], rank, *shape[split:]), dtype)
         pairs[name] = LowRank(
