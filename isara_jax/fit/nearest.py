@@ -7,7 +7,6 @@ costs money (a larger slice). An estimate of the memory says which is worth comp
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from isara_jax.errors import InputError
 from isara_jax.finetune.state import abstract_state
@@ -77,58 +76,74 @@ def nearest(
 
 
 def changes(setting: Setting, *, slice: Slice | None) -> Iterator[Changed]:
-    """Yields ever larger changes of a setting, each upon those before, as flags."""
+    """Yields changed settings with the flags that lead there, in the order to try.
+
+    Remat and fewer rows at once come first, each upon the one before. Upon these come
+    the model axis, or else narrower state, or else adapters. A larger slice takes the
+    setting as it was asked for.
+    """
+    fewer: Changed = ({}, setting)
+    for fewer in _in_more_time(setting):
+        yield fewer
+    yield from _on_more_devices_a_model(fewer)
+    yield from _in_narrower_state(fewer)
+    if not setting.adapters.lora_rank:
+        flags, base = fewer
+        adapters = replace(setting.adapters, lora_rank=ADAPTER_RANK)
+        wanted = {"lora_rank": str(ADAPTER_RANK)}
+        yield flags | wanted, replace(base, adapters=adapters)
+    for larger in slice.larger() if slice is not None else ():
+        machine = machine_of(larger)
+        moved = {"slice": larger.name, "mesh_data": "-1"}
+        yield moved, replace(setting, machine=machine, data=-1)
+
+
+def _in_more_time(setting: Setting) -> Iterator[Changed]:
     flags: dict[str, str] = {}
-
-    def changed(after: Setting, **values: Any) -> Changed:
-        nonlocal setting
-        setting = after
-        flags.update({name: str(value) for name, value in values.items()})
-        return dict(flags), setting
-
-    def trained(**values: Any) -> Changed:
-        tuned = replace(setting.finetuning, **values)
-        return changed(replace(setting, finetuning=tuned), **values)
-
     if setting.finetuning.remat != "full":
-        yield trained(remat="full")
+        tuned = replace(setting.finetuning, remat="full")
+        flags, setting = {"remat": "full"}, replace(setting, finetuning=tuned)
+        yield flags, setting
     while (half := setting.finetuning.train_batch // 2) >= setting.mesh.shape["data"]:
-        yield trained(
-            train_batch=half, accumulation=setting.finetuning.accumulation * 2
-        )
+        flags, setting = _with_rows(setting, flags, most=half)
+        yield flags, setting
+
+
+def _on_more_devices_a_model(changed: Changed) -> Iterator[Changed]:
+    flags, setting = changed
     while divides(setting, 2 * setting.model):
         wider = 2 * setting.model
-        rows = _rows(setting, data=setting.mesh.size // wider)
-        tuned = replace(
-            setting.finetuning,
-            train_batch=rows["train_batch"],
-            accumulation=rows["accumulation"],
-        )
-        yield changed(
-            replace(setting, model=wider, data=-1, finetuning=tuned),
-            **{"mesh_model": wider, "mesh_data": -1} | rows,
-        )
+        flags, setting = _with_rows(setting, flags, most=setting.mesh.size // wider)
+        setting = replace(setting, model=wider, data=-1)
+        flags = flags | {"mesh_model": str(wider), "mesh_data": "-1"}
+        yield flags, setting
+
+
+def _in_narrower_state(changed: Changed) -> Iterator[Changed]:
+    flags, setting = changed
     if setting.dtype == "bfloat16" and setting.finetuning.master_dtype == "float32":
-        yield trained(master_dtype="bfloat16")
+        tuned = replace(setting.finetuning, master_dtype="bfloat16")
+        flags, setting = (
+            flags | {"master_dtype": "bfloat16"},
+            replace(setting, finetuning=tuned),
+        )
+        yield flags, setting
     if setting.finetuning.optimizer != "adafactor":
-        yield trained(optimizer="adafactor")
-    if not setting.adapters.lora_rank:
-        adapters = replace(setting.adapters, lora_rank=ADAPTER_RANK)
-        yield changed(replace(setting, adapters=adapters), lora_rank=ADAPTER_RANK)
-    for larger in slice.larger() if slice is not None else ():
-        yield changed(
-            replace(setting, machine=machine_of(larger), data=-1), slice=larger.name
+        tuned = replace(setting.finetuning, optimizer="adafactor")
+        yield (
+            flags | {"optimizer": "adafactor"},
+            replace(setting, finetuning=tuned),
         )
 
 
-def _rows(setting: Setting, *, data: int) -> dict[str, int]:
-    """Returns rows that so many devices share evenly, in steps as large as before."""
+def _with_rows(setting: Setting, flags: dict[str, str], *, most: int) -> Changed:
+    """Lowers the rows of a micro-batch; a step keeps its examples, or more."""
     config = setting.finetuning
-    rows = min(config.train_batch, data)
-    return {
-        "train_batch": rows,
-        "accumulation": -(-config.train_batch * config.accumulation // rows),
-    }
+    rows = min(config.train_batch, most)
+    accumulation = -(-config.train_batch * config.accumulation // rows)
+    tuned = replace(config, train_batch=rows, accumulation=accumulation)
+    changed = {"train_batch": str(rows), "accumulation": str(accumulation)}
+    return flags | changed, replace(setting, finetuning=tuned)
 
 
 def divides(setting: Setting, model: int) -> bool:

@@ -10,7 +10,7 @@ import jax
 
 from isara_jax.fit.bounds import Bound, bound_on
 from isara_jax.fit.collectives import collective_bytes
-from isara_jax.fit.programs import Program
+from isara_jax.fit.program import Program
 from isara_jax.fit.setting import Machine
 
 Verdict = Literal["fits", "does not fit", "does not compile"]

@@ -16,7 +16,9 @@ from isara_jax.engine.endings import Ending
 from isara_jax.engine.stream import Engine
 from isara_jax.finetune import trainer
 from isara_jax.finetune.batches import TrainingExample
-from isara_jax.fit.programs import OPEN_TURN, planned_group, programs_of, train_program
+from isara_jax.fit.programs import programs_of
+from isara_jax.fit.training import train_program
+from isara_jax.fit.writing import OPEN_TURN, planned_group
 from isara_jax.models.llama import Llama
 from isara_jax.runtime.mesh import model_shardings
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from isara_jax.fit.bounds import Work
-from isara_jax.fit.programs import Program
+from isara_jax.fit.program import Program
 from isara_jax.fit.setting import machine_of
 from isara_jax.fit.slices import CHIPS, Slice
 from isara_jax.fit.verdict import judge

@@ -1,7 +1,7 @@
 """What became of a program that nobody has compiled."""
 
 from isara_jax.fit.bounds import Bound, Work
-from isara_jax.fit.programs import Program
+from isara_jax.fit.program import Program
 from isara_jax.fit.verdict import Outcome
 
 NOTHING = Program(

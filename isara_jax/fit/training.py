@@ -1,0 +1,55 @@
+"""The program that trains, from shapes alone."""
+
+import jax.numpy as jnp
+
+from isara_jax.finetune.batches import Batch, TrainingExample, abstract_batch
+from isara_jax.finetune.plan import make_plan
+from isara_jax.finetune.state import abstract_state
+from isara_jax.finetune.step import train_step
+from isara_jax.fit.bounds import step_work
+from isara_jax.fit.places import key, over_data, whole
+from isara_jax.fit.program import Program, frozen
+from isara_jax.fit.setting import Setting, bytes_on_device
+
+
+def train_program(setting: Setting) -> Program:
+    """Returns an optimizer step on rows full of examples."""
+    config, mesh = setting.finetuning, setting.mesh
+    length = min(config.max_length, setting.shape.context)
+    count = config.train_batch * config.accumulation
+    examples = [
+        TrainingExample(id="", prompt_tokens=(0,), answer_tokens=(0,) * (length - 1))
+    ] * count
+    shape = make_plan(
+        examples, config=config, epochs=1, round=1, seed=0, mesh=mesh
+    ).shape
+    state = abstract_state(setting.trained, config=config, mesh=mesh)
+    batch = Batch(*(over_data(array, mesh) for array in abstract_batch(shape)))
+    return Program(
+        name=f"train step, {shape.micro_batches} x {shape.rows} rows of {shape.length}",
+        unit="step",
+        parts={
+            "parameters": bytes_on_device(state.model),
+            "optimizer state": bytes_on_device(state.optimizer),
+            "batch": bytes_on_device(batch),
+        }
+        | frozen(setting),
+        beside={},
+        work=step_work(
+            setting,
+            examples=count,
+            length=length - 1,
+            micro_batches=shape.micro_batches,
+            state=bytes_on_device(state),
+        ),
+        lower=lambda: train_step.lower(
+            state,
+            batch,
+            learning_rate=whole((), jnp.float32, mesh),
+            key=key((), mesh),
+            config=config,
+            dtype=jnp.dtype(setting.dtype),
+            mesh=mesh,
+            base=setting.base,
+        ),
+    )

@@ -1,0 +1,172 @@
+"""The programs that write, from shapes alone: prompts and slots, or beams."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from isara_jax.engine.batches import Prompt, plan
+from isara_jax.engine.beam import BeamState, laid_out, search, start
+from isara_jax.engine.continuous import decode, empty_state, rows_that_fit
+from isara_jax.engine.cuts import chunks_of, widths
+from isara_jax.engine.path import advance, empty_row, path_capacity
+from isara_jax.engine.schedule import Group, groups, useful_slots
+from isara_jax.engine.stack import Stack, stacked
+from isara_jax.fit.bounds import chunk_work, rows_work, token_work
+from isara_jax.fit.places import key, made, over_data, replicated, whole
+from isara_jax.fit.program import Program, frozen
+from isara_jax.fit.setting import Setting, bytes_on_device
+from isara_jax.runtime.mesh import Mesh, abstract_on, platform_of
+
+# A question that is answered, or the lead of one that is drafted, in tokens: a prompt
+# has it after its demonstrations.
+OPEN_TURN = 128
+
+
+def slot_programs(setting: Setting) -> Iterator[Program]:
+    """Yields a chunk of a prompt on the path, and a token in every slot."""
+    mesh, decoding = setting.mesh, setting.decoding
+    stack, group = _stack(setting), planned_group(setting)
+    reached = max(group.longest, group.capacity)
+    make_path = partial(empty_row, capacity=path_capacity(reached, mesh), mesh=mesh)
+    make_slots = partial(
+        empty_state,
+        rows=group.rows,
+        capacity=group.capacity,
+        shared=group.shared_room,
+        new_tokens=decoding.max_new_tokens,
+        mesh=mesh,
+    )
+    path, state = made(make_path, stack), made(make_slots, stack)
+    slots = {
+        "KV cache": bytes_on_device(state.cache),
+        "texts and logits": bytes_on_device(state) - bytes_on_device(state.cache),
+    }
+    held = {"parameters": bytes_on_device(setting.weights)}
+    copied = {"layers, copied": bytes_on_device(stack.blocks)}
+    beside = (copied if len(stack.blocks) > 1 else {}) | frozen(setting)
+    width = max(chunks_of(group.longest, within=widths(mesh)))
+    number = whole((), jnp.int32, mesh)
+    yield Program(
+        name=f"prompt, {width} positions of {group.longest}",
+        unit="chunk",
+        parts=held | {"path": bytes_on_device(path)},
+        beside=slots | beside,
+        work=chunk_work(setting, width=width, end=group.longest),
+        lower=lambda: advance.lower(
+            stack,
+            whole((1, width), jnp.int32, mesh),
+            path,
+            start=number,
+            last=number,
+            reach=path.reach(group.longest),
+            mesh=mesh,
+        ),
+    )
+    yield Program(
+        name=f"decoding, {group.rows} slots of {group.capacity}",
+        unit="token of every slot",
+        parts=held | slots,
+        beside={"path": bytes_on_device(path)} | beside,
+        work=token_work(setting, rows=group.rows, length=group.capacity - 1),
+        lower=lambda: decode.lower(
+            stack,
+            state,
+            replicated(decoding.strengths, mesh),
+            eos=whole((1,), jnp.int32, mesh),
+            form=decoding.form,
+            steps=number,
+            mesh=mesh,
+        ),
+    )
+
+
+def beam_programs(setting: Setting) -> Iterator[Program]:
+    """Yields the prompts of a batch, and a token of every beam."""
+    mesh, decoding, weights = setting.mesh, setting.decoding, setting.weights
+    slots = setting.slots or useful_slots(platform_of(mesh))
+    batch, *_ = plan(
+        _prompts(setting),
+        slots=slots // decoding.beams,
+        row_multiple=mesh.shape["data"],
+        max_new_tokens=decoding.max_new_tokens,
+        context=setting.shape.context,
+    )
+    rows, length = batch.shape.rows, batch.shape.prompt
+    tokens = over_data(jax.ShapeDtypeStruct((rows, length), jnp.int32), mesh)
+    begin = partial(
+        start, beams=decoding.beams, new_tokens=decoding.max_new_tokens, mesh=mesh
+    )
+    state = made(
+        partial(_laid_out, jax.eval_shape(begin, weights, tokens, tokens), mesh)
+    )
+    held, beside = {"parameters": bytes_on_device(weights)}, frozen(setting)
+    yield Program(
+        name=f"prompts of beams, {rows} rows of {length}",
+        unit="batch",
+        parts=held,
+        beside=beside,
+        work=rows_work(setting, rows=rows, length=length),
+        lower=lambda: jax.jit(begin).lower(weights, tokens, tokens),
+    )
+    cache = bytes_on_device(state.cache)
+    others = {"texts and logits": bytes_on_device(state) - cache}
+    yield Program(
+        name=f"beam search, {rows} x {decoding.beams} beams",
+        unit="token of every beam",
+        parts=held | {"KV cache": cache} | others,
+        beside=beside,
+        work=token_work(setting, rows=rows, length=length, beams=decoding.beams),
+        lower=lambda: search.lower(
+            weights,
+            state,
+            replicated(decoding.strengths, mesh),
+            prompts=(tokens, tokens),
+            keys=key((rows,), mesh),
+            eos=whole((1,), jnp.int32, mesh),
+            last=whole((), jnp.int32, mesh),
+            form=decoding.form,
+        ),
+    )
+
+
+def planned_group(setting: Setting) -> Group:
+    """Plans slots as the engine does, for as many as the memory has room for."""
+    mesh, memory = setting.mesh, setting.machine.memory
+    within = partial(
+        groups,
+        _prompts(setting),
+        row_multiple=mesh.shape["data"],
+        max_new_tokens=setting.decoding.max_new_tokens,
+        context=setting.shape.context,
+    )
+    (group,) = within(slots=setting.slots or useful_slots(platform_of(mesh)))
+    if memory is None:
+        return group
+    free = memory - bytes_on_device(setting.weights)
+    room = rows_that_fit(_stack(setting), group, mesh=mesh, free=free)
+    return group if room >= group.rows else within(slots=room)[0]
+
+
+def _laid_out(shapes: BeamState, mesh: Mesh) -> BeamState:
+    """Returns an empty state of beams in its places."""
+    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return laid_out(empty, mesh)
+
+
+def _prompts(setting: Setting) -> list[Prompt]:
+    """Returns as many prompts as a step has, of the greatest length."""
+    context, new = setting.shape.context, setting.decoding.max_new_tokens
+    length = max(1, min(setting.demo_tokens + OPEN_TURN, context - new))
+    return [
+        Prompt(id=str(number), number=number, tokens=(number,) * length)
+        for number in range(setting.prompts)
+    ]
+
+
+def _stack(setting: Setting) -> Stack:
+    """Returns the layers as the engine cuts them, in their places."""
+    cut = jax.eval_shape(partial(stacked, mesh=setting.mesh), setting.weights)
+    blocks = tuple(abstract_on(block, setting.mesh) for block in cut.blocks)
+    return Stack(model=setting.weights, blocks=blocks)
