@@ -149,9 +149,9 @@ def widened(kernel: Adapted | qwix.QArray, dtype: Any) -> Array:
     base = kernel.base
     if isinstance(base, qwix.QArray):
         base = qwix.dequantize(base)
-    both = jnp.tensordot(
-        kernel.a, kernel.b, axes=(0, 0), preferred_element_type=jnp.float32
-    )
+    # Widened first: XLA on CPU has no product of bf16 matrices that yields fp32 here.
+    a, b = kernel.a.astype(jnp.float32), kernel.b.astype(jnp.float32)
+    both = jnp.tensordot(a, b, axes=(0, 0))
     return (base.astype(jnp.float32) + kernel.scale * both).astype(dtype)
 
 
