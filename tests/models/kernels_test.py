@@ -99,6 +99,24 @@ def test_gradients_are_those_of_the_kernel_that_is_written_out(name, kind):
         np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", [None, "nf4"])
+def test_bf16_is_summed_in_fp32_and_keeps_its_dtype(kind):
+    stack = of_layer(quantise("q", kind) if kind else kernel("q"))
+    base, x = stack.get_value(), inputs_of("q").astype(jnp.bfloat16)
+    a, b = (drawn(3, *shape).astype(jnp.bfloat16) for shape in ((96,), (2, 32)))
+
+    def out(x, a, b):
+        both = Adapted(base=base, a=a, b=b, scale=0.5)
+        return project(x, stack.replace(both))
+
+    found, pullback = jax.jit(lambda *given: jax.vjp(out, *given))(x, a, b)
+    wide = widened(base, jnp.float32) if kind else base
+    whole = wide + 0.5 * jnp.tensordot(*map(jnp.float32, (a, b)), (0, 0))
+    wanted = project(x, nnx.Param(whole.astype(jnp.bfloat16)))
+    np.testing.assert_array_equal(found, wanted)
+    assert {one.dtype for one in (found, *pullback(found))} == {jnp.dtype("bfloat16")}
+
+
 @pytest.mark.parametrize("name", AXES)
 def test_int8_is_within_half_a_step_of_each_output(name):
     weights, stack = kernel(name).get_value(), quantise(name, "int8")
