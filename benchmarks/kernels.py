@@ -1,17 +1,17 @@
-"""Compiles for TPUs that are not there, and lists the attention kernels in programs.
+"""Compiles for chips that are not there, and lists the attention kernels in programs.
 
     JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 python -m benchmarks.kernels --chip=v5e
+    XLA_FLAGS=--xla_gpu_autotune_level=0 python -m benchmarks.kernels --chip=h200
 
-Needs libtpu, whose compiler runs on any CPU. The programs are a step of decoding and a
-chunk of a prompt on 2 x 2 chips, for a model that is small but for its attention, and
-the gradient of whole rows. Stops with an error where one has no kernel. The memory is
-what the compiler says that a program takes on a chip beside its arguments: were a cache
-copied, it would be as large as the cache.
+The compilers run on any CPU; `benchmarks/targets.py` says what they need. The programs
+are a step of decoding and a chunk of a prompt on 2 x 2 chips, for a model that is small
+but for its attention, and the gradient of whole rows. Stops with an error where one has
+no kernel. The memory is what the compiler says that a program takes on a chip beside
+its arguments: were a cache copied, it would be as large as the cache.
 """
 
 import dataclasses
 import functools
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -20,18 +20,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import app, flags
-from jax.experimental import topologies
 from jaxtyping import Array
 
 from benchmarks.shapes import TINY
+from benchmarks.targets import TARGETS, TPUS, Target
 from isara_jax.engine.path import advance
-from isara_jax.engine.slots import empty_slots, step
-from isara_jax.engine.stack import Stack
+from isara_jax.engine.slots import SlotCache, empty_slots, laid_out, step
+from isara_jax.engine.stack import Stack, stacked
+from isara_jax.fit.places import made
 from isara_jax.models.attention import Kernels, kernels_for, whole_rows
 from isara_jax.models.llama import Llama, LlamaConfig
 from isara_jax.runtime.mesh import abstract_on, make_mesh, sharding_for
 
-TOPOLOGIES = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 ROWS, CAPACITY, SHARED, CHUNK = 64, 512, 512, 256
 TRAINED = (4, 1024)
 MIB = 2**20
@@ -39,9 +39,7 @@ MIB = 2**20
 # Query heads, KV heads and their size.
 HEADS = {"llama_7b": (32, 32, 128), "smollm2": (9, 3, 64)}
 
-CHIPS = flags.DEFINE_multi_enum(
-    "chip", list(TOPOLOGIES), list(TOPOLOGIES), "A chip to compile for."
-)
+CHIPS = flags.DEFINE_multi_enum("chip", TPUS, list(TARGETS), "A chip to compile for.")
 SHAPES = flags.DEFINE_multi_enum(
     "shape", list(HEADS), list(HEADS), "The attention of a model by this name."
 )
@@ -64,33 +62,36 @@ def config_of(shape: str) -> LlamaConfig:
     )
 
 
-def programs(chip: str, shape: str) -> Iterator[tuple[str, str, Any]]:
-    """Yields the name of each program, of the kernel that is due in it, and it."""
-    devices = topologies.get_topology_desc(
-        platform="tpu", topology_name=TOPOLOGIES[chip]
-    ).devices
-    mesh = make_mesh(data=2, model=2, devices=devices)
+def programs(target: Target, shape: str) -> Iterator[tuple[str, Any]]:
+    """Yields the name of each program, and it."""
+    mesh = make_mesh(data=2, model=2, devices=target.devices())
     build = functools.partial(Llama, config_of(shape), dtype=jnp.bfloat16)
     model = jax.eval_shape(lambda: build(key=jax.random.key(0)))
     model = abstract_on(model, mesh)
-    stack = Stack(model=model, blocks=(model.layers,))
-    slots = functools.partial(_slots, stack, mesh=mesh)
+    cut = jax.eval_shape(functools.partial(stacked, mesh=mesh), model)
+    blocks = tuple(abstract_on(block, mesh) for block in cut.blocks)
+    stack = Stack(model=model, blocks=blocks)
+
+    def slots(**room: int) -> Any:
+        def empty(stack: Stack) -> SlotCache:
+            return laid_out(empty_slots(stack, kernels=kernels_for(mesh), **room), mesh)
+
+        return made(jax.jit(empty), stack)
 
     def whole(dtype: Any, *size: int) -> jax.ShapeDtypeStruct:
         place = sharding_for(("batch", "time")[: len(size)], size, mesh)
         return jax.ShapeDtypeStruct(size, dtype, sharding=place)
 
-    paged, number = "ragged_paged_attention", whole(jnp.int32)
+    number = whole(jnp.int32)
     cache = slots(rows=ROWS, capacity=CAPACITY, shared=SHARED)
     tokens = whole(jnp.int32, ROWS)
     next_token = jax.jit(step, donate_argnums=2)
-    yield "decode", paged, next_token.lower(stack, tokens, cache)
+    yield "decode", next_token.lower(stack, tokens, cache)
     path = slots(rows=1, capacity=SHARED + CAPACITY + CHUNK, shared=0)
     tokens = whole(jnp.int32, 1, CHUNK)
     reach = {"start": number, "last": number, "reach": 1024, "mesh": mesh}
-    yield "prefill", paged, advance.lower(stack, tokens, path, **reach)
-    gradient = _gradient_of_attention(model.config, kernels_for(mesh))
-    yield "gradient", "splash_mha", gradient
+    yield "prefill", advance.lower(stack, tokens, path, **reach)
+    yield "gradient", _gradient_of_attention(model.config, kernels_for(mesh))
 
 
 def _gradient_of_attention(config: LlamaConfig, kernels: Kernels) -> Any:
@@ -115,29 +116,21 @@ def _gradient_of_attention(config: LlamaConfig, kernels: Kernels) -> Any:
     return jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(q, k, k, segments)
 
 
-def _slots(stack: Stack, *, mesh: Any, **room: int) -> Any:
-    kernels = kernels_for(mesh)
-    cache = jax.eval_shape(lambda: empty_slots(stack, kernels=kernels, **room))
-    heads = kernels.heads_word(cache.kv_heads)
-    pages = ("layers", "batch", "time", heads, "head_dim")
-
-    def placed(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        words = pages if array.ndim == len(pages) else ("batch",) * array.ndim
-        place = sharding_for(words, array.shape, mesh)
-        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place)
-
-    return jax.tree.map(placed, cache)
-
-
 def main(_: list[str]) -> None:
     """Prints a line a program."""
     for chip in CHIPS.value:
+        target = TARGETS[chip]
         for shape in SHAPES.value:
-            for name, kernel, lowered in programs(chip, shape):
+            for name, lowered in programs(target, shape):
                 begun = time.perf_counter()
                 compiled = lowered.compile()
                 seconds = time.perf_counter() - begun
-                calls = re.findall(r".*tpu_custom_call.*", compiled.as_text())
+                kernel = target.kernels[name]
+                calls = [
+                    line
+                    for line in compiled.as_text().splitlines()
+                    if target.call in line
+                ]
                 found = sum(kernel in call for call in calls)
                 if not found:
                     sys.exit(f"{chip} {shape} {name}: no {kernel} in it")

@@ -1,9 +1,10 @@
 """A model's layers cut into blocks, and one pass over them.
 
 Within a block the layers are scanned; the blocks follow each other in the program. On
-CPU every layer is its own block: a scan copies a layer's weights and cache out of the
-stack before each product, which there costs more than the arithmetic. Elsewhere all
-layers are one block, which compiles in a time that does not grow with depth.
+CPU and GPU every layer is its own block: a scan copies a layer's weights and cache out
+of the stack before each product and kernel, which for a token costs more than all else.
+On TPU, whose programs read them where they lie, all layers are one block, which
+compiles in a time that does not grow with depth.
 """
 
 from collections.abc import Callable
@@ -29,17 +30,17 @@ class Stack:
     blocks: tuple[Any, ...]
 
 
-def stacked(model: Decoder, *, mesh: Mesh | None = None) -> Stack:
+def stacked(
+    model: Decoder, *, mesh: Mesh | None = None, free: int | None = None
+) -> Stack:
     """Cuts the layers as suits the platform, the default one without a mesh.
 
-    On CPU that copies them; where memory is too short for a copy, they stay in one
-    block there as well.
+    Off TPU that copies them; where memory is too short for a copy, they stay in one
+    block there as well. `free` are the bytes of a device, asked for unless given.
     """
-    free = free_bytes()
-    leaves = jax.tree.leaves(model.layers)
-    size = sum(array.size * array.dtype.itemsize for array in leaves)
+    free = free_bytes() if free is None else free
     platform = platform_of(mesh) if mesh is not None else jax.default_backend()
-    if platform != "cpu" or (free is not None and 2 * size > free):
+    if platform == "tpu" or (free is not None and 2 * _size(model, mesh) > free):
         return Stack(model=model, blocks=(model.layers,))
     count = jax.tree.leaves(model.layers)[0].shape[0]
     blocks = tuple(_cut(model.layers, jnp.int32(number)) for number in range(count))
@@ -88,6 +89,13 @@ def _layer_pass(
     x, cache = carry
     number, layer = numbered
     return model.run_layer(layer, x, positions, attend(cache, number)), None
+
+
+def _size(model: Decoder, mesh: Mesh | None) -> int:
+    """Returns the bytes of the layers on a device; those on CPU share all memory."""
+    leaves = jax.tree.leaves(model.layers)
+    size: int = sum(array.size * array.dtype.itemsize for array in leaves)
+    return size if mesh is None or platform_of(mesh) == "cpu" else size // mesh.size
 
 
 @jax.jit

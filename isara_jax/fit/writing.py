@@ -44,8 +44,7 @@ def slot_programs(setting: Setting) -> Iterator[Program]:
         "texts and logits": bytes_on_device(state) - bytes_on_device(state.cache),
     }
     held = {"parameters": bytes_on_device(setting.weights)}
-    copied = {"layers, copied": bytes_on_device(stack.blocks)}
-    beside = (copied if len(stack.blocks) > 1 else {}) | frozen(setting)
+    beside = _copied(stack) | frozen(setting)
     width = max(chunks_of(group.longest, within=widths(mesh)))
     number = whole((), jnp.int32, mesh)
     yield Program(
@@ -144,8 +143,9 @@ def planned_group(setting: Setting) -> Group:
     (group,) = within(slots=setting.slots or useful_slots(platform_of(mesh)))
     if memory is None:
         return group
-    free = memory - bytes_on_device(setting.weights)
-    room = rows_that_fit(_stack(setting), group, mesh=mesh, free=free)
+    stack = _stack(setting)
+    held = bytes_on_device(setting.weights) + sum(_copied(stack).values())
+    room = rows_that_fit(stack, group, mesh=mesh, free=memory - held)
     return group if room >= group.rows else within(slots=room)[0]
 
 
@@ -165,8 +165,20 @@ def _prompts(setting: Setting) -> list[Prompt]:
     ]
 
 
+def _copied(stack: Stack) -> dict[str, int]:
+    """Returns what layers in blocks of their own take beside the model."""
+    if len(stack.blocks) == 1:
+        return {}
+    return {"layers, copied": bytes_on_device(stack.blocks)}
+
+
 def _stack(setting: Setting) -> Stack:
     """Returns the layers as the engine cuts them, in their places."""
-    cut = jax.eval_shape(partial(stacked, mesh=setting.mesh), setting.weights)
-    blocks = tuple(abstract_on(block, setting.mesh) for block in cut.blocks)
-    return Stack(model=setting.weights, blocks=blocks)
+    mesh, weights, memory = setting.mesh, setting.weights, setting.machine.memory
+    free = None
+    # Devices on CPU are parts of this host, which says itself what it has left.
+    if memory is not None and platform_of(mesh) != "cpu":
+        free = memory - bytes_on_device(weights)
+    cut = jax.eval_shape(partial(stacked, mesh=mesh, free=free), weights)
+    blocks = tuple(abstract_on(block, mesh) for block in cut.blocks)
+    return Stack(model=weights, blocks=blocks)
