@@ -38,8 +38,9 @@ from isara_jax.engine.hypotheses import (
     with_finished,
 )
 from isara_jax.engine.rules import Texts
+from isara_jax.engine.stack import Stack
 from isara_jax.models.attention import kernels_for
-from isara_jax.models.decoder import Cache, Decoder, branch, prefill
+from isara_jax.models.cached import Cache, branch, prefill
 from isara_jax.runtime.mesh import Mesh, place_batch, sharding_for
 
 STEPS_BETWEEN_CHECKS = 8
@@ -64,7 +65,7 @@ class BeamState:
 
 
 def beam_batch(
-    model: Decoder,
+    stack: Stack,
     batch: Batch,
     *,
     decoding: Decoding,
@@ -84,7 +85,7 @@ def beam_batch(
     refuse_lack_of_room(batch.shape, decoding.max_new_tokens)
     prompts = tuple(place_batch(array, mesh) for array in left_padded(batch))
     state = start(
-        model,
+        stack,
         *prompts,
         beams=decoding.beams,
         new_tokens=decoding.max_new_tokens,
@@ -97,7 +98,7 @@ def beam_batch(
         check()
         last = min(first + STEPS_BETWEEN_CHECKS, decoding.max_new_tokens)
         state = search(
-            model,
+            stack,
             replace(state, done=place_batch(done, mesh)),
             decoding.strengths,
             prompts=prompts,
@@ -114,7 +115,7 @@ def beam_batch(
 
 @partial(jax.jit, static_argnames=("beams", "new_tokens", "mesh"))
 def start(
-    model: Decoder,
+    stack: Stack,
     tokens: Int[Array, "B T"],
     segments: Int[Array, "B T"],
     *,
@@ -129,13 +130,14 @@ def start(
     rows, length = tokens.shape
     capacity = cache_capacity(length + beams * new_tokens)
     hidden, cache = prefill(
-        model,
+        stack.model,
         tokens,
         segments=segments,
         capacity=capacity,
         kernels=kernels_for(mesh),
+        blocks=stack.blocks,
     )
-    logits = model.logits(hidden)
+    logits = stack.model.logits(hidden)
     row = jnp.arange(rows)[:, None]
     seen = jnp.zeros(logits.shape, bool).at[row, tokens].max(segments != 0)
     none = no_hypotheses(rows=rows, beams=beams, new_tokens=new_tokens)
@@ -154,7 +156,7 @@ def start(
 
 @partial(jax.jit, static_argnames=("form",), donate_argnames=("state",))
 def search(
-    model: Decoder,
+    stack: Stack,
     state: BeamState,
     strengths: Strengths,
     *,
@@ -195,7 +197,7 @@ def search(
             state, running=running, finished=finished, done=state.done | decided
         )
         parents = jnp.take_along_axis(chosen.beams, places, axis=1)
-        return _advanced(model, state, parents=parents)
+        return _advanced(stack, state, parents=parents)
 
     return jax.lax.while_loop(unfinished, step, state)
 
@@ -211,11 +213,14 @@ def laid_out(state: BeamState, mesh: Mesh) -> BeamState:
     def by_row(array: Array) -> Array:
         return split(array, *("batch", "time", "time", "time")[: array.ndim])
 
-    cached = ("layers", "batch", "kv_heads", "time", "head_dim")
+    def by_head(blocks: tuple[Array, ...]) -> tuple[Array, ...]:
+        words = ("layers", "batch", "kv_heads", "time", "head_dim")
+        return tuple(split(array, *words) for array in blocks)
+
     return BeamState(
         cache=Cache(
-            keys=split(state.cache.keys, *cached),
-            values=split(state.cache.values, *cached),
+            keys=by_head(state.cache.keys),
+            values=by_head(state.cache.values),
             segments=by_row(state.cache.segments),
             length=split(state.cache.length),
         ),
@@ -247,7 +252,7 @@ def _texts(
 
 
 def _advanced(
-    model: Decoder, state: BeamState, *, parents: Int[Array, "B W"]
+    stack: Stack, state: BeamState, *, parents: Int[Array, "B W"]
 ) -> BeamState:
     """Runs the beams' newest tokens, each behind the text of its own parent."""
     rows, beams = parents.shape
@@ -256,13 +261,14 @@ def _advanced(
     text = state.visible[row, parents]
     visible = text.at[:, beam, state.cache.length + beam].set(True)
     hidden, cache = branch(
-        model,
+        stack.model,
         newest,
         state.cache,
         positions=jnp.sum(text, axis=2),
-        visible=_within(visible, model.config.window),
+        visible=_within(visible, stack.model.config.window),
+        blocks=stack.blocks,
     )
-    logits = model.logits(hidden.reshape(rows * beams, -1))
+    logits = stack.model.logits(hidden.reshape(rows * beams, -1))
     return replace(
         state,
         cache=cache,

@@ -17,8 +17,9 @@ from jaxtyping import Array, Float, Int
 from isara_jax.engine.batches import cache_capacity
 from isara_jax.engine.cuts import Cut, Cuts, chunks_of, cuts_held, widths
 from isara_jax.engine.slots import SlotCache, empty_slots, laid_out
-from isara_jax.engine.stack import Stack, run_blocks
+from isara_jax.engine.stack import Stack
 from isara_jax.models.attention import kernels_for
+from isara_jax.models.cached import run_blocks
 from isara_jax.models.decoder import Decoder
 from isara_jax.models.plain_attention import KEY_BLOCK
 from isara_jax.runtime.mesh import Mesh, sharding_for
@@ -114,7 +115,8 @@ def advance(
     x = stack.model.embed(tokens, positions)
     split = sharding_for(("time", "chunk", "norm"), x.shape, mesh)
     x, blocks = run_blocks(
-        stack,
+        stack.model,
+        stack.blocks,
         jax.lax.with_sharding_constraint(x, split),
         positions=positions,
         caches=cache.blocks,

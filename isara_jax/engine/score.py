@@ -19,7 +19,8 @@ from isara_jax.engine.batches import (
 )
 from isara_jax.errors import InputError
 from isara_jax.models.attention import kernels_for
-from isara_jax.models.decoder import Cache, Decoder, extend, prefill
+from isara_jax.models.cached import Cache, extend, prefill
+from isara_jax.models.decoder import Decoder
 from isara_jax.runtime.mesh import Mesh, place_batch
 
 PROMPT_STEP = 32
@@ -149,8 +150,8 @@ def _log_probabilities(
     room = tokens.shape[1]
     tail = ((0, 0), (0, 0), (0, 0), (0, room), (0, 0))
     own = Cache(
-        keys=jnp.pad(cache.keys[:, owner], tail),
-        values=jnp.pad(cache.values[:, owner], tail),
+        keys=tuple(jnp.pad(keys[:, owner], tail) for keys in cache.keys),
+        values=tuple(jnp.pad(values[:, owner], tail) for values in cache.values),
         segments=jnp.pad(cache.segments[owner], ((0, 0), (0, room))),
         length=cache.length,
     )

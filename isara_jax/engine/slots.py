@@ -14,8 +14,9 @@ from jaxtyping import Array, Float, Int
 from isara_jax.engine.flash_slots import FlashSlots
 from isara_jax.engine.paged_slots import PagedSlots
 from isara_jax.engine.plain_slots import PlainSlots
-from isara_jax.engine.stack import Stack, block_sizes, run_blocks
+from isara_jax.engine.stack import Stack, block_sizes
 from isara_jax.models.attention import Kernels
+from isara_jax.models.cached import run_blocks
 from isara_jax.models.nvidia_attention import takes_slots
 from isara_jax.models.tpu_attention import padded_head_size, padded_kv_heads
 from isara_jax.runtime.mesh import Mesh
@@ -67,7 +68,8 @@ def step(
     """
     positions = (cache.shared + cache.lengths)[:, None]
     x, blocks = run_blocks(
-        stack,
+        stack.model,
+        stack.blocks,
         stack.model.embed(tokens[:, None], positions),
         positions=positions,
         caches=cache.blocks,

@@ -1,4 +1,4 @@
-"""A model's layers cut into blocks, and one pass over them.
+"""A model's layers cut into blocks.
 
 Within a block the layers are scanned; the blocks follow each other in the program. On
 CPU and GPU every layer is its own block: a scan copies a layer's weights and cache out
@@ -7,16 +7,15 @@ On TPU, whose programs read them where they lie, all layers are one block, which
 compiles in a time that does not grow with depth.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from isara_jax.models.decoder import Attend, Decoder
+from isara_jax.models.cached import layers_of
+from isara_jax.models.decoder import Decoder
 from isara_jax.runtime.memory import free_bytes
 from isara_jax.runtime.mesh import Mesh, platform_of
 
@@ -42,53 +41,14 @@ def stacked(
     platform = platform_of(mesh) if mesh is not None else jax.default_backend()
     if platform == "tpu" or (free is not None and 2 * _size(model, mesh) > free):
         return Stack(model=model, blocks=(model.layers,))
-    count = jax.tree.leaves(model.layers)[0].shape[0]
+    count = layers_of(model.layers)
     blocks = tuple(_cut(model.layers, jnp.int32(number)) for number in range(count))
     return Stack(model=model, blocks=blocks)
 
 
 def block_sizes(stack: Stack) -> tuple[int, ...]:
     """Returns how many layers each block holds."""
-    return tuple(jax.tree.leaves(block)[0].shape[0] for block in stack.blocks)
-
-
-def run_blocks(
-    stack: Stack,
-    x: Array,
-    *,
-    positions: Array,
-    caches: tuple[Any, ...],
-    attend: Callable[[Any, Array], Attend],
-) -> tuple[Array, tuple[Any, ...]]:
-    """Runs x through all layers; returns it with the caches that attention wrote.
-
-    `caches` are the arrays of each block's layers, [l, ...]. `attend` takes a block's
-    and the number of a layer in it; the function that it returns gives what was
-    attended, and the block's cache.
-    """
-    after = []
-    for block, before in zip(stack.blocks, caches, strict=True):
-        layer_pass = partial(
-            _layer_pass, stack.model, positions=positions, attend=attend
-        )
-        count = jax.tree.leaves(block)[0].shape[0]
-        numbered = (jnp.arange(count), block)
-        (x, cache), _ = jax.lax.scan(layer_pass, (x, before), numbered)
-        after.append(cache)
-    return stack.model.finish(x), tuple(after)
-
-
-def _layer_pass(
-    model: Decoder,
-    carry: tuple[Array, Any],
-    numbered: tuple[Array, Any],
-    *,
-    positions: Array,
-    attend: Callable[[Any, Array], Attend],
-) -> tuple[tuple[Array, Any], None]:
-    x, cache = carry
-    number, layer = numbered
-    return model.run_layer(layer, x, positions, attend(cache, number)), None
+    return tuple(layers_of(block) for block in stack.blocks)
 
 
 def _size(model: Decoder, mesh: Mesh | None) -> int:

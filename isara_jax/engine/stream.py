@@ -186,7 +186,7 @@ class Engine:
                 continue
             limit = batch.prompts[0].limit(decoding.max_new_tokens)
             completions = beam_batch(
-                self.model,
+                self.stack,
                 batch,
                 decoding=replace(decoding, max_new_tokens=limit),
                 ending=ending,

@@ -83,7 +83,7 @@ def slot_programs(setting: Setting) -> Iterator[Program]:
 
 def beam_programs(setting: Setting) -> Iterator[Program]:
     """Yields the prompts of a batch, and a token of every beam."""
-    mesh, decoding, weights = setting.mesh, setting.decoding, setting.weights
+    mesh, decoding, stack = setting.mesh, setting.decoding, _stack(setting)
     slots = setting.slots or useful_slots(platform_of(mesh))
     batch, *_ = plan(
         _prompts(setting),
@@ -97,17 +97,16 @@ def beam_programs(setting: Setting) -> Iterator[Program]:
     begin = partial(
         start, beams=decoding.beams, new_tokens=decoding.max_new_tokens, mesh=mesh
     )
-    state = made(
-        partial(_laid_out, jax.eval_shape(begin, weights, tokens, tokens), mesh)
-    )
-    held, beside = {"parameters": bytes_on_device(weights)}, frozen(setting)
+    state = made(partial(_laid_out, jax.eval_shape(begin, stack, tokens, tokens), mesh))
+    held = {"parameters": bytes_on_device(setting.weights)}
+    beside = _copied(stack) | frozen(setting)
     yield Program(
         name=f"prompts of beams, {rows} rows of {length}",
         unit="batch",
         parts=held,
         beside=beside,
         work=rows_work(setting, rows=rows, length=length),
-        lower=lambda: jax.jit(begin).lower(weights, tokens, tokens),
+        lower=lambda: jax.jit(begin).lower(stack, tokens, tokens),
     )
     cache = bytes_on_device(state.cache)
     others = {"texts and logits": bytes_on_device(state) - cache}
@@ -118,7 +117,7 @@ def beam_programs(setting: Setting) -> Iterator[Program]:
         beside=beside,
         work=token_work(setting, rows=rows, length=length, beams=decoding.beams),
         lower=lambda: search.lower(
-            weights,
+            stack,
             state,
             replicated(decoding.strengths, mesh),
             prompts=(tokens, tokens),

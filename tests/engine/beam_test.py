@@ -21,11 +21,12 @@ from completions import (
 from counting_llama import counting_llama
 from tiny_llama import TINY, tiny_llama
 
-from isara_jax.engine import beam
+from isara_jax.engine import beam, stack
 from isara_jax.engine.batches import Prompt, plan
 from isara_jax.engine.beam import search, start
 from isara_jax.engine.decoding import Decoding
 from isara_jax.engine.endings import Ending
+from isara_jax.engine.stack import stacked
 from isara_jax.models.llama import Llama
 from isara_jax.runtime.mesh import make_mesh, place_batch
 
@@ -53,6 +54,12 @@ def test_a_sample_does_not_depend_on_its_batch(alone):
     assert {completion.finish for completion in alone.values()} == {"eos", "length"}
     assert len({completion.tokens for completion in alone.values()}) == len(PROMPTS)
     assert_same(sampled(tiny_llama(), PROMPTS[::-1]), alone)
+
+
+def test_layers_in_one_block_write_the_same(alone, monkeypatch):
+    monkeypatch.setattr(stack, "free_bytes", lambda: 1000)
+    assert stack.block_sizes(stacked(tiny_llama())) == (TINY.layers,)
+    assert_same(sampled(tiny_llama(), PROMPTS), alone)
 
 
 def test_eight_devices_are_one_and_compile_once(alone, compilations):
@@ -133,7 +140,7 @@ def test_a_batch_planned_for_fewer_tokens_is_refused():
         ValueError, match=r"^max_new_tokens=90: the batch was planned with room for "
     ):
         beam.beam_batch(
-            tiny_llama(),
+            stacked(tiny_llama()),
             batch,
             decoding=dataclasses.replace(SEARCH, max_new_tokens=90),
             ending=Ending(eos=(), stops=(), decode=letters),
@@ -149,7 +156,7 @@ def test_the_cache_is_updated_in_place():
     config = dataclasses.replace(TINY, layers=8)
     deep = jax.jit(lambda key: Llama(config, key=key))(jax.random.key(0))
     prompts = (place_batch(np.ones((8, 32), np.int32), mesh),) * 2
-    split = place(deep, mesh)
+    split = stacked(place(deep, mesh), mesh=mesh)
     state = start(split, *prompts, beams=3, new_tokens=500, mesh=mesh)
     loop = search.lower(
         split,
@@ -162,6 +169,7 @@ def test_the_cache_is_updated_in_place():
         form=SAMPLED.form,
     )
     memory = loop.compile().memory_analysis()
-    a_device = (state.cache.keys.nbytes + state.cache.values.nbytes) // mesh.size
+    a_device = sum(array.nbytes for array in jax.tree.leaves(state.cache.pairs))
+    a_device //= mesh.size
     assert memory.alias_size_in_bytes >= a_device
     assert memory.temp_size_in_bytes < a_device

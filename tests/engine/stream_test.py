@@ -159,9 +159,9 @@ def test_number_and_key_decide_the_sample(alone):
 def test_beams_have_their_own_decoder_and_take_a_slot_each(monkeypatch, beams, rows):
     batches = []
 
-    def noted(model, batch, **rest):
+    def noted(stack, batch, **rest):
         batches.append(len(batch.prompts))
-        return beam_batch(model, batch, **rest)
+        return beam_batch(stack, batch, **rest)
 
     monkeypatch.setattr(stream, "beam_batch", noted)
     decoding = dataclasses.replace(GREEDY, beams=beams)

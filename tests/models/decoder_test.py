@@ -9,14 +9,11 @@ import numpy as np
 import pytest
 from tiny_llama import TINY, tiny_llama
 
+from isara_jax.models.cached import branch, empty_cache, extend, prefill
 from isara_jax.models.decoder import (
-    branch,
-    empty_cache,
-    extend,
     hidden_states,
     left_padded_positions,
     pooled_scores,
-    prefill,
 )
 from isara_jax.models.llama import Llama
 from isara_jax.models.load import abstract_model
@@ -225,8 +222,9 @@ def test_scores_are_those_of_the_last_token_whatever_side_the_padding_is():
 
 def test_an_empty_cache_is_the_model_s(model):
     cache = empty_cache(tiny_llama(dtype=jnp.bfloat16), rows=3, capacity=11)
-    assert cache.keys.shape == cache.values.shape == (2, 3, 2, 11, 8)
-    assert cache.keys.dtype == cache.values.dtype == jnp.bfloat16
+    ((keys, values),) = cache.pairs
+    assert keys.shape == values.shape == (2, 3, 2, 11, 8)
+    assert keys.dtype == values.dtype == jnp.bfloat16
     assert cache.segments.shape == (3, 11) and not cache.segments.any()
     assert int(cache.length) == 0
 

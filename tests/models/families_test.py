@@ -26,12 +26,11 @@ from whole_rows import logits_of
 
 from isara_jax.errors import InputError
 from isara_jax.models.attributes import Attributes
+from isara_jax.models.cached import extend, prefill
 from isara_jax.models.decoder import (
-    extend,
     hidden_states,
     left_padded_positions,
     pooled_scores,
-    prefill,
 )
 from isara_jax.models.families import family_named, family_of, unknown_tensor
 from isara_jax.models.load import load_model, named_tensors
