@@ -1,7 +1,7 @@
 """The passes over a decoder's layers that keep keys and values: prompts, and more.
 
-The layers may be cut into blocks. Within a block they are scanned; the blocks follow
-each other in the program, and each has a cache of its own.
+The layers may be cut into blocks (`engine.stack` says when). Within a block they are
+scanned; the blocks follow each other in the program, and each has a cache of its own.
 """
 
 from collections.abc import Callable, Sequence
