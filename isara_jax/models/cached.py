@@ -88,7 +88,7 @@ def prefill(
     Returns the hidden state at the last position of every row, and the cache. `blocks`
     are the model's layers: one block unless given.
     """
-    blocks = (model.layers,) if blocks is None else blocks
+    blocks = blocks or (model.layers,)
     positions = left_padded_positions(segments)
     rows, length = tokens.shape
 
@@ -166,7 +166,7 @@ def branch(
 
     x, pairs = run_blocks(
         model,
-        (model.layers,) if blocks is None else blocks,
+        blocks or (model.layers,),
         model.embed(tokens, positions),
         positions=positions,
         caches=cache.pairs,
@@ -180,7 +180,7 @@ def empty_cache(
 ) -> Cache:
     """Returns a cache with nothing written."""
     c = model.config
-    blocks = (model.layers,) if blocks is None else blocks
+    blocks = blocks or (model.layers,)
     dtype = jax.tree.leaves(model.layers)[0].dtype
     shapes = [
         (layers_of(block), rows, c.kv_heads, capacity, c.head_size) for block in blocks
