@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from absl import app, flags
 
-from isara_jax.engine.decoding import Decoding
-from isara_jax.finetune.adapter_settings import AdapterConfig
-from isara_jax.finetune.settings import FinetuneConfig
+from isara_jax.engine.sampling.params import Decoding
+from isara_jax.finetune.config import FinetuneConfig
+from isara_jax.finetune.lora_config import AdapterConfig
 from isara_jax.fit.lines import GIB, table_row
 from isara_jax.fit.programs import programs_of
 from isara_jax.fit.setting import Setting, machine_of

@@ -18,8 +18,8 @@ import torch
 from absl import app, flags
 
 from benchmarks.peers.transformers_peer import load
+from isara_jax.models.checkpoints.load import load_model
 from isara_jax.models.decoder import Decoder, hidden_states, left_padded_positions
-from isara_jax.models.load import load_model
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.sources import locate
 from isara_jax.runtime.tokenizer import load_tokenizer

@@ -9,21 +9,21 @@ from typing import Any
 import jax
 
 from isara_jax.errors import InputError
-from isara_jax.finetune.adapter_settings import AdapterConfig
-from isara_jax.models.adapters import (
+from isara_jax.finetune.lora_config import AdapterConfig
+from isara_jax.finetuning import AdaptedModel, HeldModel
+from isara_jax.models.checkpoints.load import abstract_model, load_config, load_model
+from isara_jax.models.families import LanguageModel
+from isara_jax.models.lora.lora import (
     Adapters,
     abstract_adapters,
     fresh_adapters,
     merge,
     targeted,
 )
-from isara_jax.models.families import LanguageModel
-from isara_jax.models.load import abstract_model, load_config, load_model
+from isara_jax.models.lora.peft import PeftFolder, open_peft
 from isara_jax.models.peft_adapters import read_adapters
-from isara_jax.models.peft_format import PeftFolder, open_peft
 from isara_jax.runtime.mesh import Mesh
 from isara_jax.runtime.sources import locate
-from isara_jax.tuning import AdaptedModel, HeldModel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,18 +10,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 from isara_jax.answers import Retriever, answer_questions
-from isara_jax.engine.decoding import Decoding
+from isara_jax.engine.sampling.params import Decoding
 from isara_jax.errors import InputError
 from isara_jax.evaluation.heldout import EvaluationConfig, evaluate
 from isara_jax.examples import Candidate, Example, HeldOut, Pool, Question
 from isara_jax.filters import FilterConfig, keep
-from isara_jax.finetune.batches import TrainingExample
+from isara_jax.finetune.data.batches import TrainingExample
+from isara_jax.finetuning import HeldModel, Tuner
+from isara_jax.generation import Sampler
 from isara_jax.questions import draft_questions
-from isara_jax.runtime.compilation import compiled
+from isara_jax.run.workdir import Records, RoundFolder, Workdir, write_json
+from isara_jax.runtime.hardware.compilation import compiled
 from isara_jax.runtime.progress import say
-from isara_jax.sampler import Sampler
-from isara_jax.tuning import HeldModel, Tuner
-from isara_jax.workdir import Records, RoundFolder, Workdir, write_json
 
 PRETRAINED = "pretrained"
 SFT = "SFT on the seeds"

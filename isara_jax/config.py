@@ -11,16 +11,7 @@ from typing import Any, Literal
 from absl import flags
 
 from isara_jax.align import LoopConfig
-from isara_jax.demo_order import DemoOrder
-from isara_jax.engine.decoding import Decoding
-from isara_jax.errors import InputError
-from isara_jax.evaluation.heldout import EvaluationConfig
-from isara_jax.filters import FilterConfig
-from isara_jax.finetune.adapter_settings import AdapterConfig
-from isara_jax.finetune.saving import SavingConfig
-from isara_jax.finetune.settings import FinetuneConfig
-from isara_jax.retrieval.search import IndexMethod
-from isara_jax.sections import (
+from isara_jax.cli.flags import (
     EngineConfig,
     Section,
     Sections,
@@ -29,6 +20,15 @@ from isara_jax.sections import (
     section_flags,
     sections_from_flags,
 )
+from isara_jax.demo_order import DemoOrder
+from isara_jax.engine.sampling.params import Decoding
+from isara_jax.errors import InputError
+from isara_jax.evaluation.heldout import EvaluationConfig
+from isara_jax.filters import FilterConfig
+from isara_jax.finetune.config import FinetuneConfig
+from isara_jax.finetune.lora_config import AdapterConfig
+from isara_jax.finetune.saving import SavingConfig
+from isara_jax.retrieval.search import IndexMethod
 
 
 @dataclass(frozen=True, kw_only=True)

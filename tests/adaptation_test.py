@@ -8,12 +8,12 @@ from tuning_rig import EXAMPLES, arrays, finetuned, same, stop_at_step
 
 from isara_jax.adaptation import make_pupil
 from isara_jax.errors import InputError
-from isara_jax.finetune.adapter_settings import AdapterConfig
-from isara_jax.models.load import load_model, named_tensors
+from isara_jax.finetune.lora_config import AdapterConfig
+from isara_jax.models.checkpoints.load import load_model, named_tensors
 from isara_jax.models.peft_adapters import write_adapters
+from isara_jax.run.workdir import RoundFolder, read_json
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.signals import StopRequested
-from isara_jax.workdir import RoundFolder, read_json
 
 SIZES = {"lora_rank": 2, "lora_alpha": 4.0, "lora_targets": "heads,mlp"}
 

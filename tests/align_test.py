@@ -10,7 +10,7 @@ from isara_jax import align as module
 from isara_jax.align import LoopConfig, align, training_data
 from isara_jax.errors import InputError
 from isara_jax.examples import Example, Pool
-from isara_jax.runtime.compilation import Compiled
+from isara_jax.runtime.hardware.compilation import Compiled
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from tiny_run import tiny_tokenizer
 from tiny_sampler import tiny_sampler
 
 from isara_jax.answers import Retriever, answer_questions, nearest_demos
-from isara_jax.engine.decoding import Decoding
+from isara_jax.engine.sampling.params import Decoding
 from isara_jax.examples import Candidate, Example, Pool, Question
+from isara_jax.generation import Step
 from isara_jax.retrieval.embed import Embedder
-from isara_jax.sampler import Step
-from isara_jax.workdir import RoundFolder
+from isara_jax.run.workdir import RoundFolder
 
 
 class Dial(Embedder):

@@ -11,7 +11,7 @@ FORBIDDEN = {
     "jax.pjit": "jax.jit with shardings",
     "jax.experimental.pjit": "jax.jit with shardings",
     "torch": "JAX, torch is the tests' oracle only",
-    "sentence_transformers": "isara_jax.models.encoder",
+    "sentence_transformers": "isara_jax.models.bert.model",
     "sklearn": "numpy",
     "pickle": "a format that runs no code",
     "cloudpickle": "a format that runs no code",

@@ -9,11 +9,11 @@ from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
 from tiny_sampler import tiny_sampler
 
-from isara_jax.engine.decoding import Decoding
+from isara_jax.engine.sampling.params import Decoding
 from isara_jax.examples import Example, Pool
 from isara_jax.prompts import make_template
 from isara_jax.questions import draft_questions, random_demos
-from isara_jax.workdir import RoundFolder
+from isara_jax.run.workdir import RoundFolder
 
 RNG = np.random.default_rng
 

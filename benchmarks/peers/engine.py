@@ -6,13 +6,13 @@ from typing import Any
 import jax
 
 from benchmarks.works import Timing, Work
-from isara_jax.engine.batches import Prompt
-from isara_jax.engine.decoding import Decoding
-from isara_jax.engine.endings import Ending
-from isara_jax.engine.figures import Figures
-from isara_jax.engine.stream import Engine
+from isara_jax.engine.engine import Engine
+from isara_jax.engine.metrics.throughput import Figures
+from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.sampling.completion import Ending
+from isara_jax.engine.sampling.params import Decoding
 from isara_jax.models.families import LanguageModel
-from isara_jax.runtime.machine import machine_rates
+from isara_jax.runtime.hardware.rates import machine_rates
 from isara_jax.runtime.mesh import make_mesh
 
 

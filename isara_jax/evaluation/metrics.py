@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from isara_jax.errors import InputError
-from isara_jax.evaluation.intervals import (
+from isara_jax.evaluation.statistics import (
     Draws,
     Floats,
     Interval,

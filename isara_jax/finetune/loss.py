@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from isara_jax.finetune.batches import Batch
-from isara_jax.models.attention import Kernels
+from isara_jax.finetune.data.batches import Batch
+from isara_jax.models.attention.dispatch import Kernels
 from isara_jax.models.decoder import Decoder, Remat, hidden_states
 
 # Positions whose logits exist at one time.

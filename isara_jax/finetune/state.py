@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from isara_jax.finetune.optimizer import make_optimizer
-from isara_jax.finetune.settings import FinetuneConfig
-from isara_jax.finetune.spikes import no_losses
+from isara_jax.finetune.config import FinetuneConfig
+from isara_jax.finetune.optimizer.optimizer import make_optimizer
+from isara_jax.finetune.optimizer.spikes import no_losses
 from isara_jax.runtime.mesh import Mesh, model_shardings, sharding_for
 
 Tree = TypeVar("Tree")

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from isara_jax.finetune.batches import Batch
+from isara_jax.finetune.config import FinetuneConfig
+from isara_jax.finetune.data.batches import Batch
 from isara_jax.finetune.loss import HEAD_CHUNK, answer_loss
-from isara_jax.finetune.optimizer import make_optimizer
-from isara_jax.finetune.rounding import round_tree
-from isara_jax.finetune.settings import FinetuneConfig
-from isara_jax.finetune.spikes import is_spike, noted
+from isara_jax.finetune.optimizer.optimizer import make_optimizer
+from isara_jax.finetune.optimizer.rounding import round_tree
+from isara_jax.finetune.optimizer.spikes import is_spike, noted
 from isara_jax.finetune.state import TrainState, cast, state_shardings
-from isara_jax.models.adapters import on_base
-from isara_jax.models.attention import kernels_for
+from isara_jax.models.attention.dispatch import kernels_for
 from isara_jax.models.decoder import Remat
+from isara_jax.models.lora.lora import on_base
 from isara_jax.runtime.mesh import Mesh, model_shardings
 
 Model = TypeVar("Model")

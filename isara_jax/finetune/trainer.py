@@ -15,12 +15,12 @@ import jax
 import numpy as np
 from absl import logging
 
-from isara_jax.finetune import batches
-from isara_jax.finetune.batches import Batch, Plan, Row, TrainingExample
-from isara_jax.finetune.optimizer import learning_rate_at
-from isara_jax.finetune.plan import hold_out, make_plan
-from isara_jax.finetune.settings import FinetuneConfig
-from isara_jax.finetune.spikes import PATIENCE
+from isara_jax.finetune.config import FinetuneConfig
+from isara_jax.finetune.data import batches
+from isara_jax.finetune.data.batches import Batch, Plan, Row, TrainingExample
+from isara_jax.finetune.data.plan import hold_out, make_plan
+from isara_jax.finetune.optimizer.optimizer import learning_rate_at
+from isara_jax.finetune.optimizer.spikes import PATIENCE
 from isara_jax.finetune.state import TrainState, cast, initial_state
 from isara_jax.finetune.step import train_step
 from isara_jax.finetune.validation import has_stalled, measured

@@ -6,15 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from isara_jax.finetune.batches import Batch, Plan, lay_out
-from isara_jax.finetune.settings import FinetuneConfig
-from isara_jax.finetune.state import (
-    Best,
-    TrainState,
-    cast,
-    copied,
-    state_shardings,
-)
+from isara_jax.finetune.config import FinetuneConfig
+from isara_jax.finetune.data.batches import Batch, Plan, lay_out
+from isara_jax.finetune.state import Best, TrainState, cast, copied, state_shardings
 from isara_jax.finetune.step import total_loss
 from isara_jax.runtime.mesh import Mesh, place_batch
 

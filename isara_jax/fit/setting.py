@@ -9,15 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from isara_jax.engine.decoding import Decoding
-from isara_jax.finetune.adapter_settings import AdapterConfig
-from isara_jax.finetune.settings import FinetuneConfig
+from isara_jax.engine.sampling.params import Decoding
+from isara_jax.finetune.config import FinetuneConfig
+from isara_jax.finetune.lora_config import AdapterConfig
 from isara_jax.fit.slices import Slice
-from isara_jax.models.adapters import abstract_adapters, quantised_model, targeted
+from isara_jax.models.checkpoints.load import abstract_model
 from isara_jax.models.families import LanguageModel, ModelConfig
-from isara_jax.models.load import abstract_model
-from isara_jax.runtime.machine import machine_rates
-from isara_jax.runtime.memory import free_bytes
+from isara_jax.models.lora.lora import abstract_adapters, quantised_model, targeted
+from isara_jax.runtime.hardware.memory import free_bytes
+from isara_jax.runtime.hardware.rates import machine_rates
 from isara_jax.runtime.mesh import Mesh, abstract_on, make_mesh
 
 

@@ -1,9 +1,9 @@
 """The models that can be asked about: by name, or by what their files say of them."""
 
+from isara_jax.models.checkpoints.load import load_config
 from isara_jax.models.families import ModelConfig
-from isara_jax.models.llama import LlamaConfig
-from isara_jax.models.load import load_config
-from isara_jax.models.opt import OptConfig
+from isara_jax.models.llama.model import LlamaConfig
+from isara_jax.models.opt.model import OptConfig
 from isara_jax.runtime.sources import locate_shape
 
 

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
-from isara_jax.finetune.batches import Batch, TrainingExample, abstract_batch
-from isara_jax.finetune.plan import make_plan
+from isara_jax.finetune.data.batches import Batch, TrainingExample, abstract_batch
+from isara_jax.finetune.data.plan import make_plan
 from isara_jax.finetune.state import abstract_state
 from isara_jax.finetune.step import train_step
 from isara_jax.fit.bounds import step_work

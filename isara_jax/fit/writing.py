@@ -6,13 +6,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from isara_jax.engine.batches import Prompt, plan
-from isara_jax.engine.beam import BeamState, laid_out, search, start
-from isara_jax.engine.continuous import decode, empty_state, rows_that_fit
-from isara_jax.engine.cuts import chunks_of, widths
-from isara_jax.engine.path import advance, empty_row, path_capacity
-from isara_jax.engine.schedule import Group, groups, useful_slots
-from isara_jax.engine.stack import Stack, stacked
+from isara_jax.engine.beam.search import BeamState, laid_out, search, start
+from isara_jax.engine.decode.state import decode, empty_state, rows_that_fit
+from isara_jax.engine.kv_cache.layer_blocks import Stack, stacked
+from isara_jax.engine.padded_batch import Prompt, plan
+from isara_jax.engine.prefill.chunking import chunks_of, widths
+from isara_jax.engine.prefill.prefix_cache import advance, empty_row, path_capacity
+from isara_jax.engine.scheduler import Group, groups, useful_slots
 from isara_jax.fit.bounds import chunk_work, rows_work, token_work
 from isara_jax.fit.places import key, made, over_data, replicated, whole
 from isara_jax.fit.program import Program, frozen

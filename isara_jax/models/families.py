@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from isara_jax.errors import InputError
-from isara_jax.models import llama_format, opt_format
-from isara_jax.models.attributes import Attributes
-from isara_jax.models.llama import Llama, LlamaConfig
-from isara_jax.models.opt import Opt, OptConfig
-from isara_jax.models.tensor_format import TensorFormat
+from isara_jax.models.formats.config_reader import Attributes
+from isara_jax.models.formats.tensor_map import TensorFormat
+from isara_jax.models.llama import huggingface as llama_format
+from isara_jax.models.llama.model import Llama, LlamaConfig
+from isara_jax.models.opt import huggingface as opt_format
+from isara_jax.models.opt.model import Opt, OptConfig
 
 ModelConfig = LlamaConfig | OptConfig
 LanguageModel = Llama | Opt

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from isara_jax.models.adapters import (
+from isara_jax.models.checkpoints.load import placed
+from isara_jax.models.families import LanguageModel, ModelConfig
+from isara_jax.models.formats.safetensors import write_file
+from isara_jax.models.lora.lora import (
     Adapters,
     LowRank,
     abstract_adapters,
     kernel_formats,
 )
-from isara_jax.models.families import LanguageModel, ModelConfig
-from isara_jax.models.load import placed
-from isara_jax.models.peft_format import CONFIG, TENSORS, PeftFolder, adapter_formats
-from isara_jax.models.shards import write_file
+from isara_jax.models.lora.peft import CONFIG, TENSORS, PeftFolder, adapter_formats
+from isara_jax.run.workdir import write_json
 from isara_jax.runtime.mesh import Mesh
-from isara_jax.workdir import write_json
 
 
 def read_adapters(peft: PeftFolder, model: LanguageModel, *, mesh: Mesh) -> Adapters:

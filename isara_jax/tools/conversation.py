@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from isara_jax.engine.batches import Prompt
-from isara_jax.engine.decoding import Decoding
-from isara_jax.engine.stream import Engine
+from isara_jax.engine.engine import Engine
+from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.sampling.params import Decoding
 from isara_jax.examples import Example
+from isara_jax.generation import Sampler, Step
 from isara_jax.models.decoder import Decoder
-from isara_jax.sampler import Sampler, Step
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,12 +17,17 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from isara_jax.command import start
+from isara_jax.cli.command import start
+from isara_jax.cli.flags import Section, define_sections, sections_from_flags
 from isara_jax.errors import EnvironmentFailure, InputError
-from isara_jax.models.card import write_card
-from isara_jax.models.convert import convert_description, convert_weights
-from isara_jax.models.families import ModelConfig
-from isara_jax.models.fidelity import (
+from isara_jax.models.checkpoints.card import write_card
+from isara_jax.models.checkpoints.convert import convert_description, convert_weights
+from isara_jax.models.checkpoints.load import (
+    load_config,
+    load_licence,
+    open_model_weights,
+)
+from isara_jax.models.checkpoints.verify import (
     Difference,
     arithmetic,
     difference,
@@ -30,13 +35,12 @@ from isara_jax.models.fidelity import (
     outputs,
     text_tokens,
 )
-from isara_jax.models.load import load_config, load_licence, open_model_weights
-from isara_jax.runtime.folders import appearing
+from isara_jax.models.families import ModelConfig
+from isara_jax.runtime.files.atomic import appearing
 from isara_jax.runtime.progress import progress
 from isara_jax.runtime.signals import StopRequested, StopSignal
 from isara_jax.runtime.sources import locate
 from isara_jax.runtime.tokenizer import load_tokenizer
-from isara_jax.sections import Section, define_sections, sections_from_flags
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,9 +23,10 @@ from typing import Any, Literal
 from absl import flags
 
 from isara_jax import config as configuration
-from isara_jax.command import start
+from isara_jax.cli.command import start
+from isara_jax.cli.flags import Section, Sections, define_sections, sections_from_flags
 from isara_jax.config import SizesConfig, refuse_narrower_masters
-from isara_jax.engine.decoding import Decoding
+from isara_jax.engine.sampling.params import Decoding
 from isara_jax.errors import EnvironmentFailure
 from isara_jax.fit.lines import heading, lines_of, nearest_line
 from isara_jax.fit.nearest import fits, nearest, refuse_uneven_model_axis
@@ -35,7 +36,6 @@ from isara_jax.fit.shapes import shape_of
 from isara_jax.fit.slices import Slice, compile_without_chips, slice_named
 from isara_jax.fit.verdict import judge
 from isara_jax.runtime.progress import say
-from isara_jax.sections import Section, Sections, define_sections, sections_from_flags
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from tiny_run import write_tiny_run
 
 from benchmarks.drafting import drafting_works, read_run
 from benchmarks.peers.engine import EngineSide
-from isara_jax.models.load import load_model
+from isara_jax.models.checkpoints.load import load_model
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.tokenizer import load_tokenizer
 

@@ -16,15 +16,15 @@ from llama_files import reference_logits
 from tiny_run import processor_seconds
 from whole_rows import logits_of
 
-from isara_jax.models.load import (
+from isara_jax.models.checkpoints.load import (
     abstract_model,
     load_config,
     load_model,
     named_tensors,
 )
+from isara_jax.run.workdir import Records, read_json
 from isara_jax.runtime.checkpoint import restore_tree
 from isara_jax.runtime.mesh import abstract_on, make_mesh
-from isara_jax.workdir import Records, read_json
 
 pytestmark = pytest.mark.slow
 

@@ -11,13 +11,13 @@ import pytest
 from stored_trees import assert_same, flip_a_byte
 from tiny_llama import TINY, tiny_llama
 
-from isara_jax.finetune.batches import TrainingExample
+from isara_jax.finetune.config import FinetuneConfig
+from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.saving import SavingConfig
-from isara_jax.finetune.settings import FinetuneConfig
-from isara_jax.models.load import abstract_model, named_tensors
+from isara_jax.finetuning import HeldModel, Tuner
+from isara_jax.models.checkpoints.load import abstract_model, named_tensors
+from isara_jax.run.workdir import Records, RoundFolder
 from isara_jax.runtime.mesh import make_mesh
-from isara_jax.tuning import HeldModel, Tuner
-from isara_jax.workdir import Records, RoundFolder
 
 pytestmark = pytest.mark.slow
 

@@ -13,12 +13,12 @@ from completions import complete
 from python_source import ROOT
 from tiny_llama import TINY
 
-from isara_jax.engine.batches import Prompt
-from isara_jax.engine.decoding import Decoding
-from isara_jax.finetune.batches import TrainingExample
-from isara_jax.finetune.settings import FinetuneConfig
+from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.sampling.params import Decoding
+from isara_jax.finetune.config import FinetuneConfig
+from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.trainer import finetune
-from isara_jax.models.llama import Llama
+from isara_jax.models.llama.model import Llama
 from isara_jax.runtime.mesh import make_mesh
 
 pytestmark = pytest.mark.slow

@@ -9,13 +9,13 @@ import transformers
 from pretrained import SMOLLM2, needs_smollm2
 from whole_rows import logits_of
 
-from isara_jax.engine.batches import Prompt
-from isara_jax.engine.decoding import Decoding
-from isara_jax.engine.endings import Ending
-from isara_jax.engine.stream import Engine
-from isara_jax.finetune.batches import TrainingExample, make_batch, shape_for
+from isara_jax.engine.engine import Engine
+from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.sampling.completion import Ending
+from isara_jax.engine.sampling.params import Decoding
+from isara_jax.finetune.data.batches import TrainingExample, make_batch, shape_for
 from isara_jax.finetune.loss import answer_loss
-from isara_jax.models.load import load_model, named_tensors
+from isara_jax.models.checkpoints.load import load_model, named_tensors
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.sources import locate
 from isara_jax.runtime.tokenizer import load_tokenizer

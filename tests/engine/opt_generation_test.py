@@ -6,8 +6,8 @@ import torch
 from completions import complete, random_prompts
 from tiny_opt import OPTS, load_opt, write_opt
 
-from isara_jax.engine.decoding import Decoding
-from isara_jax.engine.score import Scored, score
+from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.scoring.likelihood import Scored, score
 from isara_jax.runtime.mesh import make_mesh
 
 NEW = 12

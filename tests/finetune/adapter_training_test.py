@@ -11,13 +11,13 @@ from safetensors.numpy import load_file
 from tiny_llama import tiny_llama, torch_llama
 from tiny_opt import load_opt, relative_error, write_opt
 
-from isara_jax.finetune.batches import TrainingExample
-from isara_jax.finetune.settings import FinetuneConfig
+from isara_jax.finetune.config import FinetuneConfig
+from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.trainer import Hooks, finetune
-from isara_jax.models.adapters import quantised_model
-from isara_jax.models.load import named_tensors
+from isara_jax.models.checkpoints.load import named_tensors
+from isara_jax.models.lora.lora import quantised_model
+from isara_jax.models.lora.peft import open_peft
 from isara_jax.models.peft_adapters import read_adapters, write_adapters
-from isara_jax.models.peft_format import open_peft
 from isara_jax.runtime.mesh import make_mesh, model_shardings
 
 CONFIG = FinetuneConfig(

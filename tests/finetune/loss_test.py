@@ -13,9 +13,9 @@ from torch_training import answer_losses
 from training import EXAMPLES as FOUR
 from whole_rows import logits_of
 
-from isara_jax.finetune.batches import Batch, make_batch, shape_for
+from isara_jax.finetune.data.batches import Batch, make_batch, shape_for
 from isara_jax.finetune.loss import answer_loss, cross_entropy
-from isara_jax.models.load import named_tensors
+from isara_jax.models.checkpoints.load import named_tensors
 
 EXAMPLES = FOUR[:3]
 

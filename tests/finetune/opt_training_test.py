@@ -11,9 +11,9 @@ from tiny_opt import OPTS, load_opt, relative_error, write_opt
 from torch_training import answer_losses, assert_steps_are_torch_s
 from training import CONFIG, EXAMPLES, trained_on
 
-from isara_jax.finetune.batches import Batch, make_batch, shape_for
+from isara_jax.finetune.data.batches import Batch, make_batch, shape_for
 from isara_jax.finetune.loss import answer_loss
-from isara_jax.models.load import named_tensors
+from isara_jax.models.checkpoints.load import named_tensors
 
 
 @pytest.mark.parametrize("variant", OPTS)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tiny_llama import tiny_llama
 
-from isara_jax.finetune.batches import TrainingExample
-from isara_jax.finetune.settings import FinetuneConfig
+from isara_jax.finetune.config import FinetuneConfig
+from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.state import abstract_state, initial_state
 from isara_jax.finetune.trainer import Hooks, finetune
 from isara_jax.runtime.mesh import make_mesh

@@ -10,15 +10,15 @@ from tiny_llama import TINY, tiny_llama
 from training import trained_on
 
 from isara_jax.finetune import step
-from isara_jax.finetune.batches import BatchShape, TrainingExample, abstract_batch
+from isara_jax.finetune.config import FinetuneConfig
+from isara_jax.finetune.data.batches import BatchShape, TrainingExample, abstract_batch
 from isara_jax.finetune.loss import HEAD_CHUNK
-from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.finetune.state import abstract_state, initial_state
 from isara_jax.finetune.step import train_step
 from isara_jax.finetune.trainer import Hooks
-from isara_jax.models.adapters import abstract_adapters, quantised_model, targeted
-from isara_jax.models.llama import Llama
-from isara_jax.models.load import named_tensors
+from isara_jax.models.checkpoints.load import named_tensors
+from isara_jax.models.llama.model import Llama
+from isara_jax.models.lora.lora import abstract_adapters, quantised_model, targeted
 from isara_jax.runtime.mesh import abstract_on, make_mesh
 
 CONFIG = FinetuneConfig(

@@ -15,10 +15,10 @@ from training import CONFIG, trained_on
 from whole_rows import logits_of
 
 from isara_jax.errors import InputError
-from isara_jax.finetune.batches import TrainingExample
-from isara_jax.finetune.packing import balanced_steps
+from isara_jax.finetune.data.batches import TrainingExample
+from isara_jax.finetune.data.packing import balanced_steps
 from isara_jax.finetune.trainer import finetune
-from isara_jax.models.load import named_tensors
+from isara_jax.models.checkpoints.load import named_tensors
 from isara_jax.runtime.mesh import make_mesh
 
 EOS = 2

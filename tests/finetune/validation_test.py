@@ -9,14 +9,14 @@ import pytest
 from tiny_llama import tiny_llama
 from training import trained_on
 
-from isara_jax.finetune.batches import TrainingExample
-from isara_jax.finetune.plan import (
+from isara_jax.finetune.config import FinetuneConfig
+from isara_jax.finetune.data.batches import TrainingExample
+from isara_jax.finetune.data.plan import (
     held_out_count,
     hold_out,
     make_plan,
     steps_an_epoch,
 )
-from isara_jax.finetune.settings import FinetuneConfig
 from isara_jax.finetune.state import abstract_state
 from isara_jax.finetune.trainer import Hooks
 from isara_jax.finetune.validation import mean_loss

@@ -4,9 +4,9 @@ import jax
 import pytest
 from tiny_llama import TINY
 
-from isara_jax.engine.decoding import Decoding
-from isara_jax.finetune.adapter_settings import AdapterConfig
-from isara_jax.finetune.settings import FinetuneConfig
+from isara_jax.engine.sampling.params import Decoding
+from isara_jax.finetune.config import FinetuneConfig
+from isara_jax.finetune.lora_config import AdapterConfig
 from isara_jax.fit.setting import Machine, Setting
 
 

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 from tiny_llama import TINY, tiny_llama
 
-from isara_jax.engine import beam, group_run, path
-from isara_jax.engine.batches import Prompt
-from isara_jax.engine.decoding import Decoding
-from isara_jax.engine.endings import Ending
-from isara_jax.engine.stream import Engine
+from isara_jax.engine import continuous_batching as group_run
+from isara_jax.engine.beam import search as beam
+from isara_jax.engine.engine import Engine
+from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.prefill import prefix_cache as path
+from isara_jax.engine.sampling.completion import Ending
+from isara_jax.engine.sampling.params import Decoding
 from isara_jax.finetune import trainer
-from isara_jax.finetune.batches import TrainingExample
+from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.fit.programs import programs_of
 from isara_jax.fit.training import train_program
 from isara_jax.fit.writing import OPEN_TURN, planned_group
-from isara_jax.models.llama import Llama
+from isara_jax.models.llama.model import Llama
 from isara_jax.runtime.mesh import model_shardings
 
 pytestmark = pytest.mark.usefixtures("shapes_for_arrays")

@@ -5,7 +5,7 @@ import pytest
 
 from isara_jax.errors import InputError
 from isara_jax.fit.shapes import SHAPES, shape_of
-from isara_jax.models.load import abstract_model
+from isara_jax.models.checkpoints.load import abstract_model
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,11 @@ import numpy as np
 import pytest
 from tiny_llama import TINY, tiny_llama
 
-from isara_jax.models.cached import branch, empty_cache, extend, prefill
-from isara_jax.models.decoder import (
-    hidden_states,
-    left_padded_positions,
-    pooled_scores,
-)
-from isara_jax.models.llama import Llama
-from isara_jax.models.load import abstract_model
-from isara_jax.models.score_head import ScoreHead
+from isara_jax.models.checkpoints.load import abstract_model
+from isara_jax.models.decoder import hidden_states, left_padded_positions, pooled_scores
+from isara_jax.models.decoder_cached import branch, empty_cache, extend, prefill
+from isara_jax.models.layers.score_head import ScoreHead
+from isara_jax.models.llama.model import Llama
 
 whole_rows = jax.jit(hidden_states, static_argnames="remat")
 run_prompt = jax.jit(prefill, static_argnames="capacity")

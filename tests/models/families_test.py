@@ -25,16 +25,12 @@ from tiny_families import (
 from whole_rows import logits_of
 
 from isara_jax.errors import InputError
-from isara_jax.models.attributes import Attributes
-from isara_jax.models.cached import extend, prefill
-from isara_jax.models.decoder import (
-    hidden_states,
-    left_padded_positions,
-    pooled_scores,
-)
+from isara_jax.models.checkpoints.load import load_model, named_tensors
+from isara_jax.models.decoder import hidden_states, left_padded_positions, pooled_scores
+from isara_jax.models.decoder_cached import extend, prefill
 from isara_jax.models.families import family_named, family_of, unknown_tensor
-from isara_jax.models.load import load_model, named_tensors
-from isara_jax.models.opt import Opt
+from isara_jax.models.formats.config_reader import Attributes
+from isara_jax.models.opt.model import Opt
 from isara_jax.runtime.mesh import make_mesh, place_batch
 
 ROWS = 4

@@ -2,7 +2,7 @@ import pytest
 
 from isara_jax.errors import InputError
 from isara_jax.report.gather import gather
-from isara_jax.workdir import Workdir
+from isara_jax.run.workdir import Workdir
 
 
 def test_a_finished_run_is_read_whole(finished):

@@ -13,7 +13,7 @@ import pytest
 
 from isara_jax.errors import InputError
 from isara_jax.report.page import write_report
-from isara_jax.workdir import Workdir
+from isara_jax.run.workdir import Workdir
 
 VOID = {"meta", "col", "input", "br", "img", "link", "hr", "base"}
 

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from isara_jax.engine.batches import Prompt
-from isara_jax.engine.decoding import Decoding
-from isara_jax.engine.endings import Ending
-from isara_jax.engine.score import Scored, score
-from isara_jax.engine.stream import Engine
+from isara_jax.engine.engine import Engine
+from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.sampling.completion import Ending
+from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.scoring.likelihood import Scored, score
 from isara_jax.runtime.mesh import make_mesh, model_shardings
 
 

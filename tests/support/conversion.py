@@ -9,8 +9,8 @@ from llama_files import (
     write_tokenizer,
 )
 
-from isara_jax import command
-from isara_jax.sections import define_sections, sections_from_flags
+from isara_jax.cli import command
+from isara_jax.cli.flags import define_sections, sections_from_flags
 from isara_jax.tools import convert as module
 
 

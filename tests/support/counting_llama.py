@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from tiny_llama import TINY
 
-from isara_jax.models.llama import Llama
+from isara_jax.models.llama.model import Llama
 
 CONFIG = dataclasses.replace(
     TINY, width=128, layers=1, tied_head=False, norm_epsilon=0.0

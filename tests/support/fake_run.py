@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from isara_jax.workdir import Workdir
+from isara_jax.run.workdir import Workdir
 
 HOSTILE = (
     "</script><script>alert('x')</script> <img src=x onerror=alert(1)> "

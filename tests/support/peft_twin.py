@@ -9,8 +9,8 @@ import numpy as np
 import peft
 import torch
 
-from isara_jax.models.adapters import fresh_adapters, targeted
 from isara_jax.models.decoder import hidden_states
+from isara_jax.models.lora.lora import fresh_adapters, targeted
 from isara_jax.runtime.mesh import make_mesh
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 import transformers
 
-from isara_jax.engine.decoding import Decoding, candidates
-from isara_jax.engine.rules import Texts
+from isara_jax.engine.sampling.logits_processors import Texts
+from isara_jax.engine.sampling.params import Decoding, candidates
 
 ROWS, SLOTS, VOCABULARY = 48, 24, 13
 EOS = (3, 7)

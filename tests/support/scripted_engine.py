@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 
-from isara_jax.engine.batches import Prompt
-from isara_jax.engine.endings import Completion
-from isara_jax.engine.schedule import groups
-from isara_jax.engine.stream import Engine
+from isara_jax.engine.engine import Engine
+from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.sampling.completion import Completion
+from isara_jax.engine.scheduler import groups
 
 
 class Interrupted(Exception):

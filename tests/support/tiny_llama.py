@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from isara_jax.models.llama import Llama, LlamaConfig
-from isara_jax.models.load import named_tensors
+from isara_jax.models.checkpoints.load import named_tensors
+from isara_jax.models.llama.model import Llama, LlamaConfig
 
 TINY = LlamaConfig(
     vocab_size=97,

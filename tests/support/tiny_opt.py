@@ -4,8 +4,8 @@ import numpy as np
 import torch
 import transformers
 
-from isara_jax.models.load import load_model
-from isara_jax.models.opt import OptConfig
+from isara_jax.models.checkpoints.load import load_model
+from isara_jax.models.opt.model import OptConfig
 from isara_jax.runtime.mesh import make_mesh
 
 TINY_OPT = OptConfig(

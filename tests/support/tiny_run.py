@@ -24,8 +24,8 @@ from tiny_bert import write_tiny_bert
 from tiny_llama import TINY
 
 from isara_jax import main
-from isara_jax.models.llama import Llama
-from isara_jax.models.save import save_hugging_face
+from isara_jax.models.checkpoints.save import save_hugging_face
+from isara_jax.models.llama.model import Llama
 from isara_jax.runtime.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parent.parent.parent

@@ -2,9 +2,9 @@
 
 from tiny_run import tiny_tokenizer
 
+from isara_jax.generation import Sampler
 from isara_jax.prompts import make_template
 from isara_jax.runtime.mesh import make_mesh
-from isara_jax.sampler import Sampler
 
 
 def tiny_sampler(tokenizer=None, *, template="paper", **changes):

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from isara_jax.finetune.batches import TrainingExample
-from isara_jax.finetune.settings import FinetuneConfig
+from isara_jax.finetune.config import FinetuneConfig
+from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.trainer import Hooks, finetune
 from isara_jax.runtime.mesh import make_mesh
 

@@ -4,12 +4,12 @@ import jax
 import numpy as np
 from tiny_llama import TINY, tiny_llama
 
-from isara_jax.finetune.batches import TrainingExample
+from isara_jax.finetune.config import FinetuneConfig
+from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.saving import SavingConfig
-from isara_jax.finetune.settings import FinetuneConfig
-from isara_jax.models.load import abstract_model
+from isara_jax.finetuning import HeldModel, Tuner
+from isara_jax.models.checkpoints.load import abstract_model
 from isara_jax.runtime.mesh import make_mesh
-from isara_jax.tuning import HeldModel, Tuner
 
 EXAMPLES = [
     TrainingExample(

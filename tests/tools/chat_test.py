@@ -13,9 +13,9 @@ import pytest
 from absl import flags
 from tiny_run import ROOT, one_device, tiny_tokenizer, write_tiny_llama
 
+from isara_jax.cli.flags import define_sections
 from isara_jax.errors import InputError
 from isara_jax.prompts import ChatTemplate, ConversationTemplate
-from isara_jax.sections import define_sections
 from isara_jax.tools import chat
 from isara_jax.tools.conversation import Conversation
 

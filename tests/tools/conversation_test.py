@@ -7,7 +7,7 @@ from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
 from tiny_sampler import tiny_sampler
 
-from isara_jax.engine.decoding import Decoding
+from isara_jax.engine.sampling.params import Decoding
 from isara_jax.errors import InputError
 from isara_jax.examples import Example
 from isara_jax.tools.conversation import Conversation, Speaker

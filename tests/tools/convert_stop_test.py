@@ -12,7 +12,7 @@ from conversion import contents, convert, write_folder
 from safetensors.numpy import load_file
 from tiny_run import ROOT
 
-from isara_jax.models.shards import write_safetensors
+from isara_jax.models.formats.safetensors import write_safetensors
 from isara_jax.tools import convert as module
 
 

@@ -14,7 +14,7 @@ from peft_twin import adapted_twin, saved
 from safetensors.numpy import load_file
 from tiny_families import drawn
 
-from isara_jax.models import fidelity
+from isara_jax.models.checkpoints import verify as fidelity
 from isara_jax.tools import convert as module
 
 TOKENS = np.arange(12).reshape(2, 6)

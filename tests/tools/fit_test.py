@@ -10,11 +10,11 @@ from fit_outcomes import outcome
 from python_source import ROOT
 from tiny_llama import TINY
 
+from isara_jax.cli.flags import define_sections, sections_from_flags
 from isara_jax.errors import EnvironmentFailure, InputError
 from isara_jax.fit.nearest import Nearest
 from isara_jax.fit.setting import this_host
-from isara_jax.models.llama_format import config_to_hugging_face
-from isara_jax.sections import define_sections, sections_from_flags
+from isara_jax.models.llama.huggingface import config_to_hugging_face
 from isara_jax.tools import fit
 
 pytestmark = pytest.mark.usefixtures("shapes_for_arrays")

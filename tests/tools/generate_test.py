@@ -15,15 +15,15 @@ from processes import run_module
 from tiny_families import drawn
 from tiny_run import one_device, tiny_tokenizer, write_jsonl, write_tiny_llama
 
-from isara_jax.engine.stream import Engine
+from isara_jax.cli.flags import define_sections
+from isara_jax.engine.engine import Engine
 from isara_jax.errors import InputError
-from isara_jax.models.adapters import merge
-from isara_jax.models.load import load_model
+from isara_jax.models.checkpoints.load import load_model
+from isara_jax.models.checkpoints.save import save_hugging_face
+from isara_jax.models.lora.lora import merge
 from isara_jax.models.peft_adapters import write_adapters
-from isara_jax.models.save import save_hugging_face
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.signals import StopRequested
-from isara_jax.sections import define_sections
 from isara_jax.tools import generate
 
 PROMPTS = [

@@ -7,10 +7,10 @@ from tiny_llama import tiny_llama
 from benchmarks.peers import engine as module
 from benchmarks.peers.engine import EngineSide
 from benchmarks.works import Rules, Work
-from isara_jax.engine.batches import Prompt
-from isara_jax.engine.decoding import Decoding
-from isara_jax.engine.endings import Ending
-from isara_jax.runtime.machine import Rates
+from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.sampling.completion import Ending
+from isara_jax.engine.sampling.params import Decoding
+from isara_jax.runtime.hardware.rates import Rates
 
 WORK = Work(
     prompts=[[5, 6, 7], [8, 9, 10, 11], [12]],

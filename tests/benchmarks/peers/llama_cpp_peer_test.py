@@ -11,7 +11,7 @@ from whole_rows import logits_of
 from benchmarks.peers import llama_cpp_peer as module
 from benchmarks.peers.llama_cpp_peer import LlamaCppPeer
 from benchmarks.works import LeftOut, Rules, Work
-from isara_jax.models.load import load_model
+from isara_jax.models.checkpoints.load import load_model
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.sources import locate
 from isara_jax.runtime.tokenizer import load_tokenizer

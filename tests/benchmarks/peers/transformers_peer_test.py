@@ -14,8 +14,8 @@ from benchmarks.peers.transformers_peer import (
     random_weights,
 )
 from benchmarks.works import Rules, Work
-from isara_jax.engine.decoding import Decoding
-from isara_jax.engine.endings import Ending
+from isara_jax.engine.sampling.completion import Ending
+from isara_jax.engine.sampling.params import Decoding
 
 SHARED = [5, 6, 7, 8, 9]
 

@@ -1,0 +1,194 @@
+"""One group's way through the slots: fill, decode a stretch, take out what ended."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from isara_jax.engine.decode.compaction import (
+    decoded_narrowly,
+    narrow_rows,
+    rows_to_keep,
+)
+from isara_jax.engine.decode.state import SlotState, decode, empty_state, insert, share
+from isara_jax.engine.metrics.roofline import sizes_of
+from isara_jax.engine.metrics.throughput import Figures
+from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.prefill.prefix_cache import Path
+from isara_jax.engine.sampling.completion import (
+    Completion,
+    Ending,
+    completion_of,
+    has_stop,
+)
+from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.scheduler import Group, Planned
+from isara_jax.runtime.mesh import Mesh, place_batch
+
+STEPS_BETWEEN_CHECKS = 8
+# While prompts wait, a slot that has ended is idle until the next check.
+STEPS_WHILE_WAITING = 4
+
+
+class GroupRun:
+    """One group's way through the slots."""
+
+    state: SlotState
+
+    def __init__(
+        self,
+        group: Group,
+        *,
+        path: Path,
+        mesh: Mesh,
+        check: Callable[[], None],
+        decoding: Decoding,
+        ending: Ending,
+        key: Key[Array, ""],
+        figures: Figures,
+    ):
+        self.group, self.path, self.mesh, self.check = group, path, mesh, check
+        self.decoding, self.ending, self.key = decoding, ending, key
+        self.figures, self.sizes = figures, sizes_of(path.stack.model)
+        self.held: list[Planned | None] = [None] * group.rows
+        self.generated = np.zeros(group.rows, np.int64)
+        self.prompt_lengths = np.zeros(group.rows, np.int64)
+        self.shares = False
+
+    def completions(self, waiting: deque[Planned]) -> Iterator[list[Completion]]:
+        """Yields what becomes of the prompts, what ended in one stretch together."""
+        self.state = empty_state(
+            self.path.stack,
+            rows=self.group.rows,
+            capacity=self.group.capacity,
+            shared=self.group.shared_room,
+            new_tokens=self.decoding.max_new_tokens,
+            mesh=self.mesh,
+        )
+        while waiting or any(self.held):
+            self._fill(waiting)
+            self.check()
+            if waiting:
+                self._decode(STEPS_WHILE_WAITING)
+            else:
+                self._decode(STEPS_BETWEEN_CHECKS, kept=self._rows_to_keep())
+            if ended := self._ended():
+                yield ended
+
+    def unfinished(self) -> list[Planned]:
+        """Returns the prompts that are in a slot, in their order."""
+        held = [planned for planned in self.held if planned is not None]
+        return sorted(held, key=lambda planned: planned[0].in_order)
+
+    def _fill(self, waiting: deque[Planned]) -> None:
+        for row, held in enumerate(self.held):
+            if held is None and waiting:
+                self.check()
+                prompt, cuts = waiting[0]
+                self.held[row], self.generated[row] = waiting.popleft(), 0
+                self.prompt_lengths[row] = len(prompt.tokens)
+                with self.figures.prefilling(self.path, self.sizes):
+                    self.path.run(prompt.tokens, cuts)
+                    self._share()
+                    self._insert(prompt, row)
+
+    def _share(self) -> None:
+        """Takes what all prompts begin with from the first of them that is run."""
+        if self.group.shared and not self.shares:
+            self.shares = True
+            count = jnp.int32(self.group.shared)
+            self.state = share(self.state, self.path.cache, count, mesh=self.mesh)
+
+    def _insert(self, prompt: Prompt, row: int) -> None:
+        tokens = np.zeros(self.state.texts.history.shape[1], np.int32)
+        tokens[: len(prompt.tokens)] = prompt.tokens
+        self.state = insert(
+            self.state,
+            self.path.cache,
+            self.path.logits,
+            row=jnp.int32(row),
+            tokens=jnp.asarray(tokens),
+            length=jnp.int32(len(prompt.tokens)),
+            limit=jnp.int32(prompt.limit(self.decoding.max_new_tokens)),
+            key=jax.random.fold_in(self.key, prompt.number),
+            mesh=self.mesh,
+        )
+
+    def _rows_to_keep(self) -> np.ndarray | None:
+        """Returns fewer rows that hold all texts which are left, if that is enough."""
+        held = np.array([held is not None for held in self.held])
+        count = narrow_rows(self.state, self.mesh)
+        if count is None or held.sum() > count:
+            return None
+        return rows_to_keep(held, count=count)
+
+    def _decode(self, steps: int, *, kept: np.ndarray | None = None) -> None:
+        """Decodes a stretch, and goes on in the kept rows only if that may be."""
+        with self.figures.decoding():
+            stretch = partial(self._stretch, steps=steps)
+            if kept is None:
+                self.state = stretch(self.state)
+            else:
+                self.state, narrow = decoded_narrowly(
+                    self.state,
+                    kept,
+                    decode=stretch,
+                    program=(self.decoding.form, self.path.stack.model.config),
+                    mesh=self.mesh,
+                )
+                if narrow:
+                    self._keep(kept)
+            generated = np.asarray(self.state.texts.generated, np.int64)
+        occupied = np.array([held is not None for held in self.held])
+        self.figures.count_new(
+            (generated - self.generated) * occupied,
+            lengths=self.generated + self.prompt_lengths,
+            shared=self.group.shared,
+            sizes=self.sizes,
+        )
+        self.generated = generated
+
+    def _stretch(self, state: SlotState, *, steps: int) -> SlotState:
+        return decode(
+            self.path.stack,
+            state,
+            self.decoding.strengths,
+            eos=jnp.asarray(self.ending.eos, jnp.int32),
+            form=self.decoding.form,
+            steps=jnp.int32(steps),
+            mesh=self.mesh,
+        )
+
+    def _keep(self, kept: np.ndarray) -> None:
+        self.held = [self.held[row] for row in kept]
+        self.generated = self.generated[kept]
+        self.prompt_lengths = self.prompt_lengths[kept]
+
+    def _ended(self) -> list[Completion]:
+        """Empties the slots whose text has ended."""
+        done = np.array(self.state.done)
+        history = np.asarray(self.state.texts.history)
+        ended = []
+        for row, held in enumerate(self.held):
+            if held is None:
+                continue
+            prompt, _ = held
+            begin = len(prompt.tokens)
+            text = history[row, begin : begin + self.generated[row]]
+            if done[row] or has_stop(text, self.ending):
+                ended.append((row, prompt, text))
+        if not ended:
+            return []
+        scores = np.asarray(self.state.log_probabilities)
+        for row, _, _ in ended:
+            self.held[row], done[row] = None, True
+        self.state = replace(self.state, done=place_batch(done, self.mesh))
+        return [
+            completion_of(prompt, text, scores=scores[row], ending=self.ending)
+            for row, prompt, text in ended
+        ]

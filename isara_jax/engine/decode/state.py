@@ -1,0 +1,236 @@
+"""The state of the slots between two tokens, and what is done to it in one program."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from isara_jax.engine.kv_cache import cache as slots
+from isara_jax.engine.kv_cache.cache import SlotCache, empty_slots, position_bytes, step
+from isara_jax.engine.kv_cache.layer_blocks import Stack
+from isara_jax.engine.sampling.logits_processors import Texts
+from isara_jax.engine.sampling.params import Form, Strengths, choose
+from isara_jax.engine.scheduler import Group
+from isara_jax.models.attention.dispatch import kernels_for
+from isara_jax.runtime.hardware.memory import free_bytes
+from isara_jax.runtime.mesh import Mesh, platform_of, sharding_for
+
+# Of the free memory, what slots may take.
+SHARE_OF_MEMORY = 0.7
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class SlotState:
+    """What every slot holds: a text, and what is needed to go on with it.
+
+    `log_probabilities` are those of the tokens of the continuation, `limits` how many
+    there may be. A slot that is done, or empty, stays as it is.
+    """
+
+    cache: SlotCache
+    texts: Texts
+    logits: Float[Array, "B V"]
+    log_probabilities: Float[Array, "B N"]
+    limits: Int[Array, " B"]
+    keys: Key[Array, " B"]
+    done: Bool[Array, " B"]
+
+
+def rows_that_fit(
+    stack: Stack, group: Group, *, mesh: Mesh, free: int | None = None
+) -> int:
+    """Returns how many of the group's slots the free memory has room for, at least 1.
+
+    A part of it is left to what programs need while they run. `free` are the bytes of
+    a device, which are asked for unless given.
+    """
+    free = free_bytes() if free is None else free
+    if free is None:
+        return group.rows
+    config = stack.model.config
+    position = position_bytes(stack, kernels_for(mesh))
+    # A row's logits, and which tokens it has seen; sampling takes copies of both.
+    row = position * group.capacity + 4 * 5 * config.vocab_size
+    whole = position * (group.shared_room + group.capacity + group.longest)
+    devices = mesh.shape["data"] if platform_of(mesh) != "cpu" else 1
+    fitting = int(SHARE_OF_MEMORY * free - whole) // row * devices
+    return max(1, min(group.rows, fitting))
+
+
+@partial(jax.jit, static_argnames=("rows", "capacity", "shared", "new_tokens", "mesh"))
+def empty_state(
+    stack: Stack,
+    *,
+    rows: int,
+    capacity: int,
+    shared: int,
+    new_tokens: int,
+    mesh: Mesh,
+) -> SlotState:
+    """Returns slots of which none holds a text."""
+    vocabulary = stack.model.config.vocab_size
+    zeros = jnp.zeros(rows, jnp.int32)
+    texts = Texts(
+        history=jnp.zeros((rows, shared + capacity), jnp.int32),
+        segments=jnp.ones((rows, shared + capacity), jnp.int32),
+        ends=zeros,
+        generated=zeros,
+        seen=jnp.zeros((rows, vocabulary), bool),
+    )
+    state = SlotState(
+        cache=empty_slots(
+            stack,
+            rows=rows,
+            capacity=capacity,
+            shared=shared,
+            kernels=kernels_for(mesh),
+        ),
+        texts=texts,
+        logits=jnp.zeros((rows, vocabulary), jnp.float32),
+        log_probabilities=jnp.zeros((rows, new_tokens), jnp.float32),
+        limits=zeros,
+        keys=jnp.broadcast_to(jax.random.key(0), (rows,)),
+        done=jnp.ones(rows, bool),
+    )
+    return laid_out(state, mesh)
+
+
+@partial(jax.jit, donate_argnames=("state",), static_argnames=("mesh",))
+def share(
+    state: SlotState, path: SlotCache, count: Int[Array, ""], *, mesh: Mesh
+) -> SlotState:
+    """Takes the first `count` positions of the path for all slots to see."""
+    cache = state.cache.sharing(path, count)
+    return laid_out(replace(state, cache=cache), mesh)
+
+
+@partial(jax.jit, donate_argnames=("state",), static_argnames=("mesh",))
+def insert(
+    state: SlotState,
+    path: SlotCache,
+    logits: Float[Array, " V"],
+    *,
+    row: Int[Array, ""],
+    tokens: Int[Array, " S"],
+    length: Int[Array, ""],
+    limit: Int[Array, ""],
+    key: Key[Array, ""],
+    mesh: Mesh,
+) -> SlotState:
+    """Puts a prompt that was run on the path into a slot."""
+    texts = state.texts
+    seen = jnp.zeros(texts.seen.shape[1], bool)
+    seen = seen.at[tokens].max(jnp.arange(tokens.shape[0]) < length)
+    state = SlotState(
+        cache=state.cache.with_row(path, row=row, length=length),
+        texts=Texts(
+            history=texts.history.at[row].set(tokens),
+            segments=texts.segments,
+            ends=texts.ends.at[row].set(length),
+            generated=texts.generated.at[row].set(0),
+            seen=texts.seen.at[row].set(seen),
+        ),
+        logits=state.logits.at[row].set(logits),
+        log_probabilities=state.log_probabilities,
+        limits=state.limits.at[row].set(limit),
+        keys=state.keys.at[row].set(key),
+        done=state.done.at[row].set(False),
+    )
+    return laid_out(state, mesh)
+
+
+@partial(jax.jit, static_argnames=("form", "mesh"), donate_argnames=("state",))
+def decode(
+    stack: Stack,
+    state: SlotState,
+    strengths: Strengths,
+    *,
+    eos: Int[Array, " E"],
+    form: Form,
+    steps: Int[Array, ""],
+    mesh: Mesh,
+) -> SlotState:
+    """Decodes so many tokens a slot, or until every slot is done."""
+
+    def unfinished(numbered: tuple) -> Bool[Array, ""]:
+        count, state = numbered
+        return (count < steps) & ~jnp.all(state.done)
+
+    def one(numbered: tuple) -> tuple:
+        count, state = numbered
+        return count + 1, laid_out(
+            _next_token(stack, state, strengths, eos=eos, form=form), mesh
+        )
+
+    _, state = jax.lax.while_loop(unfinished, one, (jnp.int32(0), state))
+    return state
+
+
+def _next_token(
+    stack: Stack,
+    state: SlotState,
+    strengths: Strengths,
+    *,
+    eos: Int[Array, " E"],
+    form: Form,
+) -> SlotState:
+    texts, cache = state.texts, state.cache
+    now = jax.vmap(jax.random.fold_in)(state.keys, texts.generated)
+    token = choose(
+        state.logits, form, strengths=strengths, texts=texts, eos=eos, keys=now
+    ).astype(jnp.int32)
+    rows, going = jnp.arange(token.shape[0]), ~state.done
+    own = state.logits[rows, token] - jax.nn.logsumexp(state.logits, axis=-1)
+    # Beyond the last column nothing is written.
+    place = jnp.where(going, texts.ends, texts.history.shape[1])
+    number = jnp.where(going, texts.generated, state.log_probabilities.shape[1])
+    hidden, longer = step(stack, token, cache)
+    generated = texts.generated + going
+    ended = jnp.any(token[:, None] == eos, axis=1) | (generated >= state.limits)
+    return replace(
+        state,
+        cache=replace(longer, lengths=cache.lengths + going),
+        texts=replace(
+            texts,
+            history=texts.history.at[rows, place].set(token),
+            ends=texts.ends + going,
+            generated=generated,
+            seen=texts.seen.at[rows, token].max(going),
+        ),
+        logits=stack.model.logits(hidden),
+        log_probabilities=state.log_probabilities.at[rows, number].set(own),
+        done=state.done | ended,
+    )
+
+
+def laid_out(state: SlotState, mesh: Mesh) -> SlotState:
+    """Gives the state the layout on the mesh that every program keeps.
+
+    Left to the compiler, it changed from one to the next: that compiled programs twice,
+    and the state could not be updated in place.
+    """
+
+    def split(array: Array, *words: str) -> Array:
+        return jax.lax.with_sharding_constraint(
+            array, sharding_for(words, array.shape, mesh)
+        )
+
+    texts = state.texts
+    return replace(
+        state,
+        cache=slots.laid_out(state.cache, mesh),
+        texts=Texts(
+            history=split(texts.history, "batch", "time"),
+            segments=split(texts.segments, "batch", "time"),
+            ends=split(texts.ends, "batch"),
+            generated=split(texts.generated, "batch"),
+            seen=split(texts.seen, "batch", "vocab"),
+        ),
+        logits=split(state.logits, "batch", "vocab"),
+        log_probabilities=split(state.log_probabilities, "batch", "time"),
+        limits=split(state.limits, "batch"),
+        done=split(state.done, "batch"),
+    )

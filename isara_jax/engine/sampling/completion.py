@@ -1,0 +1,71 @@
+"""What ends a continuation, and the continuation that has ended."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.stops import Decode, find_stop, tokens_until_stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """What ends a continuation besides its length."""
+
+    eos: tuple[int, ...]
+    stops: tuple[str, ...]
+    decode: Decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """A prompt's continuation: its text is cut at the stop string and stripped.
+
+    `log_probability` is the sum over `tokens` under the model's own distribution, in
+    nats, before any rule. `finish` is `eos`, `stop` or `length`.
+    """
+
+    id: str
+    number: int
+    text: str
+    tokens: tuple[int, ...]
+    prompt_tokens: int
+    log_probability: float
+    finish: str
+
+
+def has_stop(tokens: np.ndarray, ending: Ending) -> bool:
+    """Whether a stop string is in what was decoded."""
+    if not ending.stops:
+        return False
+    kept, _ = _until_eos(tokens, ending.eos)
+    return find_stop(ending.decode(kept), ending.stops) is not None
+
+
+def completion_of(
+    prompt: Prompt, tokens: np.ndarray, *, scores: np.ndarray, ending: Ending
+) -> Completion:
+    """Cuts what was decoded for a prompt; `scores` are its log-probabilities."""
+    kept, ended = _until_eos(tokens, ending.eos)
+    finish, counted = ("eos", len(kept) + 1) if ended else ("length", len(kept))
+    stop = tokens_until_stop(kept, stops=ending.stops, decode=ending.decode)
+    if stop is not None:
+        kept, finish, counted = kept[:stop], "stop", stop
+    text = ending.decode(kept)
+    return Completion(
+        id=prompt.id,
+        number=prompt.number,
+        text=text[: find_stop(text, ending.stops)].strip(),
+        tokens=tuple(tokens[:counted].tolist()),
+        prompt_tokens=len(prompt.tokens),
+        log_probability=float(scores[:counted].sum(dtype=np.float64)),
+        finish=finish,
+    )
+
+
+def _until_eos(tokens: np.ndarray, eos: Sequence[int]) -> tuple[list[int], bool]:
+    ends = np.flatnonzero(np.isin(tokens, eos))
+    if ends.size == 0:
+        return tokens.tolist(), False
+    return tokens[: ends[0]].tolist(), True

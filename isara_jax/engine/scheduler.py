@@ -1,0 +1,165 @@
+"""Prompts into groups, each for one set of slots: what shares its beginning together.
+
+The groups of a step follow from all of its prompts, so that a run which was resumed
+with some of them done decodes the others in programs of the same shapes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import jax
+
+from isara_jax.engine.padded_batch import (
+    Prompt,
+    cache_capacity,
+    refuse_misfit,
+    round_up,
+    rows_within,
+)
+from isara_jax.engine.prefill.chunking import Cuts, common_length, cuts_in_order
+
+# A beginning is shared by the slots if it has so many tokens, and a longer one is worth
+# a group of its own if it has so many more.
+LEAST_SHARED = 64
+# A prompt alone has an empty slot beside it, if it may: for a cache of a single row XLA
+# on CPU copies all of it every step, and its products with one row use one core.
+LEAST_ROWS = 2
+# The room for a shared beginning grows in these steps.
+ROOM_STEP = 128
+
+
+def useful_slots(platform: str | None = None) -> int:
+    """Returns how many slots are worth having on the platform, if memory has room.
+
+    It is the default one unless given.
+    """
+    return 32 if (platform or jax.default_backend()) == "cpu" else 256
+
+
+Planned = tuple[Prompt, Cuts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Prompts of which the first `shared` tokens are equal, in the order of decoding.
+
+    `cuts` say how each is run. `rows` slots are decoded at once, each with room for
+    `capacity` positions beyond the shared ones.
+    """
+
+    prompts: tuple[Prompt, ...]
+    cuts: tuple[Cuts, ...]
+    shared: int
+    rows: int
+    capacity: int
+
+    @property
+    def longest(self) -> int:
+        """The tokens of the longest prompt."""
+        return max(len(prompt.tokens) for prompt in self.prompts)
+
+    @property
+    def shared_room(self) -> int:
+        """The positions kept for the shared beginning."""
+        return round_up(self.shared, ROOM_STEP)
+
+
+def groups(
+    prompts: Sequence[Prompt],
+    *,
+    slots: int,
+    row_multiple: int,
+    max_new_tokens: int,
+    context: int,
+) -> tuple[Group, ...]:
+    """Cuts the prompts into groups of at most `slots` rows, a multiple of the given.
+
+    Raises:
+      InputError: a prompt and its continuation do not fit the model's context.
+    """
+    for prompt in prompts:
+        refuse_misfit(prompt, new=prompt.limit(max_new_tokens), context=context)
+    if not prompts:
+        return ()
+    most = rows_within(slots, multiple=row_multiple)
+    ordered = sorted(prompts, key=lambda prompt: prompt.in_order)
+    return tuple(
+        _group(
+            members,
+            most=most,
+            row_multiple=row_multiple,
+            max_new_tokens=max_new_tokens,
+        )
+        for members in _clusters(ordered, least=most)
+    )
+
+
+def _clusters(ordered: Sequence[Prompt], *, least: int) -> Iterator[list[Prompt]]:
+    """Yields runs of `least` or more that share far more than all do, then the rest."""
+    shared = _shared(ordered)
+    rest: list[Prompt] = []
+    for run in _runs(ordered, longer_than=shared + LEAST_SHARED):
+        if least <= len(run) < len(ordered):
+            yield from _clusters(run, least=least)
+        else:
+            rest += run
+    if rest:
+        yield rest
+
+
+def _runs(ordered: Sequence[Prompt], *, longer_than: int) -> Iterator[list[Prompt]]:
+    run: list[Prompt] = []
+    for prompt in ordered:
+        if run and common_length(run[-1].tokens, prompt.tokens) < longer_than:
+            yield run
+            run = []
+        run.append(prompt)
+    yield run
+
+
+def _shared(ordered: Sequence[Prompt]) -> int:
+    """Counts the tokens with which all begin; each keeps one of its own."""
+    first, last = ordered[0].tokens, ordered[-1].tokens
+    count = min(common_length(first, last), min(len(p.tokens) for p in ordered) - 1)
+    return count if count >= LEAST_SHARED and len(ordered) > 1 else 0
+
+
+def _longest_first(
+    planned: Sequence[Planned], *, max_new_tokens: int
+) -> Iterator[Planned]:
+    """Puts prompts that may go on for long before others, where that costs no reuse.
+
+    A long text that begins last would be decoded alone. Prompts that go on from one
+    another stay together, and in their order.
+    """
+    families: list[list[Planned]] = []
+    before: Prompt | None = None
+    for prompt, cuts in planned:
+        same = before is not None and prompt.tokens == before.tokens
+        if len(cuts) == 1 and not same:
+            families.append([])
+        families[-1].append((prompt, cuts))
+        before = prompt
+
+    def longest(family: list[Planned]) -> int:
+        return max(prompt.limit(max_new_tokens) for prompt, _ in family)
+
+    for family in sorted(families, key=longest, reverse=True):
+        yield from family
+
+
+def _group(
+    members: Sequence[Prompt], *, most: int, row_multiple: int, max_new_tokens: int
+) -> Group:
+    shared = _shared(members)
+    own = max(len(p.tokens) + p.limit(max_new_tokens) for p in members) - shared
+    cuts = cuts_in_order([prompt.tokens for prompt in members])
+    planned = list(zip(members, cuts, strict=True))
+    ordered = list(_longest_first(planned, max_new_tokens=max_new_tokens))
+    return Group(
+        prompts=tuple(prompt for prompt, _ in ordered),
+        cuts=tuple(cuts for _, cuts in ordered),
+        shared=shared,
+        rows=min(most, round_up(max(len(members), LEAST_ROWS), row_multiple)),
+        capacity=cache_capacity(own),
+    )

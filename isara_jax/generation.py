@@ -1,0 +1,192 @@
+"""Runs a step's prompts through the engine into a records file, and picks up again.
+
+Records are written as samples end, and put in the order of their ids when all are
+there. A sample does not depend on those beside it; so what a killed run left is kept,
+and the rest is sampled as if nothing had happened (DESIGN 5).
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import jax
+from jaxtyping import Array, Key
+
+from isara_jax.demo_order import DemoOrder, arranged
+from isara_jax.engine.engine import Engine
+from isara_jax.engine.metrics.throughput import Figures
+from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.sampling.completion import Completion, Ending
+from isara_jax.engine.sampling.params import Decoding
+from isara_jax.examples import Example
+from isara_jax.models.decoder import Decoder
+from isara_jax.prompts import Template, assemble, fitting
+from isara_jax.run.workdir import Records
+from isara_jax.runtime.hardware.memory import give_back
+from isara_jax.runtime.mesh import Mesh
+from isara_jax.runtime.progress import progress
+from isara_jax.runtime.tokenizer import Tokenizer
+
+
+class Step(IntEnum):
+    """What a sample is for; folded into its key."""
+
+    QUESTIONS = 0
+    ANSWERS = 1
+    EVALUATION = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenTurn:
+    """A turn for the model to go on with, and the demonstrations found for it."""
+
+    id: str
+    number: int
+    opening: str
+    demos: Sequence[Example] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """What every step that samples shares.
+
+    `check` may raise to stop the run; `report` takes a stage, and what was counted in
+    it.
+    """
+
+    tokenizer: Tokenizer
+    template: Template
+    mesh: Mesh
+    seed: int
+    slots: int
+    demo_tokens: int
+    context: int
+    check: Callable[[], None]
+    demo_order: DemoOrder = "paper"
+    report: Callable[[str, Figures], None] | None = None
+
+    def prompts(
+        self, turns: Sequence[OpenTurn], *, new_tokens: int
+    ) -> list[tuple[Prompt, tuple[str, ...]]]:
+        """Writes a step's prompts, each with the ids of the demos that it holds.
+
+        They leave room in the context for the open turn and `new_tokens` after it.
+        """
+        found = [self._fitting(turn, new_tokens=new_tokens) for turn in turns]
+        return [
+            (self._written(turn, demos), tuple(demo.origin for demo in demos))
+            for turn, demos in zip(
+                turns, arranged(found, order=self.demo_order), strict=True
+            )
+        ]
+
+    def prompt(self, opening: str, *, id: str, number: int) -> Prompt:
+        """Writes an open turn that has no demonstrations."""
+        return self._written(OpenTurn(id=id, number=number, opening=opening), ())
+
+    def _fitting(self, turn: OpenTurn, *, new_tokens: int) -> list[Example]:
+        opening = self.tokenizer.encode(turn.opening)
+        rest = len(self.tokenizer.bos) + len(opening) + new_tokens
+        return fitting(
+            turn.demos,
+            template=self.template,
+            encode=self.tokenizer.encode,
+            budget=min(self.demo_tokens, self.context - rest),
+        )
+
+    def _written(self, turn: OpenTurn, demos: Sequence[Example]) -> Prompt:
+        ids = assemble(
+            demos, turn.opening, template=self.template, encode=self.tokenizer.encode
+        )
+        bos = self.tokenizer.bos
+        tokens = ids if tuple(ids[: len(bos)]) == bos else [*bos, *ids]
+        return Prompt(id=turn.id, number=turn.number, tokens=tuple(tokens))
+
+    def answer_tokens(self, answer: str) -> tuple[int, ...]:
+        """Returns an answer as it is trained and scored, its end included."""
+        closing = self.tokenizer.encode(self.template.closing(answer))
+        return (*closing, self.tokenizer.eos[0])
+
+    def key(self, *, round: int, step: Step) -> Key[Array, ""]:
+        """Returns fold_in(seed, round, step); the sample's number comes last."""
+        key = jax.random.fold_in(jax.random.key(self.seed), round)
+        return jax.random.fold_in(key, int(step))
+
+    @property
+    def ending(self) -> Ending:
+        """What ends a sample besides its length."""
+        return Ending(
+            eos=self.tokenizer.eos,
+            stops=self.template.stops,
+            decode=self.tokenizer.decode,
+        )
+
+    def engine(self, model: Decoder) -> Engine:
+        """Readies a model for writing; it is one set of weights for good."""
+        return Engine(
+            model=model,
+            mesh=self.mesh,
+            slots=self.slots,
+            context=self.context,
+            check=self.check,
+        )
+
+
+def sample_into(
+    records: Records,
+    prompts: Sequence[Prompt],
+    *,
+    model: Callable[[], Decoder],
+    sampler: Sampler,
+    decoding: Decoding,
+    round: int,
+    step: Step,
+    stage: str,
+    describe: Callable[[Completion], Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Samples what the records do not hold yet; returns all of them in order of id.
+
+    `model` is called only if something is left to sample.
+    """
+    done = _already_there(records, {prompt.id for prompt in prompts})
+    if len(done) < len(prompts):
+        figures = Figures()
+        written = sampler.engine(model()).continue_all(
+            prompts,
+            decoding=decoding,
+            ending=sampler.ending,
+            key=sampler.key(round=round, step=step),
+            done=done,
+            figures=figures,
+        )
+        with progress(
+            stage, total=len(prompts), done=len(done), unit="samples"
+        ) as advance:
+            for completions in written:
+                records.append(describe(completion) for completion in completions)
+                advance(len(completions))
+        give_back()
+        if sampler.report is not None:
+            sampler.report(stage, figures)
+    return records.sort(by="id")
+
+
+def sampled(completion: Completion, *, parent: str) -> dict[str, Any]:
+    """Returns the fields that every sample's record has."""
+    return {
+        "prompt_tokens": completion.prompt_tokens,
+        "new_tokens": len(completion.tokens),
+        "log_probability": completion.log_probability,
+        "finish": completion.finish,
+        "parent": parent,
+    }
+
+
+def _already_there(records: Records, wanted: Collection[str]) -> set[str]:
+    """Returns the ids of the records, after what is not of this step is dropped."""
+    found = records.read()
+    ours = [record for record in found if record.get("id") in wanted]
+    if len(ours) < len(found):
+        records.replace(ours)
+    return {str(record["id"]) for record in ours}

@@ -1,0 +1,112 @@
+"""The one seam behind which attention is chosen by platform (DESIGN 4).
+
+CPU runs the plain form of `plain_attention`, and so does every platform where a kernel
+does not take the shapes. NVIDIA and TPU run the kernels that JAX ships, through
+`nvidia_attention` and `tpu_attention`. Which one runs follows from the platform, dtype
+and shapes alone: nothing is tried and caught.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+from jaxtyping import Array, Float, Int
+
+from isara_jax.models.attention import nvidia as nvidia_attention
+from isara_jax.models.attention import tpu as tpu_attention
+from isara_jax.models.attention.xla import causal_attention
+from isara_jax.runtime.mesh import Described, Mesh, on_shards
+
+Kind = Literal["plain", "nvidia", "tpu"]
+
+# By the platform that JAX names.
+KINDS: dict[str, Kind] = {"gpu": "nvidia", "cuda": "nvidia", "tpu": "tpu"}
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Which kernels run, and the mesh over whose shards they do: batch and heads.
+
+    Without a mesh they run where the program does.
+    """
+
+    kind: Kind
+    mesh: Mesh | None = None
+
+    def heads_word(self, kv_heads: int) -> str:
+        """Returns the word of an axis of heads, split where the mesh divides KV heads.
+
+        Query heads stay with the KV head that they read.
+        """
+        whole = self.mesh is not None and kv_heads % self.mesh.shape["model"]
+        return "head_dim" if whole else "kv_heads"
+
+    def run(
+        self,
+        function: Callable[..., tuple[Any, ...]],
+        *arrays: Array,
+        words: Sequence[Sequence[str]],
+        outputs: Sequence[Described],
+    ) -> tuple[Any, ...]:
+        """Runs a function on each device's shards of the arrays, named by the words."""
+        if self.mesh is None:
+            return function(*arrays)
+        shapes = [array.shape for array in arrays]
+        inputs = tuple(zip(words, shapes, strict=True))
+        cut = on_shards(function, mesh=self.mesh, inputs=inputs, outputs=outputs)
+        return cut(*arrays)
+
+
+PLAIN = Kernels("plain")
+
+
+def kernels_for(mesh: Mesh | None) -> Kernels:
+    """Returns the kernels of the mesh's platform, or of the default one without a mesh.
+
+    The compiler cannot cut a kernel for several devices, so without a mesh to cut by
+    there must be one device only.
+    """
+    if mesh is not None:
+        return Kernels(KINDS.get(mesh.devices.flat[0].platform, "plain"), mesh)
+    if jax.device_count() > 1:
+        return PLAIN
+    return Kernels(KINDS.get(jax.default_backend(), "plain"))
+
+
+def whole_rows(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B K T H"],
+    v: Float[Array, "B K T H"],
+    *,
+    segments: Int[Array, "B T"],
+    window: int | None,
+    kernels: Kernels | None = None,
+) -> Float[Array, "B T N H"]:
+    """Attends to the positions up to one's own that have one's own segment id.
+
+    With a window, to the last so many of them only, one's own among these. `kernels`
+    are those of the platform unless given.
+    """
+    kernels = kernels_for(None) if kernels is None else kernels
+
+    if kernels.kind == "plain" or (
+        kernels.kind == "nvidia" and not nvidia_attention.takes_rows(q, window=window)
+    ):
+        return causal_attention(q, k, v, segments=segments, window=window)
+
+    def attended(q: Array, k: Array, v: Array, segments: Array) -> tuple[Array]:
+        if kernels.kind == "nvidia":
+            return (nvidia_attention.whole_rows(q, k, v, segments=segments),)
+        return (tpu_attention.whole_rows(q, k, v, segments=segments, window=window),)
+
+    heads = kernels.heads_word(k.shape[1])
+    queries = ("batch", "time", heads, "head_dim")
+    keys = ("batch", heads, "time", "head_dim")
+    (mixed,) = kernels.run(
+        attended,
+        *(q, k, v, segments),
+        words=(queries, keys, keys, ("batch", "time")),
+        outputs=((queries, q.shape),),
+    )
+    return mixed

@@ -1,0 +1,55 @@
+"""The card of a model: its YAML head, and what a conversion says there."""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from isara_jax.run.workdir import write_text
+from isara_jax.runtime.sources import ORBAX
+
+
+def front_matter(fields: Mapping[str, Any]) -> str:
+    """Writes the YAML head of a card; JSON is YAML, and quotes what must be quoted."""
+    lines = [f"{name}: {json.dumps(value)}" for name, value in fields.items()]
+    return "\n".join(("---", *lines, "---"))
+
+
+def licence_words(license: str) -> str:
+    """Writes what a model's files say of their licence, which may be nothing."""
+    return f"`{license}`" if license else "not stated in its files"
+
+
+def write_card(
+    folder: Path,
+    *,
+    title: str,
+    base: str,
+    license: str,
+    found: Collection[str],
+    dtype: str,
+    adapter: str = "",
+) -> None:
+    """Writes the README.md of a converted model: source, licence and dtypes."""
+    head = front_matter(
+        {
+            "license": license or "other",
+            "pipeline_tag": "text-generation",
+            "tags": ["isara"],
+        }
+    )
+    where = f"`{ORBAX}/`, a flat tree by Orbax" if (folder / ORBAX).is_dir() else ""
+    where = where or "safetensors files"
+    made = "those of the base; nothing was trained"
+    if adapter:
+        made = f"those of the base and of the adapter `{adapter}`, merged"
+    text = f"""{head}
+# {title}
+
+- **Base**: `{base}`, licence {licence_words(license)}
+- **Weights**: {where}, under Hugging Face's names and in its orientation
+- **Precision**: {dtype}, from {", ".join(sorted(found))} in the source
+
+The weights are {made}. Converted by isara_jax.
+"""
+    write_text(folder / "README.md", text)

@@ -1,0 +1,244 @@
+"""Builds a model from files, one parameter at a time, straight into its shardings."""
+
+import itertools
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Int, Shaped
+
+from isara_jax.errors import InputError
+from isara_jax.models.families import (
+    LanguageModel,
+    ModelConfig,
+    family_named,
+    family_of,
+    unknown_tensor,
+)
+from isara_jax.models.formats.config_reader import Attributes
+from isara_jax.models.formats.tensor_map import TensorFormat
+from isara_jax.models.formats.tensor_source import Weights, open_weights
+from isara_jax.models.layers.linear import Quantisation, quantised
+from isara_jax.models.llama.gguf import load_gguf_config
+from isara_jax.models.lora.peft import open_peft, with_adapters
+from isara_jax.run.workdir import read_json
+from isara_jax.runtime.gguf_file import gguf_metadata, read_gguf
+from isara_jax.runtime.mesh import Mesh, sharding_for
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# In the card's front matter, which the second `---` ends; the first where it is a list.
+LICENCE_OF_CARD = re.compile(
+    r"\A---\n(?:(?!---).*\n)*?license:\s*(?:-\s+|\[\s*)?['\"]?(\w[\w.-]*)"
+)
+
+
+def load_config(source: Path) -> ModelConfig:
+    """Reads the shape of the model in a Hugging Face folder or a GGUF file.
+
+    Raises:
+      InputError: the architecture or an attribute is unknown, or the file is damaged.
+    """
+    if source.suffix == ".gguf":
+        return load_gguf_config(source)
+    path = source / "config.json"
+    if not path.is_file():
+        raise InputError(f"{source}: no config.json in the folder")
+    attributes = read_json(path)
+    if not isinstance(attributes, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    a = Attributes(place=path, values=attributes)
+    config: ModelConfig = family_named(a).config_from_hugging_face(a)
+    return config
+
+
+def load_model(
+    source: Path,
+    *,
+    dtype: str,
+    mesh: Mesh,
+    quantise: Quantisation | None = None,
+    adapter: Path | None = None,
+) -> LanguageModel:
+    """Reads the model in a folder of Hugging Face's or of Orbax's, or a GGUF file.
+
+    Host memory holds the largest tensor of the file besides what the devices hold, and
+    these one kernel of all layers besides what is quantised. An `adapter`, a folder of
+    PEFT's, is added to the tensors as they are read.
+
+    Raises:
+      InputError: as `load_config`, or a tensor is missing, unknown or mis-shaped.
+    """
+    config = load_config(source)
+    weights = open_model_weights(source, config, adapter=adapter)
+    abstract = abstract_model(config, dtype=dtype)
+    values = {}
+    for tensor in family_of(config).tensor_formats(config):
+        variable = _at(abstract, tensor.path)
+        value = variable.replace(placed(weights, tensor, variable, mesh=mesh))
+        if quantise and tensor.is_kernel:
+            inputs = tensor.inputs(variable.get_value().shape[1:])
+            value = quantised(value, quantise, inputs=inputs, mesh=mesh)
+        values[tensor.path] = value
+    return _filled(abstract, values)
+
+
+def open_model_weights(
+    source: Path, config: ModelConfig, *, adapter: Path | None = None
+) -> Weights:
+    """Opens the weights beside a configuration; they are the model's by their names.
+
+    With an `adapter`, a folder of PEFT's, they are what it makes of them.
+
+    Raises:
+      InputError: a file is damaged, or a tensor is missing or unknown.
+    """
+    weights = open_weights(source, heads=config.heads, kv_heads=config.kv_heads)
+    _refuse_other_tensors(weights, config)
+    if adapter is None:
+        return weights
+    return with_adapters(weights, open_peft(adapter, config))
+
+
+def read_tensors(
+    weights: Weights, config: ModelConfig
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields every tensor of the model as its file holds it, one at a time.
+
+    Raises:
+      InputError: a tensor is damaged or mis-shaped.
+    """
+    abstract = abstract_model(config, dtype="float32")
+    for tensor in family_of(config).tensor_formats(config):
+        shape = _at(abstract, tensor.path).get_value().shape
+        own = shape[1:] if tensor.layered else shape
+        for name in tensor.names(config.layers):
+            yield name, _theirs(weights, name, own, tensor=tensor)
+
+
+def load_licence(source: Path) -> str:
+    """Returns the licence that a GGUF file or a model card states, or nothing."""
+    if source.suffix == ".gguf":
+        metadata = gguf_metadata(read_gguf(source), source)
+        return str(metadata.get("general.license", ""))
+    card = source / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    found = LICENCE_OF_CARD.search(text)
+    return found[1] if found else ""
+
+
+def abstract_model(config: ModelConfig, *, dtype: str) -> LanguageModel:
+    """Returns the model with shapes in the place of arrays."""
+    build = family_of(config).build
+    model: LanguageModel = jax.eval_shape(
+        lambda: build(config, key=jax.random.key(0), dtype=DTYPES[dtype])
+    )
+    return model
+
+
+def dtype_of(model: LanguageModel) -> str:
+    """Returns the dtype of a model's weights by its name."""
+    return str(jax.tree.leaves(model)[0].dtype)
+
+
+def named_tensors(model: LanguageModel) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields every tensor under its Hugging Face name, in that format's orientation."""
+    for tensor in family_of(model.config).tensor_formats(model.config):
+        value = _at(model, tensor.path).get_value()
+        for number, name in enumerate(tensor.names(model.config.layers)):
+            own = value[number] if tensor.layered else value
+            yield name, tensor.theirs(np.asarray(own))
+
+
+def placed(
+    weights: Weights, tensor: TensorFormat, variable: Any, *, mesh: Mesh
+) -> jax.Array:
+    """Reads a parameter onto the devices, layer by layer where it has layers.
+
+    Raises:
+      InputError: a tensor of it is damaged or mis-shaped.
+    """
+    target, words = variable.get_value(), variable.get_metadata()["axes"]
+    sharding = sharding_for(words, target.shape, mesh)
+    if not tensor.layered:
+        whole = _ours(weights, tensor.name, target.shape, tensor=tensor)
+        return jax.device_put(whole.astype(target.dtype), sharding)
+    shape = target.shape[1:]
+    of_layer = sharding_for(words[1:], shape, mesh)
+    layers = (
+        _ours(weights, name, shape, tensor=tensor).astype(target.dtype)
+        for name in tensor.names(target.shape[0])
+    )
+    first = next(layers)  # of the shape that config.json says: there is such a size
+    stack = jnp.zeros(target.shape, target.dtype, device=sharding)
+    for number, layer in enumerate(itertools.chain([first], layers)):
+        placed = jax.device_put(layer, of_layer)
+        stack = _with_layer(stack, placed, number, sharding=sharding)
+    return stack
+
+
+@partial(jax.jit, donate_argnums=0, static_argnames="sharding")
+def _with_layer(
+    stack: Shaped[Array, "L ..."],
+    layer: Shaped[Array, "..."],
+    number: Int[Array, ""] | int,
+    *,
+    sharding: Any,
+) -> Shaped[Array, "L ..."]:
+    """Writes a layer into the stack, in place."""
+    filled = jax.lax.dynamic_update_index_in_dim(stack, layer, number, 0)
+    return jax.lax.with_sharding_constraint(filled, sharding)
+
+
+def _ours(
+    weights: Weights, name: str, shape: tuple[int, ...], *, tensor: TensorFormat
+) -> np.ndarray:
+    return tensor.ours(_theirs(weights, name, shape, tensor=tensor), shape)
+
+
+def _theirs(
+    weights: Weights, name: str, shape: tuple[int, ...], *, tensor: TensorFormat
+) -> np.ndarray:
+    read, expected = weights.read(name), tensor.their_shape(shape)
+    if read.shape != expected:
+        raise InputError(
+            f"{weights.source}: the tensor {name!r} has the shape {list(read.shape)}, "
+            f"expected {list(expected)}"
+        )
+    return read
+
+
+def _refuse_other_tensors(weights: Weights, config: ModelConfig) -> None:
+    # One by one, so that an absurd count of layers ends at the first one missing.
+    known = set()
+    for tensor in family_of(config).tensor_formats(config):
+        for name in tensor.names(config.layers):
+            if name not in weights.readers:
+                raise InputError(f"{weights.source}: the tensor {name!r} is missing")
+            known.add(name)
+    if config.tied_head:
+        known.add("lm_head.weight")
+    unknown = sorted(set(weights.readers) - known)
+    if unknown:
+        raise InputError(f"{weights.source}: {unknown_tensor(config, unknown[0])}")
+
+
+def _at(model: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        model = getattr(model, name)
+    return model
+
+
+def _filled(
+    abstract: LanguageModel, values: dict[tuple[str, ...], Any]
+) -> LanguageModel:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: values[tuple(key.name for key in path)],
+        abstract,
+        is_leaf=lambda leaf: isinstance(leaf, nnx.Variable),
+    )

@@ -1,0 +1,37 @@
+"""Writes a model as a Hugging Face folder: safetensors, config, tokenizer."""
+
+from pathlib import Path
+from typing import Any
+
+from isara_jax.models.checkpoints.load import dtype_of, named_tensors
+from isara_jax.models.families import LanguageModel, ModelConfig, family_of
+from isara_jax.models.formats.safetensors import write_safetensors
+from isara_jax.run.workdir import write_json
+from isara_jax.runtime.tokenizer import Tokenizer
+
+
+def save_hugging_face(folder: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    """Writes what transformers' `from_pretrained` reads, in the model's own dtype.
+
+    Raises:
+      EnvironmentFailure: the disk does not take it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_safetensors(folder, named_tensors(model))
+    write_description(folder, model.config, tokenizer, dtype=dtype_of(model))
+
+
+def write_description(
+    folder: Path, config: ModelConfig, tokenizer: Tokenizer, *, dtype: str
+) -> None:
+    """Writes what stands beside the weights: config.json last, then it is a model."""
+    end, *others = tokenizer.eos
+    ends: int | list[int] = [end, *others] if others else end
+    attributes: dict[str, Any] = {
+        **family_of(config).config_to_hugging_face(config, dtype=dtype),
+        "bos_token_id": tokenizer.bos[0] if tokenizer.bos else None,
+        "eos_token_id": ends,
+    }
+    tokenizer.save(folder)
+    write_json(folder / "generation_config.json", {"eos_token_id": ends})
+    write_json(folder / "config.json", attributes)

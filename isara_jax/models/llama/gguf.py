@@ -1,0 +1,148 @@
+"""LLaMA as a GGUF file describes it, in its metadata and by the tensors it has."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from isara_jax.errors import InputError
+from isara_jax.models.formats.config_reader import Attributes
+from isara_jax.models.formats.tensor_source import (
+    FREQUENCY_FACTORS,
+    GGUF_HEAD,
+    Weights,
+    gguf_reader,
+)
+from isara_jax.models.layers.rope import RopeScaling, rotary_frequencies
+from isara_jax.models.llama.huggingface import refuse_uneven
+from isara_jax.models.llama.model import LlamaConfig
+from isara_jax.runtime.gguf_file import gguf_metadata, read_gguf
+
+# The sizes that are not read below stand in the tensors too, whose shapes are checked.
+KEYS = frozenset(
+    "llama." + key
+    for key in (
+        "block_count context_length embedding_length feed_forward_length vocab_size "
+        "attention.head_count attention.head_count_kv attention.key_length "
+        "attention.value_length attention.layer_norm_rms_epsilon rope.freq_base "
+        "rope.dimension_count rope.scaling.type rope.scaling.factor".split()
+    )
+)
+ATTENTION_BIAS = "blk.0.attn_q.bias"
+MLP_BIAS = "blk.0.ffn_up.bias"
+# Llama 3.1 and 3.2 scale by these; a file holds what follows from the numbers only.
+LLAMA3_SCALINGS = tuple(
+    RopeScaling(kind="llama3", factor=factor, low=1.0, high=4.0, original_context=8192)
+    for factor in (8.0, 32.0)
+)
+
+
+def load_gguf_config(path: Path) -> LlamaConfig:
+    """Reads the shape of the model in a GGUF file.
+
+    Raises:
+      InputError: the file is damaged, or as `config_from_gguf`.
+    """
+    reader = read_gguf(path)
+    weights = Weights(
+        source=path,
+        readers={tensor.name: gguf_reader(tensor) for tensor in reader.tensors},
+    )
+    scaled = FREQUENCY_FACTORS in weights.readers
+    return config_from_gguf(
+        Attributes(place=path, values=gguf_metadata(reader, path)),
+        tensors=weights.readers.keys(),
+        frequency_factors=weights.read(FREQUENCY_FACTORS) if scaled else None,
+    )
+
+
+def config_from_gguf(
+    a: Attributes,
+    *,
+    tensors: Collection[str],
+    frequency_factors: Float32[np.ndarray, " half"] | None,
+) -> LlamaConfig:
+    """Reads a GGUF file's metadata; its tensors show what these leave open.
+
+    Raises:
+      InputError: the model is no LLaMA, or a key is unknown, missing, or has a value
+        that is not computed.
+    """
+    a.require("general.architecture", "llama")
+    a.refuse_unknown(KEYS | {k for k in a.values if not k.startswith("llama.")})
+    heads = a.whole("llama.attention.head_count")
+    width = a.whole("llama.embedding_length")
+    head_size = a.whole("llama.rope.dimension_count", default=width // heads)
+    base = a.real("llama.rope.freq_base", default=10_000.0)
+    linear = _linear_scaling(a)
+    llama3 = _llama3_scaling(a, frequency_factors, head_size=head_size, base=base)
+    if linear and llama3:
+        raise a.error(
+            "llama.rope.scaling.type", "linear", f"and {FREQUENCY_FACTORS} as well"
+        )
+    config = LlamaConfig(
+        vocab_size=_count_of_tokens(a),
+        width=width,
+        layers=a.whole("llama.block_count"),
+        heads=heads,
+        kv_heads=a.whole("llama.attention.head_count_kv", default=heads),
+        head_size=head_size,
+        feed_forward=a.whole("llama.feed_forward_length"),
+        context=a.whole("llama.context_length"),
+        rope_base=base,
+        rope_scaling=linear or llama3,
+        norm_epsilon=_short(a.real("llama.attention.layer_norm_rms_epsilon")),
+        tied_head=GGUF_HEAD not in tensors,
+        attention_bias=ATTENTION_BIAS in tensors,
+        mlp_bias=MLP_BIAS in tensors,
+    )
+    refuse_uneven(
+        config,
+        a,
+        kv_heads="llama.attention.head_count_kv",
+        head_size="llama.rope.dimension_count",
+    )
+    return config
+
+
+def _linear_scaling(a: Attributes) -> RopeScaling | None:
+    name = "llama.rope.scaling.type"
+    if a.one_of(name, ("none", "linear"), default="none") == "linear":
+        return RopeScaling(kind="linear", factor=a.real("llama.rope.scaling.factor"))
+    a.require("llama.rope.scaling.factor", None)
+    return None
+
+
+def _llama3_scaling(
+    a: Attributes,
+    factors: Float32[np.ndarray, " half"] | None,
+    *,
+    head_size: int,
+    base: float,
+) -> RopeScaling | None:
+    """Finds the scaling that divides the frequencies by these factors."""
+    if factors is None or np.all(factors == 1):
+        return None
+    plain = rotary_frequencies(head_size, base=base, scaling=None)
+    for scaling in LLAMA3_SCALINGS:
+        own = plain / rotary_frequencies(head_size, base=base, scaling=scaling)
+        if factors.shape == own.shape and np.allclose(factors, own, rtol=1e-4):
+            return scaling
+    raise InputError(
+        f"{a.place}: the tensor {FREQUENCY_FACTORS!r} scales rotary positions in a way "
+        "that is not computed, expected that of Llama 3 with a factor of "
+        + " or ".join(f"{scaling.factor:g}" for scaling in LLAMA3_SCALINGS)
+    )
+
+
+def _count_of_tokens(a: Attributes) -> int:
+    tokens = a.values.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, list) or not tokens:
+        raise InputError(f"{a.place}: tokenizer.ggml.tokens is no list of tokens")
+    return len(tokens)
+
+
+def _short(value: float) -> float:
+    """Drops the digits that a float32 never held (9.9999997e-06 is 1e-05)."""
+    return float(f"{value:.6g}")

@@ -1,0 +1,88 @@
+"""Rotary positions as a `config.json` describes them, in either of its two ways.
+
+Older files have `rope_theta` and `rope_scaling`, newer ones `rope_parameters`.
+"""
+
+from typing import Any
+
+from isara_jax.models.formats.config_reader import Attributes
+from isara_jax.models.layers.rope import RopeScaling
+from isara_jax.models.llama.model import LlamaConfig
+
+LLAMA3 = {
+    "low_freq_factor": "low",
+    "high_freq_factor": "high",
+    "original_max_position_embeddings": "original_context",
+}
+
+
+def rope_base(a: Attributes) -> float:
+    """Returns the base of the frequencies.
+
+    Raises:
+      InputError: it is no number above 0.
+    """
+    outer = a.real("rope_theta", default=10_000.0)
+    inner = _inner(a, "rope_parameters")
+    return inner.real("rope_theta", default=outer) if inner else outer
+
+
+def rope_scaling(a: Attributes) -> RopeScaling | None:
+    """Returns how the frequencies are scaled, or nothing.
+
+    Raises:
+      InputError: the kind of scaling is not computed, or a number of it is missing or
+        out of its bounds.
+    """
+    name = "rope_parameters" if a.values.get("rope_parameters") else "rope_scaling"
+    inner = _inner(a, name)
+    if inner is None:
+        return None
+    kind = inner.values.get("rope_type", inner.values.get("type", "default"))
+    allowed = {"rope_type", "type", "rope_theta"}
+    if kind == "default":
+        inner.refuse_unknown(allowed)
+        return None
+    if kind == "linear":
+        inner.refuse_unknown(allowed | {"factor"})
+        return RopeScaling(kind="linear", factor=inner.real("factor"))
+    if kind != "llama3":
+        raise a.error(
+            name, inner.values, "expected rope_type default, linear or llama3"
+        )
+    inner.refuse_unknown(allowed | {"factor"} | LLAMA3.keys())
+    low, high = inner.real("low_freq_factor"), inner.real("high_freq_factor")
+    if high <= low:
+        raise inner.error("high_freq_factor", high, f"expected more than {low}")
+    return RopeScaling(
+        kind="llama3",
+        factor=inner.real("factor"),
+        low=low,
+        high=high,
+        original_context=inner.whole("original_max_position_embeddings"),
+    )
+
+
+def rope_attributes(config: LlamaConfig) -> dict[str, Any]:
+    """Writes `rope_parameters`."""
+    scaling = config.rope_scaling
+    if scaling is None:
+        return {"rope_type": "default", "rope_theta": config.rope_base}
+    attributes = {
+        "rope_type": scaling.kind,
+        "rope_theta": config.rope_base,
+        "factor": scaling.factor,
+    }
+    if scaling.kind == "llama3":
+        own = {theirs: getattr(scaling, ours) for theirs, ours in LLAMA3.items()}
+        attributes |= own
+    return attributes
+
+
+def _inner(a: Attributes, name: str) -> Attributes | None:
+    value = a.values.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise a.error(name, value, "expected a JSON object")
+    return Attributes(place=a.place, values=value)

@@ -1,0 +1,127 @@
+"""OPT as Hugging Face writes it down: config attributes and tensor names."""
+
+from typing import Any
+
+from isara_jax.models.formats.config_reader import Attributes
+from isara_jax.models.formats.score_head import (
+    SCORE_ATTRIBUTES,
+    head_attributes,
+    score_formats,
+    score_head,
+)
+from isara_jax.models.formats.tensor_map import (
+    Layout,
+    TensorFormat,
+    layer_format,
+    whole_format,
+)
+from isara_jax.models.opt.model import ACTIVATIONS, OptConfig
+
+IGNORED_ATTRIBUTES = frozenset(
+    "architectures torch_dtype dtype transformers_version use_cache bos_token_id "
+    "eos_token_id pad_token_id init_std initializer_range _name_or_path prefix dropout "
+    "attention_dropout activation_dropout layerdrop output_hidden_states "
+    "output_attentions return_dict is_encoder_decoder sep_token_id "
+    "decoder_start_token_id chunk_size_feed_forward".split()
+)
+SHAPE_ATTRIBUTES = frozenset(
+    "model_type vocab_size hidden_size word_embed_proj_dim num_hidden_layers "
+    "num_attention_heads ffn_dim max_position_embeddings activation_function "
+    "do_layer_norm_before _remove_final_layer_norm enable_bias tie_word_embeddings "
+    "layer_norm_elementwise_affine".split()
+)
+DECODER = "model.decoder."
+LAYER = DECODER + "layers.{}."
+# q, k, v, o, and the two of the feed-forward: OPT's names and how they lie.
+PROJECTIONS: dict[str, tuple[str, Layout]] = {
+    "q": ("self_attn.q_proj", "projection"),
+    "k": ("self_attn.k_proj", "projection"),
+    "v": ("self_attn.v_proj", "projection"),
+    "o": ("self_attn.out_proj", "merging"),
+    "up": ("fc1", "projection"),
+    "down": ("fc2", "projection"),
+}
+NORMS = {"attention_norm": "self_attn_layer_norm", "mlp_norm": "final_layer_norm"}
+
+
+def config_from_hugging_face(a: Attributes) -> OptConfig:
+    """Reads a `config.json`.
+
+    Raises:
+      InputError: an attribute is unknown, missing, or has a value that is not computed.
+    """
+    a.refuse_unknown(IGNORED_ATTRIBUTES | SHAPE_ATTRIBUTES | SCORE_ATTRIBUTES)
+    if not a.flag("layer_norm_elementwise_affine", default=True):
+        raise a.error("layer_norm_elementwise_affine", False, "expected true")
+    width, heads = a.whole("hidden_size"), a.whole("num_attention_heads")
+    if width % heads:
+        raise a.error("num_attention_heads", heads, f"expected a divisor of {width}")
+    pre_norm = a.flag("do_layer_norm_before", default=True)
+    removed = a.flag("_remove_final_layer_norm", default=False)
+    return OptConfig(
+        vocab_size=a.whole("vocab_size"),
+        width=width,
+        embedding_width=a.whole("word_embed_proj_dim", default=width),
+        layers=a.whole("num_hidden_layers"),
+        heads=heads,
+        feed_forward=a.whole("ffn_dim"),
+        context=a.whole("max_position_embeddings"),
+        activation=a.one_of("activation_function", ACTIVATIONS, default="relu"),
+        pre_norm=pre_norm,
+        final_norm=pre_norm and not removed,
+        biases=a.flag("enable_bias", default=True),
+        tied_head=a.flag("tie_word_embeddings", default=True),
+        score=score_head(a),
+    )
+
+
+def config_to_hugging_face(config: OptConfig, *, dtype: str) -> dict[str, Any]:
+    """Writes the attributes of a `config.json` that transformers reads."""
+    return {
+        **head_attributes(config.score, family="OPT"),
+        "model_type": "opt",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.width,
+        "word_embed_proj_dim": config.embedding_width,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "ffn_dim": config.feed_forward,
+        "max_position_embeddings": config.context,
+        "activation_function": config.activation,
+        "do_layer_norm_before": config.pre_norm,
+        "_remove_final_layer_norm": config.pre_norm and not config.final_norm,
+        "enable_bias": config.biases,
+        "layer_norm_elementwise_affine": True,
+        "tie_word_embeddings": config.tied_head,
+        "torch_dtype": dtype,
+    }
+
+
+def tensor_formats(config: OptConfig) -> tuple[TensorFormat, ...]:
+    """Lists every parameter of an OPT with its name in a Hugging Face file."""
+    formats = [
+        whole_format(f"{DECODER}embed_tokens.weight", "embedding"),
+        whole_format(f"{DECODER}embed_positions.weight", "positions"),
+        *score_formats(config.score),
+    ]
+    if config.projected:
+        formats.extend(
+            whole_format(f"{DECODER}{name}.weight", name, "projection")
+            for name in ("project_in", "project_out")
+        )
+    if config.final_norm:
+        norm = f"{DECODER}final_layer_norm"
+        formats.append(whole_format(f"{norm}.weight", "norm_scale", "vector"))
+        formats.append(whole_format(f"{norm}.bias", "norm_bias", "vector"))
+    if not config.tied_head and config.score is None:
+        formats.append(whole_format("lm_head.weight", "head"))
+    for ours, theirs in NORMS.items():
+        name = LAYER + theirs
+        formats.append(layer_format(f"{name}.weight", f"{ours}_scale", "vector"))
+        formats.append(layer_format(f"{name}.bias", f"{ours}_bias", "vector"))
+    for ours, (theirs, layout) in PROJECTIONS.items():
+        formats.append(layer_format(f"{LAYER}{theirs}.weight", ours, layout))
+        if config.biases:
+            bias = layer_format(f"{LAYER}{theirs}.bias", f"{ours}_bias", "vector")
+            formats.append(bias)
+    return tuple(formats)

@@ -1,0 +1,117 @@
+"""The facts that fix a run besides its flags: versions, hashes, and the host."""
+
+import datetime
+import hashlib
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from isara_jax.runtime.sources import ORBAX
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "transformers",
+    "scann",
+    "datasets",
+    "numpy",
+)
+WEIGHTS = (".safetensors", ".gguf")
+# Of a file of weights only its size, beginning and end go into the hash: those of a
+# model of 100 GB are read in a moment, and two models that agree in them are not met.
+SAMPLE = 2**20
+
+
+def facts(
+    *,
+    model: Path,
+    encoder: Path,
+    seeds: Path,
+    heldout: Path | None,
+    adapter: Path | None = None,
+) -> dict[str, Any]:
+    """Returns versions, hashes, code and host for manifest.json."""
+    hashes = {
+        "model": hash_weights(model),
+        "encoder": hash_weights(encoder),
+        "seeds": hash_bytes(seeds.read_bytes()),
+    }
+    if heldout is not None:
+        hashes["heldout"] = hash_bytes(heldout.read_bytes())
+    if adapter is not None:
+        hashes["adapter"] = hash_weights(adapter)
+    return {
+        "hashes": hashes,
+        "versions": versions(),
+        "code": hash_code(),
+        "host": host(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Returns the installed version of every package that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def host() -> dict[str, Any]:
+    """Returns what the machine is."""
+    devices = jax.devices()
+    return {
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "devices": len(devices),
+        "device": devices[0].device_kind,
+        "backend": jax.default_backend(),
+    }
+
+
+def hash_weights(source: Path) -> str:
+    """Hashes a file of weights, or those of a folder and its configs."""
+    if source.is_file():
+        return hash_bytes(_sampled(source))
+    files = [
+        path
+        for path in sorted(source.iterdir())
+        if path.suffix in (*WEIGHTS, ".json") and path.is_file()
+    ]
+    files += sorted(path for path in (source / ORBAX).rglob("*") if path.is_file())
+    return hash_bytes(b"".join(path.name.encode() + _sampled(path) for path in files))
+
+
+def hash_code() -> str:
+    """Hashes the package's own source."""
+    root = Path(__file__).parent.parent
+    files = sorted(root.rglob("*.py"))
+    return hash_bytes(
+        b"".join(
+            path.relative_to(root).as_posix().encode() + path.read_bytes()
+            for path in files
+        )
+    )
+
+
+def hash_bytes(content: bytes) -> str:
+    """Returns the first 16 hexadecimal digits of SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _sampled(path: Path) -> bytes:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        beginning = file.read(SAMPLE)
+        file.seek(max(0, size - SAMPLE))
+        return str(size).encode() + beginning + file.read()

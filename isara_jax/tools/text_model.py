@@ -1,0 +1,76 @@
+"""A model that writes text, as the commands that talk to one open it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from isara_jax.cli.flags import EngineConfig
+from isara_jax.errors import InputError
+from isara_jax.generation import Sampler
+from isara_jax.models.checkpoints.load import load_config, load_model
+from isara_jax.models.families import LanguageModel
+from isara_jax.prompts import Template
+from isara_jax.runtime.mesh import Mesh
+from isara_jax.runtime.sources import locate
+from isara_jax.runtime.tokenizer import Tokenizer, load_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """What is known of a model before its weights are read."""
+
+    name: str
+    source: Path
+    tokenizer: Tokenizer
+    context: int
+    adapter: Path | None = None
+
+    def load(self, *, engine: EngineConfig, mesh: Mesh) -> LanguageModel:
+        """Reads the weights, and merges the adapter into them."""
+        return load_model(
+            self.source, dtype=engine.dtype, mesh=mesh, adapter=self.adapter
+        )
+
+    def sampler(
+        self,
+        template: Template,
+        *,
+        engine: EngineConfig,
+        slots: int,
+        mesh: Mesh,
+        check: Callable[[], None],
+    ) -> Sampler:
+        """Returns the sampler of prompts that hold no demonstrations."""
+        return Sampler(
+            tokenizer=self.tokenizer,
+            template=template,
+            mesh=mesh,
+            seed=engine.seed,
+            slots=slots,
+            demo_tokens=0,
+            context=self.context,
+            check=check,
+        )
+
+
+def open_writer(name: str, *, adapter: str = "") -> Writer:
+    """Finds a model and its adapter, if any; reads its tokenizer and its shape.
+
+    Raises:
+      InputError: there is none, it is damaged, or it has a score head, which writes
+        nothing.
+    """
+    source = locate(name)
+    config = load_config(source)
+    if config.score is not None:
+        raise InputError(
+            f"{name}: the model has a score head ({config.score.labels} labels), so it "
+            "writes no text; give a language model"
+        )
+    return Writer(
+        name=name,
+        source=source,
+        tokenizer=load_tokenizer(source),
+        context=config.context,
+        adapter=locate(adapter) if adapter else None,
+    )

@@ -1,0 +1,90 @@
+"""Sections that a tool asks for: flags, values, and what a wrong one says."""
+
+import dataclasses
+
+import pytest
+from absl import flags
+from processes import run_module
+
+from isara_jax.cli.flags import (
+    EngineConfig,
+    Section,
+    define_sections,
+    result_values,
+    section_flags,
+    sections_from_flags,
+)
+from isara_jax.engine.sampling.params import Decoding
+from isara_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    stop: tuple[str, ...] = dataclasses.field(default=(), metadata={"help": "ends"})
+    output: str = dataclasses.field(
+        default="", metadata={"help": "where", "operational": True}
+    )
+
+
+SECTIONS = {
+    "job": Section(kind=Job, prefix="", defaults={"output": "here"}),
+    "decoding": Section(kind=Decoding, prefix="", defaults={"max_new_tokens": 5}),
+    "second": Section(kind=Decoding, prefix="second_", defaults={"max_new_tokens": 6}),
+    "engine": Section(kind=EngineConfig, prefix="", defaults={}),
+}
+
+
+def parsed(*arguments, sections=SECTIONS):
+    values = flags.FlagValues()
+    define_sections(sections, values)
+    values(["tool", *arguments])
+    return values
+
+
+def test_sections_come_back_under_their_names():
+    built = sections_from_flags(SECTIONS, parsed("--top_k=3", "--second_top_k=4"))
+    assert list(built) == list(SECTIONS)
+    assert built["job"] == Job(output="here")
+    assert built["decoding"] == Decoding(max_new_tokens=5, top_k=3)
+    assert built["second"] == Decoding(max_new_tokens=6, top_k=4)
+    assert built["engine"] == EngineConfig()
+
+
+def test_a_flag_that_is_repeated_is_a_tuple_in_its_order():
+    built = sections_from_flags(SECTIONS, parsed("--stop=b", "--stop=a, c"))
+    assert built["job"].stop == ("b", "a, c")
+
+
+def test_operational_flags_are_no_results():
+    values = parsed("--stop=b", "--output=there", "--mesh_model=2")
+    found = result_values(SECTIONS, values)
+    assert found["stop"] == ["b"] and found["second_max_new_tokens"] == 6
+    operational = section_flags(SECTIONS, operational=True)
+    assert operational == ["output", "mesh_data", "mesh_model", "compilation_cache"]
+    assert not set(found) & set(operational)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--top_p=2", "--top_p=2.0: must be in (0, 1]"),
+        ("--second_top_p=2", "--second_top_p=2.0: must be in (0, 1]"),
+        ("--seed=-1", "--seed=-1: must be from 0 to 2^32 - 1"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_flag(argument, message):
+    with pytest.raises(InputError) as caught:
+        sections_from_flags(SECTIONS, parsed(argument))
+    assert str(caught.value) == message
+
+
+def test_a_field_without_a_default_is_our_mistake():
+    bare = {"decoding": Section(kind=Decoding, prefix="x_", defaults={})}
+    with pytest.raises(ValueError, match="the field x_max_new_tokens has no default"):
+        parsed(sections=bare)
+
+
+def test_help_shows_the_flags_of_a_command_s_sections():
+    shown = run_module("isara_jax.tools.generate", "--help").stdout
+    for name in ("input", "top_k", "seed"):
+        assert f"\n  --{name}: " in shown

@@ -1,0 +1,176 @@
+"""Beams: what they write depends on nothing else, and they stop where they are to."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from completions import (
+    EVERY_RULE,
+    assert_same,
+    assert_scored,
+    complete,
+    letters,
+    one_device,
+    place,
+    random_prompts,
+)
+from counting_llama import counting_llama
+from tiny_llama import TINY, tiny_llama
+
+from isara_jax.engine.beam import search as beam
+from isara_jax.engine.beam.search import search, start
+from isara_jax.engine.kv_cache import layer_blocks as stack
+from isara_jax.engine.kv_cache.layer_blocks import stacked
+from isara_jax.engine.padded_batch import Prompt, plan
+from isara_jax.engine.sampling.completion import Ending
+from isara_jax.engine.sampling.params import Decoding
+from isara_jax.models.llama.model import Llama
+from isara_jax.runtime.mesh import make_mesh, place_batch
+
+PROMPTS = random_prompts(1, 5, 70, 12, 30, 3)
+SEARCH = Decoding(max_new_tokens=20, temperature=0.0, beams=4)
+SAMPLED = Decoding(
+    max_new_tokens=12,
+    temperature=0.9,
+    top_k=30,
+    top_p=0.9,
+    beams=3,
+    length_penalty=1.5,
+    **EVERY_RULE,
+)
+sampled = functools.partial(complete, decoding=SAMPLED, eos=(8, 40))
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Every prompt's completion in a batch of its own."""
+    return sampled(tiny_llama(), PROMPTS, slots=1)
+
+
+def test_a_sample_does_not_depend_on_its_batch(alone):
+    assert {completion.finish for completion in alone.values()} == {"eos", "length"}
+    assert len({completion.tokens for completion in alone.values()}) == len(PROMPTS)
+    assert_same(sampled(tiny_llama(), PROMPTS[::-1]), alone)
+
+
+def test_layers_in_one_block_write_the_same(alone, monkeypatch):
+    monkeypatch.setattr(stack, "free_bytes", lambda: 1000)
+    assert stack.block_sizes(stacked(tiny_llama())) == (TINY.layers,)
+    assert_same(sampled(tiny_llama(), PROMPTS), alone)
+
+
+def test_eight_devices_are_one_and_compile_once(alone, compilations):
+    mesh = make_mesh(data=4, model=2)
+    split = place(tiny_llama(), mesh)
+    assert_same(sampled(split, PROMPTS, mesh=mesh), alone)
+    assert compilations.count("jit(start)") == 1
+    assert compilations.count("jit(search)") == 1
+    compilations.clear()
+    changed = dataclasses.replace(SAMPLED, length_penalty=0.3, temperature=0.5)
+    others = sampled(split, PROMPTS, mesh=mesh, decoding=changed)
+    assert all(others[id].tokens != alone[id].tokens for id in alone)
+    assert compilations == []
+
+
+def test_number_and_key_decide_the_sample(alone):
+    renumbered = [dataclasses.replace(p, number=p.number + 100) for p in PROMPTS]
+    others = sampled(tiny_llama(), renumbered)
+    assert all(others[id].tokens != alone[id].tokens for id in alone)
+
+
+def test_stretches_change_nothing(monkeypatch, alone):
+    monkeypatch.setattr(beam, "STEPS_BETWEEN_CHECKS", 5)
+    assert_same(sampled(tiny_llama(), PROMPTS), alone)
+
+
+def test_the_log_probability_is_that_of_score(alone):
+    assert_scored(tiny_llama(), PROMPTS, alone)
+
+
+def count_up(*, stops=(), eos=(90,), check=lambda: None):
+    """Continues 0 by 1, 2, 3 and so on up to 20, a letter each."""
+    (completion,) = complete(
+        counting_llama(),
+        [Prompt(id="", number=0, tokens=(0,))],
+        decoding=SEARCH,
+        stops=stops,
+        eos=eos,
+        check=check,
+    ).values()
+    return completion
+
+
+def test_a_stop_string_cuts_the_chosen_text():
+    cut = count_up(stops=(letters([4, 5]),))
+    assert (cut.text, cut.tokens, cut.finish) == (
+        *(letters([1, 2, 3]), (1, 2, 3, 4, 5), "stop"),
+    )
+    assert cut.log_probability == pytest.approx(5 * math.log(0.9), rel=1e-4)
+
+
+def test_check_is_called_before_every_stretch_and_may_raise():
+    calls = []
+    assert count_up(check=lambda: calls.append(None)).tokens == tuple(range(1, 21))
+    assert len(calls) == 3
+
+    def check():
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        calls.append(None)
+
+    with pytest.raises(KeyboardInterrupt):
+        count_up(check=check)
+
+
+def test_the_search_ends_once_nothing_better_can_come():
+    calls = []
+    ended = count_up(eos=(4,), check=lambda: calls.append(None))
+    assert (ended.tokens, ended.finish) == ((1, 2, 3, 4), "eos")
+    assert len(calls) < 3
+
+
+def test_a_batch_planned_for_fewer_tokens_is_refused():
+    (batch,) = plan(
+        PROMPTS[:1], slots=1, row_multiple=1, max_new_tokens=1, context=TINY.context
+    )
+    with pytest.raises(
+        ValueError, match=r"^max_new_tokens=90: the batch was planned with room for "
+    ):
+        beam.beam_batch(
+            stacked(tiny_llama()),
+            batch,
+            decoding=dataclasses.replace(SEARCH, max_new_tokens=90),
+            ending=Ending(eos=(), stops=(), decode=letters),
+            key=jax.random.key(7),
+            mesh=one_device(),
+            check=lambda: None,
+        )
+
+
+@pytest.mark.usefixtures("types_unchecked")
+def test_the_cache_is_updated_in_place():
+    mesh = make_mesh(data=4, model=2)
+    config = dataclasses.replace(TINY, layers=8)
+    deep = jax.jit(lambda key: Llama(config, key=key))(jax.random.key(0))
+    prompts = (place_batch(np.ones((8, 32), np.int32), mesh),) * 2
+    split = stacked(place(deep, mesh), mesh=mesh)
+    state = start(split, *prompts, beams=3, new_tokens=500, mesh=mesh)
+    loop = search.lower(
+        split,
+        state,
+        SAMPLED.strengths,
+        prompts=prompts,
+        keys=jax.random.split(jax.random.key(0), 8),
+        eos=jnp.zeros(1, jnp.int32),
+        last=jnp.int32(0),
+        form=SAMPLED.form,
+    )
+    memory = loop.compile().memory_analysis()
+    a_device = sum(array.nbytes for array in jax.tree.leaves(state.cache.pairs))
+    a_device //= mesh.size
+    assert memory.alias_size_in_bytes >= a_device
+    assert memory.temp_size_in_bytes < a_device

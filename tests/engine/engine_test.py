@@ -1,0 +1,192 @@
+"""A sample in slots against itself alone: neither slot, batch nor order decides it."""
+
+import dataclasses
+
+import pytest
+from completions import (
+    GREEDY,
+    PROMPTS,
+    SAMPLED,
+    SHARING,
+    assert_same,
+    complete,
+    place,
+    random_prompts,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_llama import tiny_llama
+
+from isara_jax.engine import engine as stream
+from isara_jax.engine.beam.search import beam_batch
+from isara_jax.engine.metrics.throughput import Figures
+from isara_jax.errors import InputError
+from isara_jax.runtime.mesh import make_mesh
+
+pytestmark = pytest.mark.optimized
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Every prompt's completion in a batch of its own."""
+    return complete(tiny_llama(), PROMPTS, decoding=SAMPLED, slots=1)
+
+
+@pytest.mark.parametrize("slots", [3, 8])
+def test_a_sample_does_not_depend_on_its_batch(alone, slots):
+    assert len({completion.tokens for completion in alone.values()}) == len(PROMPTS)
+    assert_same(complete(tiny_llama(), PROMPTS, decoding=SAMPLED, slots=slots), alone)
+
+
+@pytest.fixture(scope="module")
+def each_alone():
+    """What is written for each prompt where there is no other."""
+    found = {}
+    for prompt in [*PROMPTS, *SHARING]:
+        found |= complete(tiny_llama(), [prompt], decoding=SAMPLED)
+    return found
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5, 32])
+def test_neither_slot_nor_refill_nor_order_decides_a_sample(each_alone, slots):
+    prompts = [*PROMPTS, *SHARING]
+    for order in (prompts, prompts[::-1], prompts[::2] + prompts[1::2]):
+        found = complete(tiny_llama(), order, decoding=SAMPLED, slots=slots)
+        assert_same(found, each_alone)
+
+
+@pytest.mark.parametrize("slots", [2, 5])
+def test_what_is_left_of_a_step_is_written_as_it_would_have_been(slots):
+    prompts = [*PROMPTS, *SHARING]
+    whole = complete(tiny_llama(), prompts, decoding=SAMPLED, slots=slots)
+    done = {prompt.id for prompt in prompts[::3]}
+    rest = complete(tiny_llama(), prompts, decoding=SAMPLED, slots=slots, done=done)
+    assert rest == {id: whole[id] for id in whole if id not in done}
+
+
+def test_what_is_shared_is_run_once():
+    figures = Figures()
+    complete(tiny_llama(), SHARING, decoding=GREEDY, slots=4, figures=figures)
+    given = sum(len(prompt.tokens) for prompt in SHARING)
+    beginnings = 2 * 70
+    own = sum(len(tokens[70:]) for tokens in {prompt.tokens for prompt in SHARING})
+    assert figures.run_tokens == beginnings + own
+    assert figures.run_tokens + figures.reused_tokens == given
+    assert figures.new_tokens == 20 * len(SHARING)
+    assert figures.new_tokens <= figures.slot_steps
+
+
+def test_many_samples_of_one_prompt_run_it_once():
+    one = PROMPTS[4]
+    prompts = [dataclasses.replace(one, id=str(n), number=n) for n in range(9)]
+    figures = Figures()
+    found = complete(tiny_llama(), prompts, decoding=SAMPLED, slots=4, figures=figures)
+    assert figures.run_tokens == len(one.tokens)
+    assert len({completion.tokens for completion in found.values()}) == 9
+
+
+def test_a_prompt_may_ask_for_fewer_tokens(alone):
+    fewer = [
+        dataclasses.replace(prompt, new_tokens=3 + 2 * number)
+        for number, prompt in enumerate(PROMPTS)
+    ]
+    found = complete(tiny_llama(), fewer, decoding=SAMPLED, slots=3)
+    for prompt in fewer:
+        count = min(prompt.new_tokens, SAMPLED.max_new_tokens)
+        assert found[prompt.id].tokens == alone[prompt.id].tokens[:count]
+        assert found[prompt.id].finish == "length"
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths():
+    prompts = [*PROMPTS[:2], *random_prompts(109)]
+    with pytest.raises(
+        InputError,
+        match=r"^the prompt r01-0000 has 109 tokens; with 20 new ones .* of 128$",
+    ):
+        complete(tiny_llama(), prompts, decoding=SAMPLED)
+
+
+def test_a_stop_is_asked_about_between_stretches():
+    calls = []
+    complete(
+        tiny_llama(), PROMPTS, decoding=GREEDY, slots=2, check=lambda: calls.append(1)
+    )
+    assert len(calls) > len(PROMPTS) + 20 // 8
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        complete(tiny_llama(), PROMPTS, decoding=GREEDY, check=stop)
+
+
+def test_a_sample_does_not_depend_on_its_companions(alone):
+    two = complete(tiny_llama(), PROMPTS[4:6], decoding=SAMPLED)
+    assert_same(two, {id: alone[id] for id in two})
+
+
+def test_a_longer_limit_only_adds_tokens(alone):
+    longer = dataclasses.replace(SAMPLED, max_new_tokens=50)
+    for id, completion in complete(tiny_llama(), PROMPTS, decoding=longer).items():
+        assert len(completion.tokens) == 50
+        assert completion.tokens[:20] == alone[id].tokens
+
+
+@pytest.mark.parametrize(("data", "model"), [(8, 1), (4, 2)])
+def test_eight_devices_are_one(alone, data, model):
+    mesh = make_mesh(data=data, model=model)
+    split = place(tiny_llama(), mesh)
+    assert_same(complete(split, PROMPTS, decoding=SAMPLED, mesh=mesh), alone)
+
+
+@settings(deadline=None, max_examples=12, derandomize=True)
+@given(
+    chosen=st.lists(st.sampled_from(PROMPTS), min_size=1, max_size=6, unique=True),
+    slots=st.sampled_from([1, 2, 4]),
+)
+def test_a_sample_is_fixed_by_its_prompt_and_number(alone, chosen, slots):
+    completions = complete(tiny_llama(), chosen, decoding=SAMPLED, slots=slots)
+    assert_same(completions, {prompt.id: alone[prompt.id] for prompt in chosen})
+
+
+def test_number_and_key_decide_the_sample(alone):
+    renumbered = [dataclasses.replace(p, number=p.number + 100) for p in PROMPTS]
+    others = complete(tiny_llama(), renumbered, decoding=SAMPLED)
+    assert all(others[id].tokens != alone[id].tokens for id in alone)
+
+
+@pytest.mark.parametrize(("beams", "rows"), [(2, [2, 2, 1]), (5, [2, 2, 1])])
+def test_beams_have_their_own_decoder_and_take_a_slot_each(monkeypatch, beams, rows):
+    batches = []
+
+    def noted(stack, batch, **rest):
+        batches.append(len(batch.prompts))
+        return beam_batch(stack, batch, **rest)
+
+    monkeypatch.setattr(stream, "beam_batch", noted)
+    decoding = dataclasses.replace(GREEDY, beams=beams)
+    prompts = PROMPTS[:5]
+    whole = complete(tiny_llama(), prompts, decoding=decoding, slots=2)
+    assert batches == rows and len(whole) == 5
+    done = {prompts[0].id}
+    rest = complete(tiny_llama(), prompts, decoding=decoding, slots=2, done=done)
+    assert rest == {id: whole[id] for id in whole if id not in done}
+
+
+def test_a_beam_s_prompt_may_ask_for_fewer_tokens():
+    beams = dataclasses.replace(GREEDY, beams=3, max_new_tokens=12)
+    limits = (5, 12, 5, 40)
+    found = complete(
+        tiny_llama(),
+        [
+            dataclasses.replace(prompt, new_tokens=limit)
+            for prompt, limit in zip(PROMPTS[:4], limits, strict=True)
+        ],
+        decoding=beams,
+    )
+    short = dataclasses.replace(beams, max_new_tokens=5)
+    wanted = {
+        **complete(tiny_llama(), PROMPTS[1:4:2], decoding=beams),
+        **complete(tiny_llama(), PROMPTS[0:3:2], decoding=short),
+    }
+    assert_same(found, wanted)

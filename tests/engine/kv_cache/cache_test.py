@@ -1,0 +1,201 @@
+"""Slots on every platform's kernels, interpreted, against whole rows in plain form."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from interpreted import interpret_kernels
+from tiny_llama import TINY
+
+from isara_jax.engine.kv_cache import cache as slots
+from isara_jax.engine.kv_cache import paged as paged_slots
+from isara_jax.engine.kv_cache.cache import empty_slots, laid_out, position_bytes, step
+from isara_jax.engine.kv_cache.flash import FlashSlots
+from isara_jax.engine.kv_cache.layer_blocks import Stack
+from isara_jax.engine.kv_cache.paged import PagedSlots
+from isara_jax.engine.kv_cache.xla import PlainSlots
+from isara_jax.engine.prefill.prefix_cache import advance, logits_after
+from isara_jax.models.attention import nvidia as nvidia_attention
+from isara_jax.models.attention import xla as plain_attention
+from isara_jax.models.attention.dispatch import PLAIN, Kernels
+from isara_jax.models.decoder import hidden_states
+from isara_jax.models.llama.model import Llama
+from isara_jax.runtime.mesh import make_mesh, model_shardings
+
+CHUNK, NEW = 32, 5
+# The shared beginning fills no page, and rows end before, at and behind a page's end.
+SHARED, LENGTHS = 21, (22, 29, 47, 32)
+MODEL = dataclasses.replace(TINY, head_size=64, context=256)
+TEXTS = np.random.default_rng(0).integers(0, 97, (4, 64)).astype(np.int32)
+TEXTS[:, :SHARED] = TEXTS[0, :SHARED]
+
+
+@pytest.fixture(autouse=True)
+def _interpreted(monkeypatch):
+    interpret_kernels(monkeypatch)
+    narrow = (*nvidia_attention.NARROW, jnp.float32)
+    monkeypatch.setattr(nvidia_attention, "NARROW", narrow)
+    # Smaller pages and blocks show the same seams in less time.
+    monkeypatch.setattr(paged_slots, "PAGE", 16)
+    monkeypatch.setattr(plain_attention, "KEY_BLOCK", 32)
+    monkeypatch.setattr(nvidia_attention, "ROOM_STEP", 32)
+    monkeypatch.setattr(nvidia_attention, "KEY_SPLIT", 32)
+    monkeypatch.setattr(nvidia_attention, "KEY_BLOCK", 16)
+
+
+@functools.cache
+def stack_of(config, mesh, dtype=jnp.float32):
+    # Weights that tell positions and heads apart.
+    drawn = jax.jit(
+        lambda: jax.tree.map(
+            lambda array: (3 * array).astype(dtype),
+            Llama(config, key=jax.random.key(0)),
+        )
+    )
+    model = jax.device_put(drawn(), model_shardings(drawn(), mesh))
+    return Stack(model=model, blocks=(model.layers,))
+
+
+def written(stack, *, kernels, mesh, shared):
+    """Runs the prompts on a path, takes each into a slot, and decodes what follows.
+
+    Returns the hidden states after the last token of each prompt and each one more.
+    """
+    path, cache = jax.jit(_empty, static_argnames=("shared", "kernels", "mesh"))(
+        stack, shared=shared, kernels=kernels, mesh=mesh
+    )
+    fill = jax.jit(_filled, static_argnames="mesh")
+    states = []
+    for row, length in enumerate(LENGTHS):
+        for start in range(0, length, CHUNK):
+            chunk = np.zeros((1, CHUNK), np.int32)
+            given = TEXTS[row, start : min(start + CHUNK, length)]
+            chunk[0, : len(given)] = given
+            path, hidden = advance(
+                stack,
+                chunk,
+                path,
+                start=np.int32(start),
+                last=np.int32(len(given) - 1),
+                reach=64,
+                mesh=mesh,
+            )
+        states.append(np.asarray(logits_after(stack.model, hidden)))
+        cache = fill(cache, path, row, length, shared, mesh=mesh)
+    next_step = jax.jit(_next)
+    states = [np.stack(states)]
+    for count in range(NEW):
+        tokens = TEXTS[np.arange(4), np.array(LENGTHS) + count]
+        logits, cache = next_step(stack, tokens, cache)
+        states.append(np.asarray(logits))
+    return np.stack(states, axis=1), cache
+
+
+def _empty(stack, *, shared, kernels, mesh):
+    empty = functools.partial(empty_slots, stack, kernels=kernels)
+    path = empty(rows=1, capacity=96, shared=0)
+    cache = empty(rows=4, capacity=57 - shared, shared=32 if shared else 0)
+    return laid_out(path, mesh), laid_out(cache, mesh)
+
+
+def _filled(cache, path, row, length, shared, *, mesh):
+    cache = cache.sharing(path, shared)
+    return laid_out(cache.with_row(path, row=row, length=length), mesh)
+
+
+def _next(stack, tokens, cache):
+    hidden, cache = step(stack, tokens, cache)
+    longer = dataclasses.replace(cache, lengths=cache.lengths + 1)
+    return stack.model.logits(hidden), longer
+
+
+@functools.cache
+def whole(config):
+    stack = stack_of(config, make_mesh(data=1, model=1))
+    tokens = jnp.asarray(TEXTS)
+    hidden = jax.jit(hidden_states, static_argnames=("remat", "kernels"))(
+        stack.model,
+        tokens,
+        segments=jnp.ones_like(tokens),
+        positions=jnp.broadcast_to(jnp.arange(64), tokens.shape),
+        remat="none",
+        kernels=PLAIN,
+    )
+    at = np.array(LENGTHS)[:, None] - 1 + np.arange(NEW + 1)
+    chosen = hidden[np.arange(4)[:, None], at].reshape(4 * (NEW + 1), -1)
+    return stack.model.logits(chosen).reshape(4, NEW + 1, -1)
+
+
+CASES = [
+    pytest.param({"window": 25}, SHARED, id="window into the beginning"),
+    pytest.param({"head_size": 128, "heads": 2, "window": 6}, SHARED, id="MHA 128"),
+    pytest.param({"heads": 9, "kv_heads": 3}, 0, id="SmolLM2, nothing shared"),
+]
+KINDS = {"plain": PlainSlots, "nvidia": FlashSlots, "tpu": PagedSlots}
+
+
+@pytest.mark.parametrize(("changed", "shared"), CASES)
+@pytest.mark.parametrize("kind", ["nvidia", "tpu"])
+def test_slots_are_whole_rows(kind, changed, shared):
+    mesh = make_mesh(data=1, model=1)
+    config = dataclasses.replace(MODEL, **changed)
+    got, cache = written(
+        stack_of(config, mesh), kernels=Kernels(kind), mesh=mesh, shared=shared
+    )
+    assert isinstance(cache, KINDS[kind])
+    np.testing.assert_allclose(got, whole(config), atol=3e-5)
+
+
+@pytest.mark.parametrize("kind", ["nvidia", "tpu"])
+def test_bf16_stays_bf16_and_near(kind):
+    mesh = make_mesh(data=1, model=1)
+    stack = stack_of(MODEL, mesh, jnp.bfloat16)
+    got, cache = written(stack, kernels=Kernels(kind), mesh=mesh, shared=SHARED)
+    held = jax.tree.leaves(cache.blocks)
+    assert all(array.dtype == jnp.bfloat16 for array in held)
+    np.testing.assert_allclose(got, whole(MODEL), atol=0.3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "model"),
+    [("plain", 4, 2), ("nvidia", 4, 2), ("tpu", 4, 2), ("tpu", 2, 4)],
+)
+def test_eight_devices_are_one(kind, data, model):
+    mesh = make_mesh(data=data, model=model)
+    stack = stack_of(MODEL, mesh)
+    got, cache = written(stack, kernels=Kernels(kind, mesh), mesh=mesh, shared=SHARED)
+    np.testing.assert_allclose(got, whole(MODEL), atol=3e-5)
+    largest = max(jax.tree.leaves(cache.blocks), key=lambda array: array.size)
+    split = largest.sharding.shard_shape(largest.shape)
+    parts = data * (model if model == 2 else 1)
+    assert np.prod(split) * parts == largest.size
+
+
+def test_what_triton_does_not_take_lies_as_xla_reads_it(monkeypatch):
+    monkeypatch.undo()
+    stack = stack_of(MODEL, make_mesh(data=1, model=1))
+    made = functools.partial(
+        empty_slots, rows=2, capacity=33, shared=0, kernels=Kernels("nvidia")
+    )
+    assert isinstance(made(stack), PlainSlots), "fp32"
+    model = jax.tree.map(lambda array: array.astype(jnp.bfloat16), stack.model)
+    narrow = Stack(model=model, blocks=(model.layers,))
+    assert isinstance(made(narrow), FlashSlots)
+    assert made(narrow).keys[0].shape == (2, 2, 2, 128, 64)
+
+
+@pytest.mark.parametrize("kind", ["plain", "nvidia", "tpu"])
+@pytest.mark.parametrize("changed", [{}, {"heads": 9, "kv_heads": 3}])
+def test_position_bytes_are_those_of_the_slots(kind, changed):
+    mesh = make_mesh(data=1, model=1)
+    stack = stack_of(dataclasses.replace(MODEL, **changed), mesh)
+    room = 1024
+    cache = slots.empty_slots(
+        stack, rows=3, capacity=room, shared=0, kernels=Kernels(kind)
+    )
+    held = sum(array.nbytes for array in jax.tree.leaves(cache.blocks))
+    positions = room + (16 if kind == "tpu" else 0)
+    assert held == 3 * positions * position_bytes(stack, Kernels(kind))

@@ -1,0 +1,116 @@
+"""What a decoding may be, and the draws against the distribution that it says."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from rule_cases import EOS, VOCABULARY, decoding, their_scores, without_text
+
+from isara_jax.engine.sampling.params import Decoding, choose
+from isara_jax.errors import InputError
+
+
+def draw(rules, logits, count):
+    """Draws for one row of logits with `count` different keys at once."""
+    state = without_text(np.tile(logits, (count, 1)))
+    return np.asarray(
+        jax.jit(choose, static_argnames="form")(
+            jnp.asarray(state.logits),
+            form=rules.form,
+            strengths=rules.strengths,
+            texts=state.texts,
+            eos=jnp.asarray(EOS),
+            keys=jax.random.split(jax.random.key(0), count),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {},
+        {"temperature": 1.7},
+        {"temperature": 0.5},
+        {"top_k": 6},
+        {"top_p": 0.8},
+        {"min_p": 0.15},
+        {"temperature": 1.7, "top_k": 8, "top_p": 0.8},
+        {"temperature": 1.7, "top_k": 10, "top_p": 0.9, "min_p": 0.2},
+    ],
+    ids=str,
+)
+def test_draws_follow_the_distribution(rules):
+    rules, draws = decoding(**rules), 20_000
+    logits = np.random.default_rng(5).normal(size=(1, VOCABULARY)).astype(np.float32)
+    scores = their_scores(rules, without_text(logits))[0].astype(np.float64)
+    expected = draws * np.exp(scores) / np.exp(scores).sum()
+    counts = np.bincount(draw(rules, logits[0], draws), minlength=VOCABULARY)
+    possible = expected > 0
+    assert counts[~possible].sum() == 0
+    assert possible.sum() > 3
+    assert scipy.stats.chisquare(counts[possible], expected[possible]).pvalue > 0.001
+
+
+def test_greedy_is_the_best_token_whatever_the_rules_of_sampling_say():
+    logits = np.random.default_rng(1).normal(size=VOCABULARY)
+    rules = decoding(temperature=0.0, top_k=5, top_p=0.5, min_p=0.5)
+    assert set(draw(rules, logits, 50)) == {logits.argmax()}
+    assert rules.form == decoding(temperature=0.0).form
+
+
+def test_top_1_is_greedy():
+    logits = np.random.default_rng(1).normal(size=VOCABULARY)
+    assert set(draw(decoding(top_k=1), logits, 50)) == {logits.argmax()}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("max_new_tokens", 0, ">= 1"),
+        ("temperature", -0.1, ">= 0"),
+        ("temperature", float("nan"), ">= 0"),
+        ("top_k", -1, ">= 0"),
+        ("top_p", 0.0, r"in \(0, 1\]"),
+        ("top_p", 1.01, r"in \(0, 1\]"),
+        ("repetition_penalty", 0.0, "> 0"),
+        ("no_repeat_ngram", -1, ">= 0"),
+        ("min_p", -0.1, r"in \[0, 1\]"),
+        ("min_p", 1.1, r"in \[0, 1\]"),
+        ("min_new_tokens", -1, "from 0 to max_new_tokens=1"),
+        ("min_new_tokens", 2, "from 0 to max_new_tokens=1"),
+        ("length_decay_start", -1, ">= 0"),
+        ("length_decay_start", 5, "0 where length_decay_factor is 1"),
+        ("length_decay_factor", 0.0, "> 0, finite"),
+        ("length_decay_factor", float("inf"), "> 0, finite"),
+        ("beams", 0, ">= 1"),
+        ("length_penalty", float("nan"), "finite"),
+        ("length_penalty", 2.0, "1 where there are no beams"),
+    ],
+)
+def test_a_bad_value_is_named(field, value, rule):
+    with pytest.raises(InputError, match=rf"^{field}={value}: must be {rule}$"):
+        Decoding(**{"max_new_tokens": 1, field: value})
+
+
+def test_strengths_do_not_change_what_is_compiled():
+    strengths = {
+        "temperature": 0.7,
+        "top_p": 0.6,
+        "min_p": 0.2,
+        "repetition_penalty": 1.3,
+        "min_new_tokens": 4,
+        "length_decay_start": 6,
+        "length_decay_factor": 1.2,
+        "length_penalty": 3.0,
+    }
+    rules = decoding(**strengths, beams=2)
+    changed = [
+        dataclasses.replace(rules, **{field: type(value)(value * 0.9)})
+        for field, value in strengths.items()
+    ]
+    assert {other.form for other in changed} == {rules.form}
+    leaves = [jax.tree.leaves(other.strengths) for other in [rules, *changed]]
+    assert len(np.unique(leaves, axis=0)) == 1 + len(strengths)
