@@ -17,7 +17,7 @@ from benchmarks.works import Rules, Work
 from isara_jax.answers import Retriever, answer_questions
 from isara_jax.config import Config, config_from_flags, define_flags
 from isara_jax.engine.engine import Engine
-from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.sampling.completion import Completion
 from isara_jax.engine.scheduler import useful_slots
 from isara_jax.examples import read_seeds

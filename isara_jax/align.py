@@ -4,10 +4,8 @@ Every statement of the loop leaves its result in the run's folder and finds it t
 when the run is started again, so a killed run goes on where it was.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from isara_jax.answers import Retriever, answer_questions
 from isara_jax.engine.sampling.params import Decoding
@@ -16,16 +14,17 @@ from isara_jax.evaluation.heldout import EvaluationConfig, evaluate
 from isara_jax.examples import Candidate, Example, HeldOut, Pool, Question
 from isara_jax.filters import FilterConfig, keep
 from isara_jax.finetune.data.batches import TrainingExample
-from isara_jax.finetuning import HeldModel, Tuner
+from isara_jax.finetuning import Tuner
 from isara_jax.generation import Sampler
+from isara_jax.models.model_handle import HeldModel
 from isara_jax.questions import draft_questions
-from isara_jax.run.workdir import Records, RoundFolder, Workdir, write_json
-from isara_jax.runtime.hardware.compilation import compiled
+from isara_jax.run.stages import timed
+from isara_jax.run.workdir import RoundFolder, Workdir
+from isara_jax.runtime.files.records import write_json
 from isara_jax.runtime.progress import say
 
 PRETRAINED = "pretrained"
 SFT = "SFT on the seeds"
-COMPILING = "compiling"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +111,7 @@ def draft(
     run: Run, model: HeldModel, pools: Sequence[Pool], *, folder: RoundFolder
 ) -> list[Question]:
     """Step (a): M_{t-1} writes questions after random demonstrations."""
-    with timed(run, folder, "questions") as spent:
+    with timed(run.workdir, folder, "questions") as spent:
         questions = draft_questions(
             model,
             pools,
@@ -136,7 +135,7 @@ def answer(
     folder: RoundFolder,
 ) -> list[Candidate]:
     """Step (b): M_{t-1} answers them after their nearest neighbours."""
-    with timed(run, folder, "answers") as spent:
+    with timed(run.workdir, folder, "answers") as spent:
         candidates = answer_questions(
             model,
             questions,
@@ -189,7 +188,7 @@ def tune(
     if run.tuner.config.start_from == "base":
         model.drop()
         model = run.base()
-    with timed(run, folder, "finetuning") as spent:
+    with timed(run.workdir, folder, "finetuning") as spent:
         tuned = run.tuner.finetuned(
             model, data, round=round, folder=folder, stage=f"{name}: finetuning"
         )
@@ -200,7 +199,7 @@ def tune(
 
 def measure(run: Run, model: HeldModel, *, name: str, folder: RoundFolder) -> None:
     """Evaluates a model on the held-out set."""
-    with timed(run, folder, "evaluation") as spent:
+    with timed(run.workdir, folder, "evaluation") as spent:
         evaluate(
             model,
             run.heldout,
@@ -252,41 +251,3 @@ def stops(
         write_json(folder.summary, summary)
         say(f"round {round}: kept {kept} of {generated}; {reason}")
     return below or not trained
-
-
-@dataclass
-class Spent:
-    """What a stage went through, for stages.jsonl."""
-
-    items: int = 0
-    tokens: int = 0
-
-    def count_samples(self, records: Records) -> None:
-        samples = records.read()
-        self.items = len(samples)
-        self.tokens = sum(r["prompt_tokens"] + r["new_tokens"] for r in samples)
-
-
-@contextmanager
-def timed(run: Run, folder: RoundFolder, stage: str) -> Iterator[Spent]:
-    """Adds a line to stages.jsonl when a stage first ends; a stop leaves none.
-
-    Compiling programs is a stage of its own, with a line for every other one.
-    """
-    spent, began, before = Spent(), time.monotonic(), compiled()
-    yield spent
-    name = f"{folder.path.relative_to(run.workdir.path).as_posix()}/{stage}"
-    if any(line["stage"] == name for line in run.workdir.stages.read()):
-        return
-    compiling = compiled() - before
-    seconds = max(0.0, time.monotonic() - began - compiling.seconds)
-    lines = [{"stage": name, "seconds": round(seconds, 2), **asdict(spent)}]
-    if compiling.programs:
-        lines.append(
-            {
-                "stage": COMPILING,
-                "seconds": round(compiling.seconds, 2),
-                **asdict(Spent(items=compiling.programs)),
-            }
-        )
-    run.workdir.stages.append(lines)

@@ -12,7 +12,6 @@ from absl import flags
 
 from isara_jax.align import LoopConfig
 from isara_jax.cli.flags import (
-    EngineConfig,
     Section,
     Sections,
     define_sections,
@@ -20,7 +19,6 @@ from isara_jax.cli.flags import (
     section_flags,
     sections_from_flags,
 )
-from isara_jax.demo_order import DemoOrder
 from isara_jax.engine.sampling.params import Decoding
 from isara_jax.errors import InputError
 from isara_jax.evaluation.heldout import EvaluationConfig
@@ -28,7 +26,9 @@ from isara_jax.filters import FilterConfig
 from isara_jax.finetune.config import FinetuneConfig
 from isara_jax.finetune.lora_config import AdapterConfig
 from isara_jax.finetune.saving import SavingConfig
+from isara_jax.prompts import DemoOrder
 from isara_jax.retrieval.search import IndexMethod
+from isara_jax.runtime.config import EngineConfig
 
 
 @dataclass(frozen=True, kw_only=True)

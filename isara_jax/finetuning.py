@@ -2,88 +2,36 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
+
+import jax
 
 from isara_jax.errors import InputError
 from isara_jax.finetune.config import FinetuneConfig
 from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.data.plan import steps_an_epoch
+from isara_jax.finetune.lora_config import AdapterConfig
 from isara_jax.finetune.saving import SavedStates, SavingConfig
 from isara_jax.finetune.state import abstract_state
 from isara_jax.finetune.trainer import Hooks, StepMetrics, finetune
+from isara_jax.models.checkpoints.load import abstract_model, load_config, load_model
 from isara_jax.models.families import LanguageModel
-from isara_jax.models.lora.lora import Adapters, merge
+from isara_jax.models.lora.lora import (
+    Adapters,
+    abstract_adapters,
+    fresh_adapters,
+    merge,
+    targeted,
+)
+from isara_jax.models.lora.peft import PeftFolder, open_peft, read_adapters
+from isara_jax.models.model_handle import AdaptedModel, HeldModel
 from isara_jax.run.workdir import RoundFolder
 from isara_jax.runtime.checkpoint import restore_tree, save_tree
 from isara_jax.runtime.mesh import Mesh, abstract_on
 from isara_jax.runtime.progress import progress
-
-
-class HeldModel:
-    """A model that is loaded when it is first needed, and held once.
-
-    Finetuning reuses its buffers, so it takes the model away from here.
-    """
-
-    def __init__(
-        self, load: Callable[[], LanguageModel], model: LanguageModel | None = None
-    ):
-        self._load = load
-        self._model = model
-
-    def __call__(self) -> LanguageModel:
-        if self._model is None:
-            self._model = self._load()
-        return self._model
-
-    @property
-    def adapters(self) -> Adapters | None:
-        """Returns what makes a base into the model, where it is trained as that."""
-        return None
-
-    def take(self) -> Any:
-        """Returns what is trained, here the model, and forgets it."""
-        model, self._model = self(), None
-        return model
-
-    def drop(self) -> None:
-        """Frees the memory; a later call loads the model again."""
-        self._model = None
-
-
-class AdaptedModel(HeldModel):
-    """A model that is trained as adapters on a base which stays.
-
-    `merge` makes the model of the adapters, when it is first needed.
-    """
-
-    def __init__(
-        self,
-        load: Callable[[], Adapters],
-        adapters: Adapters | None = None,
-        *,
-        merge: Callable[[Adapters], LanguageModel],
-    ):
-        super().__init__(lambda: merge(self.adapters))
-        self._load_adapters = load
-        self._adapters = adapters
-
-    @property
-    def adapters(self) -> Adapters:
-        if self._adapters is None:
-            self._adapters = self._load_adapters()
-        return self._adapters
-
-    def take(self) -> Adapters:
-        """Returns the adapters, and forgets them and the model."""
-        adapters = self.adapters
-        self.drop()
-        return adapters
-
-    def drop(self) -> None:
-        """Frees the memory; a later call loads and merges again."""
-        super().drop()
-        self._adapters = None
+from isara_jax.runtime.sources import locate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,3 +150,74 @@ def planned_steps(config: FinetuneConfig, *, examples: int) -> int:
     It may stop early.
     """
     return config.epochs * steps_an_epoch(examples, config=config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pupil:
+    """M_0, whenever it is needed, and what `tuning.Tuner` is told of the training."""
+
+    start: Callable[[], HeldModel]
+    abstract: Any
+    base: Callable[[], LanguageModel] | None = None
+
+
+def make_pupil(
+    source: Path, config: AdapterConfig, *, dtype: str, seed: int, mesh: Mesh
+) -> Pupil:
+    """Returns what is trained; weights are loaded when they are needed.
+
+    Raises:
+      InputError: --lora_targets or --adapter does not suit the model.
+    """
+    model = abstract_model(load_config(source), dtype=dtype)
+    load = partial(load_model, source, dtype=dtype, mesh=mesh)
+    adapter = locate(config.adapter) if config.adapter else None
+    if not config.lora_rank:
+        whole = partial(load, adapter=adapter)
+        return Pupil(start=lambda: HeldModel(whole), abstract=model)
+    kernels = _targeted(config, model)
+    if adapter is not None:
+        peft = _asked_for(config, open_peft(adapter, model.config), kernels)
+    sizes: dict[str, Any] = {"rank": config.lora_rank, "alpha": config.lora_alpha}
+    # One base for all rounds; M_0 is of the model as it is, quantised or not.
+    base = HeldModel(load)
+    pretrained: Callable[[], LanguageModel] = base
+    if config.base_dtype != "keep":
+        base, pretrained = HeldModel(partial(load, quantise=config.base_dtype)), load
+
+    def fresh() -> Adapters:
+        key = jax.random.key(seed)
+        return fresh_adapters(model, kernels, key=key, mesh=mesh, **sizes)
+
+    def start() -> HeldModel:
+        if adapter is None:  # fresh ones add nothing
+            return AdaptedModel(fresh, merge=lambda _: pretrained())
+        return AdaptedModel(
+            partial(read_adapters, peft, model, mesh=mesh),
+            merge=lambda adapters: merge(pretrained(), adapters, mesh=mesh),
+        )
+
+    return Pupil(
+        start=start, base=base, abstract=abstract_adapters(model, kernels, **sizes)
+    )
+
+
+def _targeted(config: AdapterConfig, model: LanguageModel) -> tuple[str, ...]:
+    try:
+        return targeted(model, config.targets)
+    except InputError as error:
+        raise InputError(f"--lora_targets: {error}") from None
+
+
+def _asked_for(
+    config: AdapterConfig, peft: PeftFolder, kernels: Sequence[str]
+) -> PeftFolder:
+    """Returns the adapters that are given, if they are what is to be trained."""
+    scale = config.lora_alpha / config.lora_rank
+    if (config.lora_rank, scale, kernels) != (peft.rank, peft.scale, peft.kernels):
+        raise InputError(
+            f"--adapter={config.adapter}: is of rank {peft.rank}, alpha "
+            f"{peft.scale * peft.rank:g} and on {','.join(peft.kernels)}; give these "
+            "to --lora_rank, --lora_alpha and --lora_targets"
+        )
+    return peft

@@ -13,7 +13,6 @@ from pathlib import Path
 from absl import app, flags
 
 from isara_jax import config as configuration
-from isara_jax.adaptation import make_pupil
 from isara_jax.align import Run, align, training_data
 from isara_jax.answers import Retriever
 from isara_jax.cli.command import exit_code, parse
@@ -21,9 +20,10 @@ from isara_jax.config import Config, config_from_flags, define_flags, result_fla
 from isara_jax.engine.scheduler import useful_slots
 from isara_jax.examples import HeldOut, Pool, read_heldout, read_seeds
 from isara_jax.finetune.data.preview import first_rows
-from isara_jax.finetuning import Tuner
+from isara_jax.finetuning import Tuner, make_pupil
 from isara_jax.generation import Sampler
-from isara_jax.models.checkpoints.load import load_config, load_licence
+from isara_jax.models.checkpoints.card import load_licence
+from isara_jax.models.checkpoints.load import load_config
 from isara_jax.prompts import make_template
 from isara_jax.report.page import write_report
 from isara_jax.report.summary import summary_table
@@ -31,7 +31,8 @@ from isara_jax.report.tensorboard import write_tensorboard
 from isara_jax.retrieval.embed import load_embedder
 from isara_jax.run.manifest import facts
 from isara_jax.run.release import finished_rounds, release_dataset, release_model
-from isara_jax.run.workdir import Workdir, write_jsonl
+from isara_jax.run.workdir import Workdir
+from isara_jax.runtime.files.records import write_jsonl
 from isara_jax.runtime.hardware.compilation import keep_compiled
 from isara_jax.runtime.hardware.rates import mesh_rates
 from isara_jax.runtime.mesh import make_mesh

@@ -3,9 +3,10 @@
 A prompt holds demonstrations only; no instruction, principle or judge (PAPER.md 1).
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from isara_jax.errors import InputError
 from isara_jax.examples import Example
@@ -185,3 +186,47 @@ def _user_opening(render: RenderChat) -> str:
         "--template=chat: this tokenizer's chat format does not mark where a user's "
         "turn begins; choose another --template"
     )
+
+
+DemoOrder = Literal["paper", "shared"]
+
+
+def arranged(
+    prompts: Sequence[Sequence[Example]], *, order: DemoOrder
+) -> list[list[Example]]:
+    """Returns the demonstrations of each prompt in the order of their writing."""
+    if order == "paper":
+        return [list(demos) for demos in prompts]
+    result: list[list[Example]] = [[] for _ in prompts]
+    _share(prompts, list(range(len(prompts))), result)
+    return result
+
+
+def _share(
+    prompts: Sequence[Sequence[Example]],
+    places: list[int],
+    result: list[list[Example]],
+) -> None:
+    """Lets the prompts at these places go on with the demo that most of them have.
+
+    Those that do not have it go on among themselves: a trie, grown greedily. Of equally
+    frequent ones the first in the paper's order is taken.
+    """
+    while places:
+        counts: Counter[Example] = Counter()
+        for place in places:
+            written = set(result[place])
+            counts.update(demo for demo in prompts[place] if demo not in written)
+        if not counts:
+            return
+        demo, count = counts.most_common(1)[0]
+        if count == 1:
+            for place in places:
+                written = set(result[place])
+                result[place] += [d for d in prompts[place] if d not in written]
+            return
+        having = [place for place in places if demo in prompts[place]]
+        for place in having:
+            result[place].append(demo)
+        _share(prompts, having, result)
+        places = [place for place in places if demo not in prompts[place]]

@@ -5,7 +5,8 @@ import pytest
 from isara_jax.errors import InputError
 from isara_jax.examples import Candidate, Example, Pool
 from isara_jax.filters import RULES, FilterConfig, apply_rules, keep
-from isara_jax.run.workdir import Records, RoundFolder
+from isara_jax.run.workdir import RoundFolder
+from isara_jax.runtime.files.records import Records
 
 SEEDS = Pool(
     round=0,

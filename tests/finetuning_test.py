@@ -8,7 +8,8 @@ from tiny_llama import tiny_llama
 from tuning_rig import CONFIG, finetuned, same, stop_at_step
 
 from isara_jax.errors import InputError
-from isara_jax.finetuning import HeldModel, planned_steps
+from isara_jax.finetuning import planned_steps
+from isara_jax.models.model_handle import HeldModel
 from isara_jax.run.workdir import RoundFolder
 from isara_jax.runtime.signals import StopRequested
 

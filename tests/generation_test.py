@@ -12,11 +12,11 @@ from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
 from tiny_sampler import tiny_sampler
 
-from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.sampling.params import Decoding
 from isara_jax.examples import Example
 from isara_jax.generation import OpenTurn, Step, sample_into, sampled
-from isara_jax.run.workdir import Records
+from isara_jax.runtime.files.records import Records
 from isara_jax.runtime.tokenizer import Tokenizer
 
 DEMO = Example(question="is it true ?", answer="The cat sat.", origin="seed-0003")

@@ -8,7 +8,7 @@ import jax
 from benchmarks.works import Timing, Work
 from isara_jax.engine.engine import Engine
 from isara_jax.engine.metrics.throughput import Figures
-from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.sampling.completion import Ending
 from isara_jax.engine.sampling.params import Decoding
 from isara_jax.models.families import LanguageModel

@@ -15,11 +15,12 @@ from isara_jax.engine.decode.compaction import (
     narrow_rows,
     rows_to_keep,
 )
-from isara_jax.engine.decode.state import SlotState, decode, empty_state, insert, share
+from isara_jax.engine.decode.state import SlotState, empty_state, insert, share
+from isara_jax.engine.decode.step import decode
 from isara_jax.engine.metrics.roofline import sizes_of
 from isara_jax.engine.metrics.throughput import Figures
-from isara_jax.engine.padded_batch import Prompt
 from isara_jax.engine.prefill.prefix_cache import Path
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.sampling.completion import (
     Completion,
     Ending,

@@ -5,32 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isara_jax.errors import InputError
+from isara_jax.engine.kv_cache.sizes import cache_capacity, round_up, rows_within
+from isara_jax.engine.request import Prompt, refuse_misfit
 
 PROMPT_STEP = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """A prompt in token ids. `number` is folded into the key of its sample.
-
-    `new_tokens` is the most that this prompt asks for, where it asks for fewer than the
-    decoding rules allow.
-    """
-
-    id: str
-    number: int
-    tokens: tuple[int, ...]
-    new_tokens: int | None = None
-
-    @property
-    def in_order(self) -> tuple[tuple[int, ...], int]:
-        """What prompts are sorted by, so that those that begin alike are neighbours."""
-        return self.tokens, self.number
-
-    def limit(self, most: int) -> int:
-        """Returns how many tokens may follow, of which the rules allow `most`."""
-        return most if self.new_tokens is None else min(self.new_tokens, most)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,19 +72,6 @@ def left_padded(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     return tokens, segments
 
 
-def refuse_misfit(prompt: Prompt, *, new: int, context: int) -> None:
-    """Refuses a prompt that leaves no room in the context for `new` tokens.
-
-    Raises:
-      InputError: it has none, or too many.
-    """
-    if not prompt.tokens or len(prompt.tokens) + new > context:
-        raise InputError(
-            f"the prompt {prompt.id} has {len(prompt.tokens)} tokens; with {new} new "
-            f"ones it must have 1 or more and fit the model's context of {context}"
-        )
-
-
 def refuse_lack_of_room(shape: Shape, max_new_tokens: int) -> None:
     """Refuses to continue a batch by more tokens than it was planned for.
 
@@ -119,31 +84,6 @@ def refuse_lack_of_room(shape: Shape, max_new_tokens: int) -> None:
             f"max_new_tokens={max_new_tokens}: the batch was planned with room for "
             f"{room}"
         )
-
-
-def round_up(value: int, multiple: int) -> int:
-    """Returns the smallest multiple that is not below the value."""
-    return -(-value // multiple) * multiple
-
-
-def rows_within(slots: int, *, multiple: int) -> int:
-    """Returns the largest multiple that is not above `slots`, or the first."""
-    return max(slots // multiple, 1) * multiple
-
-
-def cache_capacity(positions: int, *, step: int = 32) -> int:
-    """Rounds up to a multiple of `step`, or an eighth, but never to a power of two.
-
-    Each capacity is compiled for, so the steps grow with the positions.
-
-    A row stride of a power of two puts all rows of the cache into the same sets of the
-    processor's cache: attention was measured 3 to 5 times slower there.
-    """
-    step = max(step, (1 << positions.bit_length()) // 16)
-    capacity = round_up(positions, step)
-    while capacity & (capacity - 1) == 0:
-        capacity += step
-    return capacity
 
 
 def _batch(prompts: Sequence[Prompt], rows: int, max_new_tokens: int) -> Batch:

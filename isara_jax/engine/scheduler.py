@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import jax
 
-from isara_jax.engine.padded_batch import (
-    Prompt,
-    cache_capacity,
-    refuse_misfit,
-    round_up,
-    rows_within,
-)
+from isara_jax.engine.kv_cache.cache import position_bytes
+from isara_jax.engine.kv_cache.layer_blocks import Stack
+from isara_jax.engine.kv_cache.sizes import cache_capacity, round_up, rows_within
 from isara_jax.engine.prefill.chunking import Cuts, common_length, cuts_in_order
+from isara_jax.engine.request import Prompt, refuse_misfit
+from isara_jax.models.attention.dispatch import kernels_for
+from isara_jax.runtime.hardware.memory import free_bytes
+from isara_jax.runtime.mesh import Mesh, platform_of
 
 # A beginning is shared by the slots if it has so many tokens, and a longer one is worth
 # a group of its own if it has so many more.
@@ -163,3 +163,28 @@ def _group(
         rows=min(most, round_up(max(len(members), LEAST_ROWS), row_multiple)),
         capacity=cache_capacity(own),
     )
+
+
+# Of the free memory, what slots may take.
+SHARE_OF_MEMORY = 0.7
+
+
+def rows_that_fit(
+    stack: Stack, group: Group, *, mesh: Mesh, free: int | None = None
+) -> int:
+    """Returns how many of the group's slots the free memory has room for, at least 1.
+
+    A part of it is left to what programs need while they run. `free` are the bytes of
+    a device, which are asked for unless given.
+    """
+    free = free_bytes() if free is None else free
+    if free is None:
+        return group.rows
+    config = stack.model.config
+    position = position_bytes(stack, kernels_for(mesh))
+    # A row's logits, and which tokens it has seen; sampling takes copies of both.
+    row = position * group.capacity + 4 * 5 * config.vocab_size
+    whole = position * (group.shared_room + group.capacity + group.longest)
+    devices = mesh.shape["data"] if platform_of(mesh) != "cpu" else 1
+    fitting = int(SHARE_OF_MEMORY * free - whole) // row * devices
+    return max(1, min(group.rows, fitting))

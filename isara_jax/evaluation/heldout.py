@@ -14,7 +14,7 @@ from isara_jax.evaluation.metrics import ScoredItem, summarise
 from isara_jax.examples import HeldOut
 from isara_jax.generation import Sampler, Step, sample_into
 from isara_jax.models.decoder import Decoder
-from isara_jax.run.workdir import Records, write_json
+from isara_jax.runtime.files.records import Records, write_json
 from isara_jax.runtime.progress import progress
 
 # Rows are scored whole, with attention over all of their positions.

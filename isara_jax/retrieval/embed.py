@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from isara_jax.errors import InputError
 from isara_jax.models.bert.model import Encoder, load_encoder, sentence_vectors
-from isara_jax.run.workdir import read_json
+from isara_jax.runtime.files.records import read_json
 from isara_jax.runtime.sources import locate
 
 # One compilation a padded length, whatever the number of texts. A text's own length

@@ -11,10 +11,11 @@ from isara_jax.models.checkpoints.load import named_tensors
 from isara_jax.models.checkpoints.save import save_hugging_face
 from isara_jax.models.families import LanguageModel
 from isara_jax.models.lora.lora import Adapters
-from isara_jax.models.peft_adapters import write_adapters
-from isara_jax.run.workdir import Records, Workdir, read_json, write_text
+from isara_jax.models.lora.peft import write_adapters
+from isara_jax.run.workdir import Workdir
 from isara_jax.runtime.checkpoint import save_stream
 from isara_jax.runtime.files.atomic import appearing
+from isara_jax.runtime.files.records import Records, read_json, write_text
 from isara_jax.runtime.sources import ORBAX
 from isara_jax.runtime.tokenizer import Tokenizer
 

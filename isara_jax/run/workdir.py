@@ -6,66 +6,14 @@ batches of whole lines, synced to the disk before the run goes on.
 """
 
 import fcntl
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from isara_jax.errors import InputError
-
-
-@dataclass(frozen=True)
-class Records:
-    """An append-only JSONL file whose torn last line, if any, does not count."""
-
-    path: Path
-
-    def read(self) -> list[dict[str, Any]]:
-        """Returns the whole records, oldest first; none where the file is missing.
-
-        Raises:
-          InputError: a whole line is damaged.
-        """
-        if not self.path.exists():
-            return []
-        whole = self.path.read_bytes().rpartition(b"\n")[0]
-        try:
-            return [json.loads(line) for line in whole.split(b"\n") if line]
-        except ValueError as error:
-            raise InputError(f"{self.path}: damaged, not JSON ({error})") from None
-
-    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Writes the records after the last whole line and syncs them to the disk."""
-        lines = b"".join(_line(record) for record in records)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
-            file.truncate(_whole_length(file.read()))
-            file.seek(0, os.SEEK_END)
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def keep_first(self, count: int) -> list[dict[str, Any]]:
-        """Drops every record after the first `count` and returns those."""
-        records = self.read()[:count]
-        if self.path.exists():
-            self.replace(records)
-        return records
-
-    def replace(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Writes these records instead, all at once."""
-        write_jsonl(self.path, records)
-
-    def sort(self, *, by: str) -> list[dict[str, Any]]:
-        """Puts the records in the order of a field's text and returns them."""
-        found = self.read()
-        records = sorted(found, key=lambda record: str(record[by]))
-        if records != found:
-            self.replace(records)
-        return records
+from isara_jax.runtime.files.records import Records, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -203,44 +151,3 @@ class Workdir:
                         f"{name}={then.get(name)!r}, this one has {now.get(name)!r}; "
                         "go on with the old value or choose another --workdir"
                     )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes the value so that the file is whole or absent, never half written."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of the run.
-
-    Raises:
-      InputError: it is damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged, not JSON ({error})") from None
-
-
-def write_jsonl(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Writes all records so that the file is whole or absent."""
-    write_text(path, b"".join(_line(record) for record in records).decode("utf-8"))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes the text through a temporary neighbour and one rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def _line(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(dict(record), ensure_ascii=False).encode("utf-8") + b"\n"
-
-
-def _whole_length(content: bytes) -> int:
-    return content.rfind(b"\n") + 1

@@ -22,16 +22,12 @@ from typing import Literal
 from absl import flags
 
 from isara_jax.cli.command import start
-from isara_jax.cli.flags import (
-    EngineConfig,
-    Section,
-    define_sections,
-    sections_from_flags,
-)
+from isara_jax.cli.flags import Section, define_sections, sections_from_flags
 from isara_jax.engine.sampling.params import Decoding
 from isara_jax.engine.scheduler import LEAST_ROWS
 from isara_jax.errors import InputError
 from isara_jax.prompts import Template, make_template
+from isara_jax.runtime.config import EngineConfig
 from isara_jax.runtime.hardware.compilation import keep_compiled
 from isara_jax.runtime.mesh import Mesh, make_mesh
 from isara_jax.runtime.tokenizer import Tokenizer

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from isara_jax.engine.engine import Engine
-from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.sampling.params import Decoding
 from isara_jax.examples import Example
 from isara_jax.generation import Sampler, Step

@@ -20,13 +20,9 @@ from typing import Literal
 from isara_jax.cli.command import start
 from isara_jax.cli.flags import Section, define_sections, sections_from_flags
 from isara_jax.errors import EnvironmentFailure, InputError
-from isara_jax.models.checkpoints.card import write_card
+from isara_jax.models.checkpoints.card import load_licence, write_card
 from isara_jax.models.checkpoints.convert import convert_description, convert_weights
-from isara_jax.models.checkpoints.load import (
-    load_config,
-    load_licence,
-    open_model_weights,
-)
+from isara_jax.models.checkpoints.load import load_config, open_model_weights
 from isara_jax.models.checkpoints.verify import (
     Difference,
     arithmetic,

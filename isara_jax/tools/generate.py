@@ -26,13 +26,12 @@ from absl import flags
 
 from isara_jax.cli.command import start
 from isara_jax.cli.flags import (
-    EngineConfig,
     Section,
     define_sections,
     result_values,
     sections_from_flags,
 )
-from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.sampling.params import Decoding
 from isara_jax.engine.scheduler import useful_slots
 from isara_jax.errors import InputError
@@ -40,6 +39,7 @@ from isara_jax.generation import Sampler, Step, sample_into
 from isara_jax.models.decoder import Decoder
 from isara_jax.prompts import ConversationTemplate, Template, make_template
 from isara_jax.run.manifest import hash_bytes, hash_weights
+from isara_jax.runtime.config import EngineConfig
 from isara_jax.runtime.hardware.compilation import keep_compiled
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.progress import say

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from isara_jax.cli.flags import EngineConfig
 from isara_jax.errors import InputError
 from isara_jax.generation import Sampler
 from isara_jax.models.checkpoints.load import load_config, load_model
 from isara_jax.models.families import LanguageModel
 from isara_jax.prompts import Template
+from isara_jax.runtime.config import EngineConfig
 from isara_jax.runtime.mesh import Mesh
 from isara_jax.runtime.sources import locate
 from isara_jax.runtime.tokenizer import Tokenizer, load_tokenizer

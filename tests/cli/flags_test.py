@@ -7,7 +7,6 @@ from absl import flags
 from processes import run_module
 
 from isara_jax.cli.flags import (
-    EngineConfig,
     Section,
     define_sections,
     result_values,
@@ -16,6 +15,7 @@ from isara_jax.cli.flags import (
 )
 from isara_jax.engine.sampling.params import Decoding
 from isara_jax.errors import InputError
+from isara_jax.runtime.config import EngineConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,8 @@ from isara_jax.models.checkpoints.load import (
     load_model,
     named_tensors,
 )
-from isara_jax.run.workdir import Records, read_json
 from isara_jax.runtime.checkpoint import restore_tree
+from isara_jax.runtime.files.records import Records, read_json
 from isara_jax.runtime.mesh import abstract_on, make_mesh
 
 pytestmark = pytest.mark.slow

@@ -14,9 +14,11 @@ from tiny_llama import TINY, tiny_llama
 from isara_jax.finetune.config import FinetuneConfig
 from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.saving import SavingConfig
-from isara_jax.finetuning import HeldModel, Tuner
+from isara_jax.finetuning import Tuner
 from isara_jax.models.checkpoints.load import abstract_model, named_tensors
-from isara_jax.run.workdir import Records, RoundFolder
+from isara_jax.models.model_handle import HeldModel
+from isara_jax.run.workdir import RoundFolder
+from isara_jax.runtime.files.records import Records
 from isara_jax.runtime.mesh import make_mesh
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from completions import complete
 from python_source import ROOT
 from tiny_llama import TINY
 
-from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.sampling.params import Decoding
 from isara_jax.finetune.config import FinetuneConfig
 from isara_jax.finetune.data.batches import TrainingExample

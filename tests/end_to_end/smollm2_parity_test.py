@@ -10,7 +10,7 @@ from pretrained import SMOLLM2, needs_smollm2
 from whole_rows import logits_of
 
 from isara_jax.engine.engine import Engine
-from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.sampling.completion import Ending
 from isara_jax.engine.sampling.params import Decoding
 from isara_jax.finetune.data.batches import TrainingExample, make_batch, shape_for

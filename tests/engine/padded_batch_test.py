@@ -6,15 +6,9 @@ from completions import random_prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isara_jax.engine.padded_batch import (
-    PROMPT_STEP,
-    Batch,
-    Prompt,
-    Shape,
-    cache_capacity,
-    left_padded,
-    plan,
-)
+from isara_jax.engine.kv_cache.sizes import cache_capacity
+from isara_jax.engine.padded_batch import PROMPT_STEP, Batch, Shape, left_padded, plan
+from isara_jax.engine.request import Prompt
 from isara_jax.errors import InputError
 
 CONTEXT, NEW = 400, 30

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.scheduler import groups
 from isara_jax.errors import InputError
 

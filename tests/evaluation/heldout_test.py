@@ -11,7 +11,7 @@ from isara_jax.errors import InputError
 from isara_jax.evaluation import heldout as module
 from isara_jax.evaluation.heldout import EvaluationConfig, evaluate
 from isara_jax.examples import HeldOut
-from isara_jax.run.workdir import Records, read_json
+from isara_jax.runtime.files.records import Records, read_json
 
 ITEMS = (
     HeldOut(question="who sat ?", true=("The cat.", "A dog."), false=("Nobody has.",)),

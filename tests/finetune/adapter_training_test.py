@@ -16,8 +16,7 @@ from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.trainer import Hooks, finetune
 from isara_jax.models.checkpoints.load import named_tensors
 from isara_jax.models.lora.lora import quantised_model
-from isara_jax.models.lora.peft import open_peft
-from isara_jax.models.peft_adapters import read_adapters, write_adapters
+from isara_jax.models.lora.peft import open_peft, read_adapters, write_adapters
 from isara_jax.runtime.mesh import make_mesh, model_shardings
 
 CONFIG = FinetuneConfig(

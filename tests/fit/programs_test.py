@@ -12,8 +12,8 @@ from tiny_llama import TINY, tiny_llama
 from isara_jax.engine import continuous_batching as group_run
 from isara_jax.engine.beam import search as beam
 from isara_jax.engine.engine import Engine
-from isara_jax.engine.padded_batch import Prompt
 from isara_jax.engine.prefill import prefix_cache as path
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.sampling.completion import Ending
 from isara_jax.engine.sampling.params import Decoding
 from isara_jax.finetune import trainer

@@ -5,7 +5,7 @@ import pytest
 
 from isara_jax.errors import InputError
 from isara_jax.report import records
-from isara_jax.run.workdir import Records
+from isara_jax.runtime.files.records import Records
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ from isara_jax.models.checkpoints.load import load_model, named_tensors
 from isara_jax.models.formats import safetensors as shards
 from isara_jax.run import release as module
 from isara_jax.run.release import finished_rounds, release_dataset, release_model
-from isara_jax.run.workdir import Workdir, write_json, write_jsonl
+from isara_jax.run.workdir import Workdir
+from isara_jax.runtime.files.records import write_json, write_jsonl
 from isara_jax.runtime.mesh import make_mesh
 
 BASE = 'hub/"odd": name'

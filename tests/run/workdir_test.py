@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from isara_jax.errors import InputError
-from isara_jax.run.workdir import (
+from isara_jax.run.workdir import Workdir
+from isara_jax.runtime.files.records import (
     Records,
-    Workdir,
     read_json,
     write_json,
     write_jsonl,

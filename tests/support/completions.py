@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from isara_jax.engine.engine import Engine
-from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.sampling.completion import Ending
 from isara_jax.engine.sampling.params import Decoding
 from isara_jax.engine.scoring.likelihood import Scored, score

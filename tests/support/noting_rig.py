@@ -9,17 +9,20 @@ from scripted_engine import ScriptedEngine
 from tiny_llama import TINY, tiny_llama
 from tiny_sampler import tiny_sampler
 
-from isara_jax.align import COMPILING, LoopConfig, Run
+from isara_jax.align import LoopConfig, Run
 from isara_jax.answers import Retriever
 from isara_jax.engine.sampling.params import Decoding
 from isara_jax.evaluation.heldout import EvaluationConfig
 from isara_jax.examples import Example, HeldOut, Pool
 from isara_jax.filters import FilterConfig
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetuning import HeldModel, Tuner
+from isara_jax.finetuning import Tuner
 from isara_jax.models.checkpoints.load import abstract_model
+from isara_jax.models.model_handle import HeldModel
 from isara_jax.retrieval.embed import Embedder
-from isara_jax.run.workdir import Workdir, read_json, write_json
+from isara_jax.run.stages import COMPILING
+from isara_jax.run.workdir import Workdir
+from isara_jax.runtime.files.records import read_json, write_json
 from isara_jax.runtime.mesh import make_mesh
 
 QUESTION_TOKENS, ANSWER_TOKENS = 8, 6

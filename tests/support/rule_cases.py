@@ -9,7 +9,8 @@ import torch
 import transformers
 
 from isara_jax.engine.sampling.logits_processors import Texts
-from isara_jax.engine.sampling.params import Decoding, candidates
+from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.sampling.sample import candidates
 
 ROWS, SLOTS, VOCABULARY = 48, 24, 13
 EOS = (3, 7)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from isara_jax.engine.engine import Engine
-from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.sampling.completion import Completion
 from isara_jax.engine.scheduler import groups
 

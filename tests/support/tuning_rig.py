@@ -7,8 +7,9 @@ from tiny_llama import TINY, tiny_llama
 from isara_jax.finetune.config import FinetuneConfig
 from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.saving import SavingConfig
-from isara_jax.finetuning import HeldModel, Tuner
+from isara_jax.finetuning import Tuner
 from isara_jax.models.checkpoints.load import abstract_model
+from isara_jax.models.model_handle import HeldModel
 from isara_jax.runtime.mesh import make_mesh
 
 EXAMPLES = [

@@ -21,7 +21,7 @@ from isara_jax.errors import InputError
 from isara_jax.models.checkpoints.load import load_model
 from isara_jax.models.checkpoints.save import save_hugging_face
 from isara_jax.models.lora.lora import merge
-from isara_jax.models.peft_adapters import write_adapters
+from isara_jax.models.lora.peft import write_adapters
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.signals import StopRequested
 from isara_jax.tools import generate

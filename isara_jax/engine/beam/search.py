@@ -30,12 +30,8 @@ from isara_jax.engine.beam.hypotheses import (
     with_finished,
 )
 from isara_jax.engine.kv_cache.layer_blocks import Stack
-from isara_jax.engine.padded_batch import (
-    Batch,
-    cache_capacity,
-    left_padded,
-    refuse_lack_of_room,
-)
+from isara_jax.engine.kv_cache.sizes import cache_capacity
+from isara_jax.engine.padded_batch import Batch, left_padded, refuse_lack_of_room
 from isara_jax.engine.sampling.completion import Completion, Ending, completion_of
 from isara_jax.engine.sampling.logits_processors import Texts
 from isara_jax.engine.sampling.params import Decoding, Form, Strengths

@@ -8,17 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from isara_jax.engine.kv_cache import cache as slots
-from isara_jax.engine.kv_cache.cache import SlotCache, empty_slots, position_bytes, step
+from isara_jax.engine.kv_cache.cache import SlotCache, empty_slots
 from isara_jax.engine.kv_cache.layer_blocks import Stack
 from isara_jax.engine.sampling.logits_processors import Texts
-from isara_jax.engine.sampling.params import Form, Strengths, choose
-from isara_jax.engine.scheduler import Group
 from isara_jax.models.attention.dispatch import kernels_for
-from isara_jax.runtime.hardware.memory import free_bytes
-from isara_jax.runtime.mesh import Mesh, platform_of, sharding_for
-
-# Of the free memory, what slots may take.
-SHARE_OF_MEMORY = 0.7
+from isara_jax.runtime.mesh import Mesh, sharding_for
 
 
 @jax.tree_util.register_dataclass
@@ -37,27 +31,6 @@ class SlotState:
     limits: Int[Array, " B"]
     keys: Key[Array, " B"]
     done: Bool[Array, " B"]
-
-
-def rows_that_fit(
-    stack: Stack, group: Group, *, mesh: Mesh, free: int | None = None
-) -> int:
-    """Returns how many of the group's slots the free memory has room for, at least 1.
-
-    A part of it is left to what programs need while they run. `free` are the bytes of
-    a device, which are asked for unless given.
-    """
-    free = free_bytes() if free is None else free
-    if free is None:
-        return group.rows
-    config = stack.model.config
-    position = position_bytes(stack, kernels_for(mesh))
-    # A row's logits, and which tokens it has seen; sampling takes copies of both.
-    row = position * group.capacity + 4 * 5 * config.vocab_size
-    whole = position * (group.shared_room + group.capacity + group.longest)
-    devices = mesh.shape["data"] if platform_of(mesh) != "cpu" else 1
-    fitting = int(SHARE_OF_MEMORY * free - whole) // row * devices
-    return max(1, min(group.rows, fitting))
 
 
 @partial(jax.jit, static_argnames=("rows", "capacity", "shared", "new_tokens", "mesh"))
@@ -140,70 +113,6 @@ def insert(
         done=state.done.at[row].set(False),
     )
     return laid_out(state, mesh)
-
-
-@partial(jax.jit, static_argnames=("form", "mesh"), donate_argnames=("state",))
-def decode(
-    stack: Stack,
-    state: SlotState,
-    strengths: Strengths,
-    *,
-    eos: Int[Array, " E"],
-    form: Form,
-    steps: Int[Array, ""],
-    mesh: Mesh,
-) -> SlotState:
-    """Decodes so many tokens a slot, or until every slot is done."""
-
-    def unfinished(numbered: tuple) -> Bool[Array, ""]:
-        count, state = numbered
-        return (count < steps) & ~jnp.all(state.done)
-
-    def one(numbered: tuple) -> tuple:
-        count, state = numbered
-        return count + 1, laid_out(
-            _next_token(stack, state, strengths, eos=eos, form=form), mesh
-        )
-
-    _, state = jax.lax.while_loop(unfinished, one, (jnp.int32(0), state))
-    return state
-
-
-def _next_token(
-    stack: Stack,
-    state: SlotState,
-    strengths: Strengths,
-    *,
-    eos: Int[Array, " E"],
-    form: Form,
-) -> SlotState:
-    texts, cache = state.texts, state.cache
-    now = jax.vmap(jax.random.fold_in)(state.keys, texts.generated)
-    token = choose(
-        state.logits, form, strengths=strengths, texts=texts, eos=eos, keys=now
-    ).astype(jnp.int32)
-    rows, going = jnp.arange(token.shape[0]), ~state.done
-    own = state.logits[rows, token] - jax.nn.logsumexp(state.logits, axis=-1)
-    # Beyond the last column nothing is written.
-    place = jnp.where(going, texts.ends, texts.history.shape[1])
-    number = jnp.where(going, texts.generated, state.log_probabilities.shape[1])
-    hidden, longer = step(stack, token, cache)
-    generated = texts.generated + going
-    ended = jnp.any(token[:, None] == eos, axis=1) | (generated >= state.limits)
-    return replace(
-        state,
-        cache=replace(longer, lengths=cache.lengths + going),
-        texts=replace(
-            texts,
-            history=texts.history.at[rows, place].set(token),
-            ends=texts.ends + going,
-            generated=generated,
-            seen=texts.seen.at[rows, token].max(going),
-        ),
-        logits=stack.model.logits(hidden),
-        log_probabilities=state.log_probabilities.at[rows, number].set(own),
-        done=state.done | ended,
-    )
 
 
 def laid_out(state: SlotState, mesh: Mesh) -> SlotState:

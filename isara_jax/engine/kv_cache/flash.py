@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from isara_jax.engine.kv_cache.dense import RowSlots
-from isara_jax.engine.padded_batch import round_up
+from isara_jax.engine.kv_cache.sizes import round_up
 from isara_jax.models.attention import nvidia as nvidia_attention
 from isara_jax.models.attention.xla import Piece, attention_part, joined
 from isara_jax.models.decoder import Attend

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from isara_jax.engine.kv_cache.cache import SlotCache, empty_slots, laid_out
 from isara_jax.engine.kv_cache.layer_blocks import Stack
-from isara_jax.engine.padded_batch import cache_capacity
+from isara_jax.engine.kv_cache.sizes import cache_capacity
 from isara_jax.engine.prefill.chunking import Cut, Cuts, chunks_of, cuts_held, widths
 from isara_jax.models.attention.dispatch import kernels_for
 from isara_jax.models.attention.xla import KEY_BLOCK

@@ -1,12 +1,13 @@
 """What ends a continuation, and the continuation that has ended."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from isara_jax.engine.padded_batch import Prompt
-from isara_jax.engine.stops import Decode, find_stop, tokens_until_stop
+from isara_jax.engine.request import Prompt
+
+Decode = Callable[[Sequence[int]], str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +70,29 @@ def _until_eos(tokens: np.ndarray, eos: Sequence[int]) -> tuple[list[int], bool]
     if ends.size == 0:
         return tokens.tolist(), False
     return tokens[: ends[0]].tolist(), True
+
+
+def find_stop(text: str, stops: Sequence[str]) -> int | None:
+    """Returns where the first stop string begins; one at position 0 does not count."""
+    found = [at for at in (text.find(stop, 1) for stop in stops) if at > 0]
+    return min(found, default=None)
+
+
+def tokens_until_stop(
+    tokens: Sequence[int], *, stops: Sequence[str], decode: Decode
+) -> int | None:
+    """Counts the tokens up to the one that completes a stop string, if there is one.
+
+    What is made of these tokens alone does not depend on how many more were decoded
+    before the stop was noticed.
+    """
+    if find_stop(decode(tokens), stops) is None:
+        return None
+    low, high = 1, len(tokens)
+    while low < high:
+        middle = (low + high) // 2
+        if find_stop(decode(tokens[:middle]), stops) is None:
+            low = middle + 1
+        else:
+            high = middle
+    return low

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
-from isara_jax.engine.padded_batch import Batch, Prompt, left_padded, plan
+from isara_jax.engine.padded_batch import Batch, left_padded, plan
+from isara_jax.engine.request import Prompt
 from isara_jax.errors import InputError
 from isara_jax.models.attention.dispatch import kernels_for
 from isara_jax.models.decoder import Decoder, pooled_scores

@@ -9,14 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from isara_jax.engine.padded_batch import (
-    Batch,
-    Prompt,
-    Shape,
-    left_padded,
-    round_up,
-    rows_within,
-)
+from isara_jax.engine.kv_cache.sizes import round_up, rows_within
+from isara_jax.engine.padded_batch import Batch, Shape, left_padded
+from isara_jax.engine.request import Prompt
 from isara_jax.errors import InputError
 from isara_jax.models.attention.dispatch import kernels_for
 from isara_jax.models.decoder import Decoder

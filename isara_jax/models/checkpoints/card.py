@@ -1,11 +1,13 @@
 """The card of a model: its YAML head, and what a conversion says there."""
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from isara_jax.run.workdir import write_text
+from isara_jax.runtime.files.records import write_text
+from isara_jax.runtime.gguf_file import gguf_metadata, read_gguf
 from isara_jax.runtime.sources import ORBAX
 
 
@@ -53,3 +55,20 @@ def write_card(
 The weights are {made}. Converted by isara_jax.
 """
     write_text(folder / "README.md", text)
+
+
+# In the card's front matter, which the second `---` ends; the first where it is a list.
+LICENCE_OF_CARD = re.compile(
+    r"\A---\n(?:(?!---).*\n)*?license:\s*(?:-\s+|\[\s*)?['\"]?(\w[\w.-]*)"
+)
+
+
+def load_licence(source: Path) -> str:
+    """Returns the licence that a GGUF file or a model card states, or nothing."""
+    if source.suffix == ".gguf":
+        metadata = gguf_metadata(read_gguf(source), source)
+        return str(metadata.get("general.license", ""))
+    card = source / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    found = LICENCE_OF_CARD.search(text)
+    return found[1] if found else ""

@@ -14,8 +14,8 @@ from isara_jax.models.checkpoints.save import write_description
 from isara_jax.models.families import ModelConfig
 from isara_jax.models.formats.safetensors import write_safetensors
 from isara_jax.models.formats.tensor_source import Weights
-from isara_jax.run.workdir import read_json, write_json
 from isara_jax.runtime.checkpoint import save_stream
+from isara_jax.runtime.files.records import read_json, write_json
 from isara_jax.runtime.sources import ORBAX
 from isara_jax.runtime.tokenizer import Tokenizer
 

@@ -1,9 +1,6 @@
 """Builds a model from files, one parameter at a time, straight into its shardings."""
 
-import itertools
-import re
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Int, Shaped
 
 from isara_jax.errors import InputError
 from isara_jax.models.families import (
@@ -22,20 +18,16 @@ from isara_jax.models.families import (
     unknown_tensor,
 )
 from isara_jax.models.formats.config_reader import Attributes
-from isara_jax.models.formats.tensor_map import TensorFormat
-from isara_jax.models.formats.tensor_source import Weights, open_weights
+from isara_jax.models.formats.parameter import _theirs, placed
+from isara_jax.models.formats.tensor_source import Weights, open_orbax, open_safetensors
 from isara_jax.models.layers.linear import Quantisation, quantised
-from isara_jax.models.llama.gguf import load_gguf_config
+from isara_jax.models.llama.gguf import load_gguf_config, open_gguf
 from isara_jax.models.lora.peft import open_peft, with_adapters
-from isara_jax.run.workdir import read_json
-from isara_jax.runtime.gguf_file import gguf_metadata, read_gguf
-from isara_jax.runtime.mesh import Mesh, sharding_for
+from isara_jax.runtime.files.records import read_json
+from isara_jax.runtime.mesh import Mesh
+from isara_jax.runtime.sources import ORBAX
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-# In the card's front matter, which the second `---` ends; the first where it is a list.
-LICENCE_OF_CARD = re.compile(
-    r"\A---\n(?:(?!---).*\n)*?license:\s*(?:-\s+|\[\s*)?['\"]?(\w[\w.-]*)"
-)
 
 
 def load_config(source: Path) -> ModelConfig:
@@ -121,17 +113,6 @@ def read_tensors(
             yield name, _theirs(weights, name, own, tensor=tensor)
 
 
-def load_licence(source: Path) -> str:
-    """Returns the licence that a GGUF file or a model card states, or nothing."""
-    if source.suffix == ".gguf":
-        metadata = gguf_metadata(read_gguf(source), source)
-        return str(metadata.get("general.license", ""))
-    card = source / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    found = LICENCE_OF_CARD.search(text)
-    return found[1] if found else ""
-
-
 def abstract_model(config: ModelConfig, *, dtype: str) -> LanguageModel:
     """Returns the model with shapes in the place of arrays."""
     build = family_of(config).build
@@ -153,64 +134,6 @@ def named_tensors(model: LanguageModel) -> Iterator[tuple[str, np.ndarray]]:
         for number, name in enumerate(tensor.names(model.config.layers)):
             own = value[number] if tensor.layered else value
             yield name, tensor.theirs(np.asarray(own))
-
-
-def placed(
-    weights: Weights, tensor: TensorFormat, variable: Any, *, mesh: Mesh
-) -> jax.Array:
-    """Reads a parameter onto the devices, layer by layer where it has layers.
-
-    Raises:
-      InputError: a tensor of it is damaged or mis-shaped.
-    """
-    target, words = variable.get_value(), variable.get_metadata()["axes"]
-    sharding = sharding_for(words, target.shape, mesh)
-    if not tensor.layered:
-        whole = _ours(weights, tensor.name, target.shape, tensor=tensor)
-        return jax.device_put(whole.astype(target.dtype), sharding)
-    shape = target.shape[1:]
-    of_layer = sharding_for(words[1:], shape, mesh)
-    layers = (
-        _ours(weights, name, shape, tensor=tensor).astype(target.dtype)
-        for name in tensor.names(target.shape[0])
-    )
-    first = next(layers)  # of the shape that config.json says: there is such a size
-    stack = jnp.zeros(target.shape, target.dtype, device=sharding)
-    for number, layer in enumerate(itertools.chain([first], layers)):
-        placed = jax.device_put(layer, of_layer)
-        stack = _with_layer(stack, placed, number, sharding=sharding)
-    return stack
-
-
-@partial(jax.jit, donate_argnums=0, static_argnames="sharding")
-def _with_layer(
-    stack: Shaped[Array, "L ..."],
-    layer: Shaped[Array, "..."],
-    number: Int[Array, ""] | int,
-    *,
-    sharding: Any,
-) -> Shaped[Array, "L ..."]:
-    """Writes a layer into the stack, in place."""
-    filled = jax.lax.dynamic_update_index_in_dim(stack, layer, number, 0)
-    return jax.lax.with_sharding_constraint(filled, sharding)
-
-
-def _ours(
-    weights: Weights, name: str, shape: tuple[int, ...], *, tensor: TensorFormat
-) -> np.ndarray:
-    return tensor.ours(_theirs(weights, name, shape, tensor=tensor), shape)
-
-
-def _theirs(
-    weights: Weights, name: str, shape: tuple[int, ...], *, tensor: TensorFormat
-) -> np.ndarray:
-    read, expected = weights.read(name), tensor.their_shape(shape)
-    if read.shape != expected:
-        raise InputError(
-            f"{weights.source}: the tensor {name!r} has the shape {list(read.shape)}, "
-            f"expected {list(expected)}"
-        )
-    return read
 
 
 def _refuse_other_tensors(weights: Weights, config: ModelConfig) -> None:
@@ -242,3 +165,15 @@ def _filled(
         abstract,
         is_leaf=lambda leaf: isinstance(leaf, nnx.Variable),
     )
+
+
+def open_weights(source: Path, *, heads: int, kv_heads: int) -> Weights:
+    """Opens a GGUF file, or a folder of safetensors files or else of Orbax's.
+
+    The head counts say how GGUF's interleaved Q and K rows are put back in order.
+    """
+    if source.suffix == ".gguf":
+        return open_gguf(source, heads=heads, kv_heads=kv_heads)
+    if (source / ORBAX).is_dir() and not any(source.glob("*.safetensors*")):
+        return open_orbax(source / ORBAX)
+    return open_safetensors(source)

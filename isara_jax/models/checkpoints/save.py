@@ -6,7 +6,7 @@ from typing import Any
 from isara_jax.models.checkpoints.load import dtype_of, named_tensors
 from isara_jax.models.families import LanguageModel, ModelConfig, family_of
 from isara_jax.models.formats.safetensors import write_safetensors
-from isara_jax.run.workdir import write_json
+from isara_jax.runtime.files.records import write_json
 from isara_jax.runtime.tokenizer import Tokenizer
 
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from isara_jax.errors import AGAIN, EnvironmentFailure, InputError
-from isara_jax.run.workdir import read_json, write_json
+from isara_jax.runtime.files.records import read_json, write_json
 from isara_jax.runtime.files.tensor_stream import Tensors, in_groups
 
 WHOLE = "model.safetensors"

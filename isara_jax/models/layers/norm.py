@@ -6,9 +6,7 @@ D width, N query heads, K KV heads, H head size, F feed-forward, V vocabulary, L
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
-
-from isara_jax.models.layers.rope import RopeScaling, rotary_frequencies
+from jaxtyping import Array, Float
 
 
 def rms_norm(
@@ -33,28 +31,3 @@ def layer_norm(
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
     normed = centred * jax.lax.rsqrt(variance + epsilon)
     return (normed * scale + bias).astype(x.dtype)
-
-
-def rotary_angles(
-    positions: Int[Array, "B T"],
-    *,
-    head_size: int,
-    base: float,
-    scaling: RopeScaling | None = None,
-) -> tuple[Float[Array, "B T half"], Float[Array, "B T half"]]:
-    """Returns the cosines and sines of position * frequency."""
-    frequencies = rotary_frequencies(head_size, base=base, scaling=scaling)
-    angles = positions[..., None].astype(jnp.float32) * frequencies
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotate(
-    x: Float[Array, "B T heads H"],
-    cosine: Float[Array, "B T half"],
-    sine: Float[Array, "B T half"],
-) -> Float[Array, "B T heads H"]:
-    """Turns the pairs (x[i], x[i + H/2]) by the angle of their position."""
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    cosine, sine = cosine[:, :, None, :], sine[:, :, None, :]
-    turned = (first * cosine - second * sine, second * cosine + first * sine)
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)

@@ -8,7 +8,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,3 +44,28 @@ def rotary_frequencies(
     share = (turns - scaling.low) / (scaling.high - scaling.low)
     kept = np.clip(share, 0.0, 1.0).astype(np.float32)
     return (1 - kept) * lowered + kept * plain
+
+
+def rotary_angles(
+    positions: Int[Array, "B T"],
+    *,
+    head_size: int,
+    base: float,
+    scaling: RopeScaling | None = None,
+) -> tuple[Float[Array, "B T half"], Float[Array, "B T half"]]:
+    """Returns the cosines and sines of position * frequency."""
+    frequencies = rotary_frequencies(head_size, base=base, scaling=scaling)
+    angles = positions[..., None].astype(jnp.float32) * frequencies
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(
+    x: Float[Array, "B T heads H"],
+    cosine: Float[Array, "B T half"],
+    sine: Float[Array, "B T half"],
+) -> Float[Array, "B T heads H"]:
+    """Turns the pairs (x[i], x[i + H/2]) by the angle of their position."""
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    cosine, sine = cosine[:, :, None, :], sine[:, :, None, :]
+    turned = (first * cosine - second * sine, second * cosine + first * sine)
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)

@@ -7,7 +7,7 @@ from tiny_llama import tiny_llama
 from benchmarks.peers import engine as module
 from benchmarks.peers.engine import EngineSide
 from benchmarks.works import Rules, Work
-from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.sampling.completion import Ending
 from isara_jax.engine.sampling.params import Decoding
 from isara_jax.runtime.hardware.rates import Rates

@@ -13,7 +13,7 @@ import torch
 from completions import complete
 from tiny_llama import TINY, torch_llama
 
-from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.sampling.params import Decoding
 from isara_jax.models.llama.model import Llama
 

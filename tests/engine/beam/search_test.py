@@ -25,7 +25,8 @@ from isara_jax.engine.beam import search as beam
 from isara_jax.engine.beam.search import search, start
 from isara_jax.engine.kv_cache import layer_blocks as stack
 from isara_jax.engine.kv_cache.layer_blocks import stacked
-from isara_jax.engine.padded_batch import Prompt, plan
+from isara_jax.engine.padded_batch import plan
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.sampling.completion import Ending
 from isara_jax.engine.sampling.params import Decoding
 from isara_jax.models.llama.model import Llama

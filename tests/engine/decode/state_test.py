@@ -10,7 +10,8 @@ import pytest
 from completions import SAMPLED, complete, place, random_prompts
 from tiny_llama import TINY
 
-from isara_jax.engine.decode.state import decode, empty_state
+from isara_jax.engine.decode.state import empty_state
+from isara_jax.engine.decode.step import decode
 from isara_jax.engine.kv_cache.layer_blocks import stacked
 from isara_jax.engine.prefill.chunking import ON_CPU
 from isara_jax.models.llama.model import Llama

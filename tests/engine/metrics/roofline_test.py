@@ -12,7 +12,7 @@ from tiny_opt import TINY_OPT
 from isara_jax.engine.engine import Engine
 from isara_jax.engine.metrics.roofline import Sizes, decode_cost, prefill_cost, sizes_of
 from isara_jax.engine.metrics.throughput import Figures
-from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.sampling.completion import Ending
 from isara_jax.engine.sampling.params import Decoding
 from isara_jax.models.checkpoints.load import abstract_model, load_config

@@ -13,7 +13,7 @@ from counting_llama import PROBABILITY, counting_llama
 from tiny_llama import tiny_llama
 
 from isara_jax.engine import continuous_batching as group_run
-from isara_jax.engine.padded_batch import Prompt
+from isara_jax.engine.request import Prompt
 from isara_jax.engine.sampling.params import Decoding
 
 pytestmark = pytest.mark.optimized

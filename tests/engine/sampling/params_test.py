@@ -9,7 +9,8 @@ import pytest
 import scipy.stats
 from rule_cases import EOS, VOCABULARY, decoding, their_scores, without_text
 
-from isara_jax.engine.sampling.params import Decoding, choose
+from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.sampling.sample import choose
 from isara_jax.errors import InputError
 
 

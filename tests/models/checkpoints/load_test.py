@@ -19,10 +19,10 @@ from llama_files import (
 from safetensors.numpy import load_file
 
 from isara_jax.errors import InputError
+from isara_jax.models.checkpoints.card import load_licence
 from isara_jax.models.checkpoints.load import (
     abstract_model,
     load_config,
-    load_licence,
     load_model,
     named_tensors,
 )

@@ -14,11 +14,9 @@ from llama_files import gguf_tensors, write_gguf, write_llama
 from safetensors.numpy import load_file, save_file
 
 from isara_jax.errors import InputError
-from isara_jax.models.formats.tensor_source import (
-    open_gguf,
-    open_safetensors,
-    open_weights,
-)
+from isara_jax.models.checkpoints.load import open_weights
+from isara_jax.models.formats.tensor_source import open_safetensors
+from isara_jax.models.llama.gguf import open_gguf
 from isara_jax.runtime.gguf_file import gguf_metadata, read_gguf
 
 

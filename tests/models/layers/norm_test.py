@@ -7,7 +7,8 @@ import pytest
 import torch
 import transformers
 
-from isara_jax.models.layers.norm import layer_norm, rms_norm, rotary_angles, rotate
+from isara_jax.models.layers.norm import layer_norm, rms_norm
+from isara_jax.models.layers.rope import rotary_angles, rotate
 
 
 def drawn(*shape, seed=0, dtype=jnp.float32):

@@ -6,12 +6,13 @@ from peft_twin import drawn_adapters
 from tiny_run import main_in_process, write_tiny_llama, write_tiny_run
 from tuning_rig import EXAMPLES, arrays, finetuned, same, stop_at_step
 
-from isara_jax.adaptation import make_pupil
 from isara_jax.errors import InputError
 from isara_jax.finetune.lora_config import AdapterConfig
+from isara_jax.finetuning import make_pupil
 from isara_jax.models.checkpoints.load import load_model, named_tensors
-from isara_jax.models.peft_adapters import write_adapters
-from isara_jax.run.workdir import RoundFolder, read_json
+from isara_jax.models.lora.peft import write_adapters
+from isara_jax.run.workdir import RoundFolder
+from isara_jax.runtime.files.records import read_json
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.signals import StopRequested
 

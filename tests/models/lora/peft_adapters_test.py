@@ -10,8 +10,7 @@ from tiny_opt import load_opt, write_opt
 
 from isara_jax.errors import InputError
 from isara_jax.models.lora.lora import adapted
-from isara_jax.models.lora.peft import TENSORS, open_peft
-from isara_jax.models.peft_adapters import read_adapters, write_adapters
+from isara_jax.models.lora.peft import TENSORS, open_peft, read_adapters, write_adapters
 from isara_jax.runtime.mesh import make_mesh
 
 TOKENS = np.arange(3, 15)

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from isara_jax.demo_order import arranged
 from isara_jax.examples import Example
+from isara_jax.prompts import arranged
 
 
 def demos(letters):

@@ -1,0 +1,79 @@
+"""The next token of every row, and the program that decodes several of them."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from isara_jax.engine.decode.state import SlotState, laid_out
+from isara_jax.engine.kv_cache.cache import step
+from isara_jax.engine.kv_cache.layer_blocks import Stack
+from isara_jax.engine.sampling.params import Form, Strengths
+from isara_jax.engine.sampling.sample import choose
+from isara_jax.runtime.mesh import Mesh
+
+
+@partial(jax.jit, static_argnames=("form", "mesh"), donate_argnames=("state",))
+def decode(
+    stack: Stack,
+    state: SlotState,
+    strengths: Strengths,
+    *,
+    eos: Int[Array, " E"],
+    form: Form,
+    steps: Int[Array, ""],
+    mesh: Mesh,
+) -> SlotState:
+    """Decodes so many tokens a slot, or until every slot is done."""
+
+    def unfinished(numbered: tuple) -> Bool[Array, ""]:
+        count, state = numbered
+        return (count < steps) & ~jnp.all(state.done)
+
+    def one(numbered: tuple) -> tuple:
+        count, state = numbered
+        return count + 1, laid_out(
+            _next_token(stack, state, strengths, eos=eos, form=form), mesh
+        )
+
+    _, state = jax.lax.while_loop(unfinished, one, (jnp.int32(0), state))
+    return state
+
+
+def _next_token(
+    stack: Stack,
+    state: SlotState,
+    strengths: Strengths,
+    *,
+    eos: Int[Array, " E"],
+    form: Form,
+) -> SlotState:
+    texts, cache = state.texts, state.cache
+    now = jax.vmap(jax.random.fold_in)(state.keys, texts.generated)
+    token = choose(
+        state.logits, form, strengths=strengths, texts=texts, eos=eos, keys=now
+    ).astype(jnp.int32)
+    rows, going = jnp.arange(token.shape[0]), ~state.done
+    own = state.logits[rows, token] - jax.nn.logsumexp(state.logits, axis=-1)
+    # Beyond the last column nothing is written.
+    place = jnp.where(going, texts.ends, texts.history.shape[1])
+    number = jnp.where(going, texts.generated, state.log_probabilities.shape[1])
+    hidden, longer = step(stack, token, cache)
+    generated = texts.generated + going
+    ended = jnp.any(token[:, None] == eos, axis=1) | (generated >= state.limits)
+    return replace(
+        state,
+        cache=replace(longer, lengths=cache.lengths + going),
+        texts=replace(
+            texts,
+            history=texts.history.at[rows, place].set(token),
+            ends=texts.ends + going,
+            generated=generated,
+            seen=texts.seen.at[rows, token].max(going),
+        ),
+        logits=stack.model.logits(hidden),
+        log_probabilities=state.log_probabilities.at[rows, number].set(own),
+        done=state.done | ended,
+    )

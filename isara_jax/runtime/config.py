@@ -1,0 +1,50 @@
+"""How models are run: precision, devices, randomness."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from isara_jax.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How models are run, by `main` and by the tools: precision, devices, chance."""
+
+    seed: int = field(default=42, metadata={"help": "seed of all randomness"})
+    dtype: Literal["float32", "bfloat16"] = field(
+        default="bfloat16",
+        metadata={
+            "help": "of weights and arithmetic; finetuning keeps fp32 master weights"
+        },
+    )
+    mesh_data: int = field(
+        default=-1,
+        metadata={
+            "help": "devices over which batches and parameter shards are split; -1: "
+            "all that --mesh_model leaves",
+            "operational": True,
+        },
+    )
+    mesh_model: int = field(
+        default=1,
+        metadata={
+            "help": "devices over which heads and feed-forwards are split",
+            "operational": True,
+        },
+    )
+    compilation_cache: str = field(
+        default="~/.cache/isara_jax",
+        metadata={
+            "help": "folder in which compiled programs are kept for the next run; "
+            "empty: none",
+            "operational": True,
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.mesh_model < 1:
+            raise InputError(f"--mesh_model={self.mesh_model}: must be at least 1")
+        if self.mesh_data != -1 and self.mesh_data < 1:
+            raise InputError(f"--mesh_data={self.mesh_data}: must be -1 or at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"--seed={self.seed}: must be from 0 to 2^32 - 1")
