@@ -13,6 +13,7 @@ INSTALL_REQUIRES = [
     "jax>=0.10.2,<0.11",
     "jaxtyping>=0.3.11,<0.4",
     "jinja2>=3.1.6,<4",
+    "lazy_loader>=0.6,<0.7",
     "markupsafe>=3.0.4,<4",
     "matplotlib>=3.11.2,<4",
     "ml-dtypes>=0.6,<0.7",
@@ -81,7 +82,10 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["isara_jax", "isara_jax.*"]),
-    package_data={"isara_jax.report": ["**/*.html", "**/*.css", "**/*.js"]},
+    package_data={
+        "": ["*.pyi", "py.typed"],
+        "isara_jax.report": ["**/*.html", "**/*.css", "**/*.js"],
+    },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     classifiers=[

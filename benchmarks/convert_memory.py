@@ -21,7 +21,7 @@ import ml_dtypes
 import numpy as np
 from absl import app, flags
 
-from isara_jax.models.formats.safetensors import tensor_readers, write_safetensors
+from isara_jax.models.formats import tensor_readers, write_safetensors
 
 FOLDER = flags.DEFINE_string(
     "folder", None, "A folder for the models, which must not be there.", required=True

@@ -16,19 +16,15 @@ from absl import flags
 from benchmarks.works import Rules, Work
 from isara_jax.answers import Retriever, answer_questions
 from isara_jax.config import Config, config_from_flags, define_flags
-from isara_jax.engine.engine import Engine
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.completion import Completion
-from isara_jax.engine.scheduler import useful_slots
+from isara_jax.engine import Completion, Engine, Prompt, useful_slots
 from isara_jax.examples import read_seeds
 from isara_jax.generation import Sampler
-from isara_jax.models.families import LanguageModel
+from isara_jax.models import LanguageModel
 from isara_jax.prompts import make_template
 from isara_jax.questions import draft_questions
-from isara_jax.retrieval.embed import load_embedder
-from isara_jax.run.workdir import Workdir
-from isara_jax.runtime.mesh import make_mesh
-from isara_jax.runtime.tokenizer import load_tokenizer
+from isara_jax.retrieval import load_embedder
+from isara_jax.run import Workdir
+from isara_jax.runtime import load_tokenizer, make_mesh
 
 # Rows of a padded batch.
 ROWS = 16

@@ -18,13 +18,10 @@ from benchmarks.finetune_work import (
     peak_gb,
     question_answer_pairs,
 )
-from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data.batches import TrainingExample
-from isara_jax.finetune.trainer import Hooks, finetune
-from isara_jax.models.checkpoints.load import load_model
-from isara_jax.models.lora.lora import Adapters, fresh_adapters, targeted
-from isara_jax.runtime.mesh import make_mesh
-from isara_jax.runtime.sources import locate
+from isara_jax.finetune import FinetuneConfig, Hooks, TrainingExample, finetune
+from isara_jax.models.checkpoints import load_model
+from isara_jax.models.lora import Adapters, fresh_adapters, targeted
+from isara_jax.runtime import locate, make_mesh
 
 
 def measure(options: Any) -> dict[str, float]:

@@ -18,15 +18,19 @@ import numpy as np
 from benchmarks.finetune_ours import lora_of
 from benchmarks.finetune_work import LORA_RANK
 from benchmarks.shapes import SHAPES, random_llama
-from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data.batches import Batch, TrainingExample, lay_out
-from isara_jax.finetune.data.packing import packed_plan
-from isara_jax.finetune.state import initial_state
-from isara_jax.finetune.step import train_step
-from isara_jax.models.llama.model import Llama, LlamaConfig
-from isara_jax.models.lora.lora import quantised_model
-from isara_jax.runtime.hardware.rates import machine_rates
-from isara_jax.runtime.mesh import make_mesh, place_batch
+from isara_jax.finetune import (
+    Batch,
+    FinetuneConfig,
+    TrainingExample,
+    initial_state,
+    lay_out,
+    packed_plan,
+    train_step,
+)
+from isara_jax.models.llama import Llama, LlamaConfig
+from isara_jax.models.lora import quantised_model
+from isara_jax.runtime import make_mesh, place_batch
+from isara_jax.runtime.hardware import machine_rates
 
 H100_TFLOPS = 989
 WARM_UP = 2

@@ -18,7 +18,7 @@ from benchmarks.finetune_work import (
     question_answer_pairs,
     shuffled_batches,
 )
-from isara_jax.runtime.sources import locate
+from isara_jax.runtime import locate
 
 # What torch's loss leaves out.
 IGNORED = -100

@@ -14,15 +14,20 @@ from dataclasses import dataclass
 
 from absl import app, flags
 
-from isara_jax.engine.sampling.params import Decoding
-from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.lora_config import AdapterConfig
-from isara_jax.fit.lines import GIB, table_row
-from isara_jax.fit.programs import programs_of
-from isara_jax.fit.setting import Setting, machine_of
-from isara_jax.fit.shapes import SHAPES
-from isara_jax.fit.slices import compile_without_chips, slice_named
-from isara_jax.fit.verdict import Outcome, judge
+from isara_jax.engine import Decoding
+from isara_jax.finetune import AdapterConfig, FinetuneConfig
+from isara_jax.fit import (
+    GIB,
+    SHAPES,
+    Outcome,
+    Setting,
+    compile_without_chips,
+    judge,
+    machine_of,
+    programs_of,
+    slice_named,
+    table_row,
+)
 
 ROWS = (
     *("llama-7b,v5e-16", "llama-7b,v5p-8", "llama-7b,v6e-8", "llama-7b,v5e-4"),

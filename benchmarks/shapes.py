@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from isara_jax.fit.shapes import SHAPES as PUBLISHED
-from isara_jax.models.llama.model import Llama
+from isara_jax.fit import SHAPES as PUBLISHED
+from isara_jax.models.llama import Llama
 
 LLAMA_7B = PUBLISHED["llama-7b"]
 # For a look at whether everything runs, on any machine.

@@ -10,9 +10,8 @@ from benchmarks.drafting import drafting_works, read_run
 from benchmarks.peers.engine import EngineSide
 from benchmarks.peers.llama_cpp_peer import LlamaCppPeer
 from benchmarks.works import LeftOut, Way, Work, make_work, value_of
-from isara_jax.models.checkpoints.load import load_model
-from isara_jax.runtime.mesh import make_mesh
-from isara_jax.runtime.sources import locate
+from isara_jax.models.checkpoints import load_model
+from isara_jax.runtime import locate, make_mesh
 
 
 class Table:

@@ -8,20 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from isara_jax.answers import Retriever, answer_questions
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine import Decoding
 from isara_jax.errors import InputError
-from isara_jax.evaluation.heldout import EvaluationConfig, evaluate
+from isara_jax.evaluation import EvaluationConfig, evaluate
 from isara_jax.examples import Candidate, Example, HeldOut, Pool, Question
 from isara_jax.filters import FilterConfig, keep
-from isara_jax.finetune.data.batches import TrainingExample
+from isara_jax.finetune import TrainingExample
 from isara_jax.finetuning import Tuner
 from isara_jax.generation import Sampler
-from isara_jax.models.model_handle import HeldModel
+from isara_jax.models import HeldModel
 from isara_jax.questions import draft_questions
-from isara_jax.run.stages import timed
-from isara_jax.run.workdir import RoundFolder, Workdir
-from isara_jax.runtime.files.records import write_json
-from isara_jax.runtime.progress import say
+from isara_jax.run import RoundFolder, Workdir, timed
+from isara_jax.runtime import say
+from isara_jax.runtime.files import write_json
 
 PRETRAINED = "pretrained"
 SFT = "SFT on the seeds"

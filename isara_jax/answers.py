@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine import Decoding
 from isara_jax.examples import Candidate, Example, Pool, Question, demo_counts
 from isara_jax.generation import OpenTurn, Sampler, Step, sample_into, sampled
-from isara_jax.models.decoder import Decoder
-from isara_jax.retrieval.embed import Embedder
-from isara_jax.retrieval.search import IndexMethod, Neighbours, build_index
-from isara_jax.run.workdir import RoundFolder
+from isara_jax.models import Decoder
+from isara_jax.retrieval import Embedder, IndexMethod, Neighbours, build_index
+from isara_jax.run import RoundFolder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from absl import flags
 
 from isara_jax.align import LoopConfig
-from isara_jax.cli.flags import (
+from isara_jax.cli import (
     Section,
     Sections,
     define_sections,
@@ -19,16 +19,14 @@ from isara_jax.cli.flags import (
     section_flags,
     sections_from_flags,
 )
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine import Decoding
 from isara_jax.errors import InputError
-from isara_jax.evaluation.heldout import EvaluationConfig
+from isara_jax.evaluation import EvaluationConfig
 from isara_jax.filters import FilterConfig
-from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.lora_config import AdapterConfig
-from isara_jax.finetune.saving import SavingConfig
+from isara_jax.finetune import AdapterConfig, FinetuneConfig, SavingConfig
 from isara_jax.prompts import DemoOrder
-from isara_jax.retrieval.search import IndexMethod
-from isara_jax.runtime.config import EngineConfig
+from isara_jax.retrieval import IndexMethod
+from isara_jax.runtime import EngineConfig
 
 
 @dataclass(frozen=True, kw_only=True)

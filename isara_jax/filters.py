@@ -11,8 +11,8 @@ from typing import Any
 from isara_jax.errors import InputError
 from isara_jax.examples import Candidate, Example, Pool
 from isara_jax.rouge import rouge_l
-from isara_jax.run.workdir import RoundFolder
-from isara_jax.runtime.files.records import Records, write_jsonl
+from isara_jax.run import RoundFolder
+from isara_jax.runtime.files import Records, write_jsonl
 
 
 @dataclass(frozen=True, kw_only=True)

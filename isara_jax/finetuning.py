@@ -9,29 +9,33 @@ from typing import Any
 import jax
 
 from isara_jax.errors import InputError
-from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data.batches import TrainingExample
-from isara_jax.finetune.data.plan import steps_an_epoch
-from isara_jax.finetune.lora_config import AdapterConfig
-from isara_jax.finetune.saving import SavedStates, SavingConfig
-from isara_jax.finetune.state import abstract_state
-from isara_jax.finetune.trainer import Hooks, StepMetrics, finetune
-from isara_jax.models.checkpoints.load import abstract_model, load_config, load_model
-from isara_jax.models.families import LanguageModel
-from isara_jax.models.lora.lora import (
+from isara_jax.finetune import (
+    AdapterConfig,
+    FinetuneConfig,
+    Hooks,
+    SavedStates,
+    SavingConfig,
+    StepMetrics,
+    TrainingExample,
+    abstract_state,
+    finetune,
+    steps_an_epoch,
+)
+from isara_jax.models import AdaptedModel, HeldModel, LanguageModel
+from isara_jax.models.checkpoints import abstract_model, load_config, load_model
+from isara_jax.models.lora import (
     Adapters,
+    PeftFolder,
     abstract_adapters,
     fresh_adapters,
     merge,
+    open_peft,
+    read_adapters,
     targeted,
 )
-from isara_jax.models.lora.peft import PeftFolder, open_peft, read_adapters
-from isara_jax.models.model_handle import AdaptedModel, HeldModel
-from isara_jax.run.workdir import RoundFolder
+from isara_jax.run import RoundFolder
+from isara_jax.runtime import Mesh, abstract_on, locate, progress
 from isara_jax.runtime.checkpoint import restore_tree, save_tree
-from isara_jax.runtime.mesh import Mesh, abstract_on
-from isara_jax.runtime.progress import progress
-from isara_jax.runtime.sources import locate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,19 +13,13 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
-from isara_jax.engine.engine import Engine
-from isara_jax.engine.metrics.throughput import Figures
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.completion import Completion, Ending
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine import Completion, Decoding, Ending, Engine, Figures, Prompt
 from isara_jax.examples import Example
-from isara_jax.models.decoder import Decoder
+from isara_jax.models import Decoder
 from isara_jax.prompts import DemoOrder, Template, arranged, assemble, fitting
-from isara_jax.runtime.files.records import Records
-from isara_jax.runtime.hardware.memory import give_back
-from isara_jax.runtime.mesh import Mesh
-from isara_jax.runtime.progress import progress
-from isara_jax.runtime.tokenizer import Tokenizer
+from isara_jax.runtime import Mesh, Tokenizer, progress
+from isara_jax.runtime.files import Records
+from isara_jax.runtime.hardware import give_back
 
 
 class Step(IntEnum):

@@ -15,31 +15,34 @@ from absl import app, flags
 from isara_jax import config as configuration
 from isara_jax.align import Run, align, training_data
 from isara_jax.answers import Retriever
-from isara_jax.cli.command import exit_code, parse
+from isara_jax.cli import exit_code, parse
 from isara_jax.config import Config, config_from_flags, define_flags, result_flags
-from isara_jax.engine.scheduler import useful_slots
+from isara_jax.engine import useful_slots
 from isara_jax.examples import HeldOut, Pool, read_heldout, read_seeds
-from isara_jax.finetune.data.preview import first_rows
+from isara_jax.finetune import first_rows
 from isara_jax.finetuning import Tuner, make_pupil
 from isara_jax.generation import Sampler
-from isara_jax.models.checkpoints.card import load_licence
-from isara_jax.models.checkpoints.load import load_config
+from isara_jax.models.checkpoints import load_config, load_licence
 from isara_jax.prompts import make_template
-from isara_jax.report.page import write_report
-from isara_jax.report.summary import summary_table
-from isara_jax.report.tensorboard import write_tensorboard
-from isara_jax.retrieval.embed import load_embedder
-from isara_jax.run.manifest import facts
-from isara_jax.run.release import finished_rounds, release_dataset, release_model
-from isara_jax.run.workdir import Workdir
-from isara_jax.runtime.files.records import write_jsonl
-from isara_jax.runtime.hardware.compilation import keep_compiled
-from isara_jax.runtime.hardware.rates import mesh_rates
-from isara_jax.runtime.mesh import make_mesh
-from isara_jax.runtime.progress import say
-from isara_jax.runtime.signals import StopRequested, StopSignal
-from isara_jax.runtime.sources import locate
-from isara_jax.runtime.tokenizer import load_tokenizer
+from isara_jax.report import summary_table, write_report, write_tensorboard
+from isara_jax.retrieval import load_embedder
+from isara_jax.run import (
+    Workdir,
+    facts,
+    finished_rounds,
+    release_dataset,
+    release_model,
+)
+from isara_jax.runtime import (
+    StopRequested,
+    StopSignal,
+    load_tokenizer,
+    locate,
+    make_mesh,
+    say,
+)
+from isara_jax.runtime.files import write_jsonl
+from isara_jax.runtime.hardware import keep_compiled, mesh_rates
 
 define_flags()
 flags.adopt_module_key_flags(configuration)

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine import Decoding
 from isara_jax.examples import Example, Pool, Question, demo_counts
 from isara_jax.generation import OpenTurn, Sampler, Step, sample_into, sampled
-from isara_jax.models.decoder import Decoder
-from isara_jax.run.workdir import RoundFolder
+from isara_jax.models import Decoder
+from isara_jax.run import RoundFolder
 
 
 def draft_questions(

@@ -1,8 +1,7 @@
 """ROUGE-L against numbers worked out by hand, and against its definition."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from isara_jax.rouge import rouge_l
 

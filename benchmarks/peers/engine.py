@@ -6,14 +6,10 @@ from typing import Any
 import jax
 
 from benchmarks.works import Timing, Work
-from isara_jax.engine.engine import Engine
-from isara_jax.engine.metrics.throughput import Figures
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.completion import Ending
-from isara_jax.engine.sampling.params import Decoding
-from isara_jax.models.families import LanguageModel
-from isara_jax.runtime.hardware.rates import machine_rates
-from isara_jax.runtime.mesh import make_mesh
+from isara_jax.engine import Decoding, Ending, Engine, Figures, Prompt
+from isara_jax.models import LanguageModel
+from isara_jax.runtime import make_mesh
+from isara_jax.runtime.hardware import machine_rates
 
 
 class EngineSide:

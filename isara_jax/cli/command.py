@@ -8,8 +8,8 @@ import jax
 from absl import app, flags, logging
 
 from isara_jax.errors import GO_ON, EnvironmentFailure, InputError
-from isara_jax.runtime.hardware.platforms import look_for_present_ones
-from isara_jax.runtime.signals import StopRequested
+from isara_jax.runtime import StopRequested
+from isara_jax.runtime.hardware import look_for_present_ones
 
 
 def start(work: Callable[[], None], *, module: str, to_save_memory: str) -> None:

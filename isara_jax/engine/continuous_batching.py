@@ -10,26 +10,28 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from isara_jax.engine.decode.compaction import (
+from isara_jax.engine.decode import (
+    SlotState,
+    decode,
     decoded_narrowly,
+    empty_state,
+    insert,
     narrow_rows,
     rows_to_keep,
+    share,
 )
-from isara_jax.engine.decode.state import SlotState, empty_state, insert, share
-from isara_jax.engine.decode.step import decode
-from isara_jax.engine.metrics.roofline import sizes_of
-from isara_jax.engine.metrics.throughput import Figures
-from isara_jax.engine.prefill.prefix_cache import Path
+from isara_jax.engine.metrics import Figures, sizes_of
+from isara_jax.engine.prefill import Path
 from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.completion import (
+from isara_jax.engine.sampling import (
     Completion,
+    Decoding,
     Ending,
     completion_of,
     has_stop,
 )
-from isara_jax.engine.sampling.params import Decoding
 from isara_jax.engine.scheduler import Group, Planned
-from isara_jax.runtime.mesh import Mesh, place_batch
+from isara_jax.runtime import Mesh, place_batch
 
 STEPS_BETWEEN_CHECKS = 8
 # While prompts wait, a slot that has ended is idle until the next check.

@@ -14,20 +14,17 @@ from itertools import chain
 import jax
 from jaxtyping import Array, Key
 
-from isara_jax.engine.beam.search import beam_batch
+from isara_jax.engine.beam import beam_batch
 from isara_jax.engine.continuous_batching import GroupRun
-from isara_jax.engine.kv_cache.layer_blocks import Stack, stacked
-from isara_jax.engine.kv_cache.sizes import rows_within
-from isara_jax.engine.metrics.throughput import Figures
+from isara_jax.engine.kv_cache import Stack, rows_within, stacked
+from isara_jax.engine.metrics import Figures
 from isara_jax.engine.padded_batch import Batch, plan
-from isara_jax.engine.prefill.prefix_cache import new_path
+from isara_jax.engine.prefill import new_path
 from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.completion import Completion, Ending
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.sampling import Completion, Decoding, Ending
 from isara_jax.engine.scheduler import Group, groups, rows_that_fit
-from isara_jax.models.decoder import Decoder
-from isara_jax.runtime.mesh import Mesh
-from isara_jax.runtime.progress import say
+from isara_jax.models import Decoder
+from isara_jax.runtime import Mesh, say
 
 
 @dataclass(frozen=True, kw_only=True)

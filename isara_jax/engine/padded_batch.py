@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isara_jax.engine.kv_cache.sizes import cache_capacity, round_up, rows_within
+from isara_jax.engine.kv_cache import cache_capacity, round_up, rows_within
 from isara_jax.engine.request import Prompt, refuse_misfit
 
 PROMPT_STEP = 64

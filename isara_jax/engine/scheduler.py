@@ -9,14 +9,18 @@ from dataclasses import dataclass
 
 import jax
 
-from isara_jax.engine.kv_cache.cache import position_bytes
-from isara_jax.engine.kv_cache.layer_blocks import Stack
-from isara_jax.engine.kv_cache.sizes import cache_capacity, round_up, rows_within
-from isara_jax.engine.prefill.chunking import Cuts, common_length, cuts_in_order
+from isara_jax.engine.kv_cache import (
+    Stack,
+    cache_capacity,
+    position_bytes,
+    round_up,
+    rows_within,
+)
+from isara_jax.engine.prefill import Cuts, common_length, cuts_in_order
 from isara_jax.engine.request import Prompt, refuse_misfit
-from isara_jax.models.attention.dispatch import kernels_for
-from isara_jax.runtime.hardware.memory import free_bytes
-from isara_jax.runtime.mesh import Mesh, platform_of
+from isara_jax.models.attention import kernels_for
+from isara_jax.runtime import Mesh, platform_of
+from isara_jax.runtime.hardware import free_bytes
 
 # A beginning is shared by the slots if it has so many tokens, and a longer one is worth
 # a group of its own if it has so many more.

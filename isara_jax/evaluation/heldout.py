@@ -7,15 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from isara_jax.engine.sampling.params import Decoding
-from isara_jax.engine.scoring.likelihood import Scored, score
+from isara_jax.engine import Decoding, Scored, score
 from isara_jax.errors import InputError
 from isara_jax.evaluation.metrics import ScoredItem, summarise
 from isara_jax.examples import HeldOut
 from isara_jax.generation import Sampler, Step, sample_into
-from isara_jax.models.decoder import Decoder
-from isara_jax.runtime.files.records import Records, write_json
-from isara_jax.runtime.progress import progress
+from isara_jax.models import Decoder
+from isara_jax.runtime import progress
+from isara_jax.runtime.files import Records, write_json
 
 # Rows are scored whole, with attention over all of their positions.
 SCORED_AT_ONCE = 32

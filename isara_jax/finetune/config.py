@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from isara_jax.errors import InputError
-from isara_jax.models.decoder import Remat
+from isara_jax.models import Remat
 
 _AT_LEAST_ONE = ("epochs", "train_batch", "accumulation", "max_length")
 _POSITIVE = ("learning_rate", "learning_rate_decay", "adam_epsilon", "clip_norm")

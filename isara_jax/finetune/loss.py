@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from isara_jax.finetune.data.batches import Batch
-from isara_jax.models.attention.dispatch import Kernels
-from isara_jax.models.decoder import Decoder, Remat, hidden_states
+from isara_jax.finetune.data import Batch
+from isara_jax.models import Decoder, Remat, hidden_states
+from isara_jax.models.attention import Kernels
 
 # Positions whose logits exist at one time.
 HEAD_CHUNK = 512

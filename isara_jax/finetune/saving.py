@@ -16,8 +16,8 @@ from absl import logging
 
 from isara_jax.errors import EnvironmentFailure, InputError
 from isara_jax.finetune.state import TrainState
+from isara_jax.runtime import StopRequested
 from isara_jax.runtime.checkpoint import TreeWriter, restore_tree
-from isara_jax.runtime.signals import StopRequested
 
 STATE = "train_state_"
 DAMAGED = ".damaged"

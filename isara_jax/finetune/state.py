@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.optimizer.optimizer import make_optimizer
-from isara_jax.finetune.optimizer.spikes import no_losses
-from isara_jax.runtime.mesh import Mesh, model_shardings, sharding_for
+from isara_jax.finetune.optimizer import make_optimizer, no_losses
+from isara_jax.runtime import Mesh, model_shardings, sharding_for
 
 Tree = TypeVar("Tree")
 

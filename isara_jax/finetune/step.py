@@ -9,16 +9,14 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data.batches import Batch
+from isara_jax.finetune.data import Batch
 from isara_jax.finetune.loss import HEAD_CHUNK, answer_loss
-from isara_jax.finetune.optimizer.optimizer import make_optimizer
-from isara_jax.finetune.optimizer.rounding import round_tree
-from isara_jax.finetune.optimizer.spikes import is_spike, noted
+from isara_jax.finetune.optimizer import is_spike, make_optimizer, noted, round_tree
 from isara_jax.finetune.state import TrainState, cast, state_shardings
-from isara_jax.models.attention.dispatch import kernels_for
-from isara_jax.models.decoder import Remat
-from isara_jax.models.lora.lora import on_base
-from isara_jax.runtime.mesh import Mesh, model_shardings
+from isara_jax.models import Remat
+from isara_jax.models.attention import kernels_for
+from isara_jax.models.lora import on_base
+from isara_jax.runtime import Mesh, model_shardings
 
 Model = TypeVar("Model")
 

@@ -16,17 +16,21 @@ import numpy as np
 from absl import logging
 
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data import batches
-from isara_jax.finetune.data.batches import Batch, Plan, Row, TrainingExample
-from isara_jax.finetune.data.plan import hold_out, make_plan
-from isara_jax.finetune.optimizer.optimizer import learning_rate_at
-from isara_jax.finetune.optimizer.spikes import PATIENCE
+from isara_jax.finetune.data import (
+    Batch,
+    Plan,
+    Row,
+    TrainingExample,
+    batches,
+    hold_out,
+    make_plan,
+)
+from isara_jax.finetune.optimizer import PATIENCE, learning_rate_at
 from isara_jax.finetune.state import TrainState, cast, initial_state
 from isara_jax.finetune.step import train_step
 from isara_jax.finetune.validation import has_stalled, measured
-from isara_jax.models.decoder import Decoder
-from isara_jax.runtime.mesh import Mesh, place_batch
-from isara_jax.runtime.signals import StopRequested
+from isara_jax.models import Decoder
+from isara_jax.runtime import Mesh, StopRequested, place_batch
 
 Model = TypeVar("Model")
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data.batches import Batch, Plan, lay_out
+from isara_jax.finetune.data import Batch, Plan, lay_out
 from isara_jax.finetune.state import Best, TrainState, cast, copied, state_shardings
 from isara_jax.finetune.step import total_loss
-from isara_jax.runtime.mesh import Mesh, place_batch
+from isara_jax.runtime import Mesh, place_batch
 
 
 def mean_loss(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from isara_jax.engine.metrics.roofline import Sizes, decode_cost, prefill_cost, sizes_of
+from isara_jax.engine import Sizes, decode_cost, prefill_cost, sizes_of
 from isara_jax.fit.setting import Machine, Setting, bytes_on_device
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from isara_jax.errors import InputError
-from isara_jax.finetune.state import abstract_state
+from isara_jax.finetune import abstract_state
 from isara_jax.fit.programs import programs_of
 from isara_jax.fit.setting import Setting, bytes_on_device, machine_of
 from isara_jax.fit.slices import Slice

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from isara_jax.runtime.mesh import Mesh, sharding_for
+from isara_jax.runtime import Mesh, sharding_for
 
 
 def made(make: Callable[..., Any], *inputs: Any) -> Any:

@@ -9,16 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from isara_jax.engine.sampling.params import Decoding
-from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.lora_config import AdapterConfig
+from isara_jax.engine import Decoding
+from isara_jax.finetune import AdapterConfig, FinetuneConfig
 from isara_jax.fit.slices import Slice
-from isara_jax.models.checkpoints.load import abstract_model
-from isara_jax.models.families import LanguageModel, ModelConfig
-from isara_jax.models.lora.lora import abstract_adapters, quantised_model, targeted
-from isara_jax.runtime.hardware.memory import free_bytes
-from isara_jax.runtime.hardware.rates import machine_rates
-from isara_jax.runtime.mesh import Mesh, abstract_on, make_mesh
+from isara_jax.models import LanguageModel, ModelConfig
+from isara_jax.models.checkpoints import abstract_model
+from isara_jax.models.lora import abstract_adapters, quantised_model, targeted
+from isara_jax.runtime import Mesh, abstract_on, make_mesh
+from isara_jax.runtime.hardware import free_bytes, machine_rates
 
 
 @dataclass(frozen=True, kw_only=True)

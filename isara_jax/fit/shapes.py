@@ -1,10 +1,10 @@
 """The models that can be asked about: by name, or by what their files say of them."""
 
-from isara_jax.models.checkpoints.load import load_config
-from isara_jax.models.families import ModelConfig
-from isara_jax.models.llama.model import LlamaConfig
-from isara_jax.models.opt.model import OptConfig
-from isara_jax.runtime.sources import locate_shape
+from isara_jax.models import ModelConfig
+from isara_jax.models.checkpoints import load_config
+from isara_jax.models.llama import LlamaConfig
+from isara_jax.models.opt import OptConfig
+from isara_jax.runtime import locate_shape
 
 
 def _llama(width: int, layers: int, heads: int, feed_forward: int) -> LlamaConfig:

@@ -2,10 +2,14 @@
 
 import jax.numpy as jnp
 
-from isara_jax.finetune.data.batches import Batch, TrainingExample, abstract_batch
-from isara_jax.finetune.data.plan import make_plan
-from isara_jax.finetune.state import abstract_state
-from isara_jax.finetune.step import train_step
+from isara_jax.finetune import (
+    Batch,
+    TrainingExample,
+    abstract_batch,
+    abstract_state,
+    make_plan,
+    train_step,
+)
 from isara_jax.fit.bounds import step_work
 from isara_jax.fit.places import key, over_data, whole
 from isara_jax.fit.program import Program, frozen

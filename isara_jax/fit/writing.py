@@ -6,20 +6,32 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from isara_jax.engine.beam.search import BeamState, laid_out, search, start
-from isara_jax.engine.decode.state import empty_state
-from isara_jax.engine.decode.step import decode
-from isara_jax.engine.kv_cache.layer_blocks import Stack, stacked
-from isara_jax.engine.padded_batch import plan
-from isara_jax.engine.prefill.chunking import chunks_of, widths
-from isara_jax.engine.prefill.prefix_cache import advance, empty_row, path_capacity
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.scheduler import Group, groups, rows_that_fit, useful_slots
+from isara_jax.engine import (
+    BeamState,
+    Group,
+    Prompt,
+    Stack,
+    advance,
+    chunks_of,
+    decode,
+    empty_row,
+    empty_state,
+    groups,
+    laid_out,
+    path_capacity,
+    plan,
+    rows_that_fit,
+    search,
+    stacked,
+    start,
+    useful_slots,
+    widths,
+)
 from isara_jax.fit.bounds import chunk_work, rows_work, token_work
 from isara_jax.fit.places import key, made, over_data, replicated, whole
 from isara_jax.fit.program import Program, frozen
 from isara_jax.fit.setting import Setting, bytes_on_device
-from isara_jax.runtime.mesh import Mesh, abstract_on, platform_of
+from isara_jax.runtime import Mesh, abstract_on, platform_of
 
 # A question that is answered, or the lead of one that is drafted, in tokens: a prompt
 # has it after its demonstrations.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from isara_jax.models.attention.dispatch import Kernels, whole_rows
+from isara_jax.models.attention import Kernels, whole_rows
 
 Remat = Literal["none", "full", "dots"]
 

@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from isara_jax.models.attention.dispatch import Kernels, whole_rows
-from isara_jax.models.attention.xla import attention
+from isara_jax.models.attention import Kernels, attention, whole_rows
 from isara_jax.models.decoder import Attend, Decoder, left_padded_positions
 
 Blocks = tuple[Any, ...]

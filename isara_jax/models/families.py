@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from isara_jax.errors import InputError
-from isara_jax.models.formats.config_reader import Attributes
-from isara_jax.models.formats.tensor_map import TensorFormat
-from isara_jax.models.llama import huggingface as llama_format
-from isara_jax.models.llama.model import Llama, LlamaConfig
-from isara_jax.models.opt import huggingface as opt_format
-from isara_jax.models.opt.model import Opt, OptConfig
+from isara_jax.models.formats import Attributes, TensorFormat
+from isara_jax.models.llama import Llama, LlamaConfig, huggingface as llama_format
+from isara_jax.models.opt import Opt, OptConfig, huggingface as opt_format
 
 ModelConfig = LlamaConfig | OptConfig
 LanguageModel = Llama | Opt

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from isara_jax.models.families import LanguageModel
-from isara_jax.models.lora.lora import Adapters
+from isara_jax.models.lora import Adapters
 
 
 class HeldModel:

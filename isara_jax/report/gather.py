@@ -29,7 +29,7 @@ from isara_jax.report.run import (
     Step,
     Text,
 )
-from isara_jax.run.workdir import RoundFolder, Workdir
+from isara_jax.run import RoundFolder, Workdir
 
 BASELINE_ORDER = ("pretrained", "sft")
 

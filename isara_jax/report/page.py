@@ -22,8 +22,8 @@ from isara_jax.report.gather import gather
 from isara_jax.report.measures import MEASURES
 from isara_jax.report.run import Run
 from isara_jax.report.verdict import judge
-from isara_jax.run.workdir import Workdir
-from isara_jax.runtime.files.records import write_text
+from isara_jax.run import Workdir
+from isara_jax.runtime.files import write_text
 
 FACTS = ("model", "seeds", "heldout", "rounds", "candidates", "demos", "alpha", "seed")
 

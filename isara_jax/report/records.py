@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from isara_jax.errors import InputError
-from isara_jax.runtime.files.records import Records, read_json
+from isara_jax.runtime.files import Records, read_json
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ from isara_jax.report.gather import gather
 from isara_jax.report.measures import MEASURES, Measure
 from isara_jax.report.run import Evaluation, Round
 from isara_jax.report.verdict import judge
-from isara_jax.run.workdir import Workdir
+from isara_jax.run import Workdir
 
 _DIRECTION = {"lower": "(lower)", "higher": "(higher)", "neither": ""}
 

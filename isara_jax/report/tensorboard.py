@@ -6,7 +6,7 @@ from pathlib import Path
 
 from isara_jax.report.gather import gather
 from isara_jax.report.run import Evaluation, Run, Step
-from isara_jax.run.workdir import Workdir
+from isara_jax.run import Workdir
 
 STEP_SCALARS = (
     *("loss", "learning_rate", "gradient_norm", "tokens"),

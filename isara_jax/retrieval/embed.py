@@ -11,9 +11,9 @@ from jaxtyping import Float
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from isara_jax.errors import InputError
-from isara_jax.models.bert.model import Encoder, load_encoder, sentence_vectors
-from isara_jax.runtime.files.records import read_json
-from isara_jax.runtime.sources import locate
+from isara_jax.models.bert import Encoder, load_encoder, sentence_vectors
+from isara_jax.runtime import locate
+from isara_jax.runtime.files import read_json
 
 # One compilation a padded length, whatever the number of texts. A text's own length
 # decides its batch's shape, so its vector does not depend on what it is embedded with.

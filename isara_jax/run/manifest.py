@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from isara_jax.runtime.sources import ORBAX
+from isara_jax.runtime import ORBAX
 
 PACKAGES = (
     "jax",

@@ -6,18 +6,18 @@ Both folders appear by one rename, so one that is there is whole.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from isara_jax.models.checkpoints.card import front_matter, licence_words
-from isara_jax.models.checkpoints.load import named_tensors
-from isara_jax.models.checkpoints.save import save_hugging_face
-from isara_jax.models.families import LanguageModel
-from isara_jax.models.lora.lora import Adapters
-from isara_jax.models.lora.peft import write_adapters
+from isara_jax.models import LanguageModel
+from isara_jax.models.checkpoints import (
+    front_matter,
+    licence_words,
+    named_tensors,
+    save_hugging_face,
+)
+from isara_jax.models.lora import Adapters, write_adapters
 from isara_jax.run.workdir import Workdir
+from isara_jax.runtime import ORBAX, Tokenizer
 from isara_jax.runtime.checkpoint import save_stream
-from isara_jax.runtime.files.atomic import appearing
-from isara_jax.runtime.files.records import Records, read_json, write_text
-from isara_jax.runtime.sources import ORBAX
-from isara_jax.runtime.tokenizer import Tokenizer
+from isara_jax.runtime.files import Records, appearing, read_json, write_text
 
 METHOD = (
     "ISARA (*Human-Instruction-Free LLM Self-Alignment with Limited Samples*, "

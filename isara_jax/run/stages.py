@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from isara_jax.run.workdir import RoundFolder, Workdir
-from isara_jax.runtime.files.records import Records
-from isara_jax.runtime.hardware.compilation import compiled
+from isara_jax.runtime.files import Records
+from isara_jax.runtime.hardware import compiled
 
 COMPILING = "compiling"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from isara_jax.errors import InputError
-from isara_jax.runtime.files.records import Records, read_json, write_json
+from isara_jax.runtime.files import Records, read_json, write_json
 
 
 @dataclass(frozen=True)

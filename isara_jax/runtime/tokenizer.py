@@ -9,7 +9,7 @@ import jinja2
 from transformers import AutoTokenizer
 
 from isara_jax.errors import InputError
-from isara_jax.runtime.files.records import read_json
+from isara_jax.runtime.files import read_json
 from isara_jax.runtime.gguf_file import gguf_tokenizer
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")

@@ -21,16 +21,12 @@ from typing import Literal
 
 from absl import flags
 
-from isara_jax.cli.command import start
-from isara_jax.cli.flags import Section, define_sections, sections_from_flags
-from isara_jax.engine.sampling.params import Decoding
-from isara_jax.engine.scheduler import LEAST_ROWS
+from isara_jax.cli import Section, define_sections, sections_from_flags, start
+from isara_jax.engine import LEAST_ROWS, Decoding
 from isara_jax.errors import InputError
 from isara_jax.prompts import Template, make_template
-from isara_jax.runtime.config import EngineConfig
-from isara_jax.runtime.hardware.compilation import keep_compiled
-from isara_jax.runtime.mesh import Mesh, make_mesh
-from isara_jax.runtime.tokenizer import Tokenizer
+from isara_jax.runtime import EngineConfig, Mesh, Tokenizer, make_mesh
+from isara_jax.runtime.hardware import keep_compiled
 from isara_jax.tools.conversation import Conversation, Speaker
 from isara_jax.tools.terminal import has_room_for_columns, in_columns, printable
 from isara_jax.tools.text_model import Writer, open_writer

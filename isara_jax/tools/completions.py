@@ -7,7 +7,7 @@ from typing import Any
 
 from isara_jax.errors import InputError
 from isara_jax.examples import read_jsonl
-from isara_jax.runtime.files.records import Records, read_json, write_json, write_jsonl
+from isara_jax.runtime.files import Records, read_json, write_json, write_jsonl
 
 KINDS = ("prompt", "question")
 

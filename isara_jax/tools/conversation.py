@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from isara_jax.engine.engine import Engine
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine import Decoding, Engine, Prompt
 from isara_jax.examples import Example
 from isara_jax.generation import Sampler, Step
-from isara_jax.models.decoder import Decoder
+from isara_jax.models import Decoder
 
 
 @dataclass(frozen=True, kw_only=True)

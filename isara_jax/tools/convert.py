@@ -17,26 +17,31 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from isara_jax.cli.command import start
-from isara_jax.cli.flags import Section, define_sections, sections_from_flags
+from isara_jax.cli import Section, define_sections, sections_from_flags, start
 from isara_jax.errors import EnvironmentFailure, InputError
-from isara_jax.models.checkpoints.card import load_licence, write_card
-from isara_jax.models.checkpoints.convert import convert_description, convert_weights
-from isara_jax.models.checkpoints.load import load_config, open_model_weights
-from isara_jax.models.checkpoints.verify import (
+from isara_jax.models import ModelConfig
+from isara_jax.models.checkpoints import (
     Difference,
     arithmetic,
+    convert_description,
+    convert_weights,
     difference,
     divergence_limit,
+    load_config,
+    load_licence,
+    open_model_weights,
     outputs,
     text_tokens,
+    write_card,
 )
-from isara_jax.models.families import ModelConfig
-from isara_jax.runtime.files.atomic import appearing
-from isara_jax.runtime.progress import progress
-from isara_jax.runtime.signals import StopRequested, StopSignal
-from isara_jax.runtime.sources import locate
-from isara_jax.runtime.tokenizer import load_tokenizer
+from isara_jax.runtime import (
+    StopRequested,
+    StopSignal,
+    load_tokenizer,
+    locate,
+    progress,
+)
+from isara_jax.runtime.files import appearing
 
 
 @dataclass(frozen=True, kw_only=True)

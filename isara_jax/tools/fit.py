@@ -23,19 +23,28 @@ from typing import Any, Literal
 from absl import flags
 
 from isara_jax import config as configuration
-from isara_jax.cli.command import start
-from isara_jax.cli.flags import Section, Sections, define_sections, sections_from_flags
+from isara_jax.cli import Section, Sections, define_sections, sections_from_flags, start
 from isara_jax.config import SizesConfig, refuse_narrower_masters
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine import Decoding
 from isara_jax.errors import EnvironmentFailure
-from isara_jax.fit.lines import heading, lines_of, nearest_line
-from isara_jax.fit.nearest import fits, nearest, refuse_uneven_model_axis
-from isara_jax.fit.programs import programs_of
-from isara_jax.fit.setting import Setting, machine_of, this_host
-from isara_jax.fit.shapes import shape_of
-from isara_jax.fit.slices import Slice, compile_without_chips, slice_named
-from isara_jax.fit.verdict import judge
-from isara_jax.runtime.progress import say
+from isara_jax.fit import (
+    Setting,
+    Slice,
+    compile_without_chips,
+    fits,
+    heading,
+    judge,
+    lines_of,
+    machine_of,
+    nearest,
+    nearest_line,
+    programs_of,
+    refuse_uneven_model_axis,
+    shape_of,
+    slice_named,
+    this_host,
+)
+from isara_jax.runtime import say
 
 
 @dataclass(frozen=True, kw_only=True)

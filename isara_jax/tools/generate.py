@@ -24,26 +24,21 @@ from typing import Literal
 
 from absl import flags
 
-from isara_jax.cli.command import start
-from isara_jax.cli.flags import (
+from isara_jax.cli import (
     Section,
     define_sections,
     result_values,
     sections_from_flags,
+    start,
 )
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.params import Decoding
-from isara_jax.engine.scheduler import useful_slots
+from isara_jax.engine import Decoding, Prompt, useful_slots
 from isara_jax.errors import InputError
 from isara_jax.generation import Sampler, Step, sample_into
-from isara_jax.models.decoder import Decoder
+from isara_jax.models import Decoder
 from isara_jax.prompts import ConversationTemplate, Template, make_template
-from isara_jax.run.manifest import hash_bytes, hash_weights
-from isara_jax.runtime.config import EngineConfig
-from isara_jax.runtime.hardware.compilation import keep_compiled
-from isara_jax.runtime.mesh import make_mesh
-from isara_jax.runtime.progress import say
-from isara_jax.runtime.signals import StopRequested, StopSignal
+from isara_jax.run import hash_bytes, hash_weights
+from isara_jax.runtime import EngineConfig, StopRequested, StopSignal, make_mesh, say
+from isara_jax.runtime.hardware import keep_compiled
 from isara_jax.tools.completions import Output, Request, read_requests
 from isara_jax.tools.text_model import Writer, open_writer
 

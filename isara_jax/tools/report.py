@@ -12,10 +12,8 @@ from pathlib import Path
 from absl import app, flags
 
 from isara_jax.errors import InputError
-from isara_jax.report.page import write_report
-from isara_jax.report.summary import summary_table
-from isara_jax.report.tensorboard import write_tensorboard
-from isara_jax.run.workdir import Workdir
+from isara_jax.report import summary_table, write_report, write_tensorboard
+from isara_jax.run import Workdir
 
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "The run's folder: runs/NAME.", required=True

@@ -6,13 +6,10 @@ from pathlib import Path
 
 from isara_jax.errors import InputError
 from isara_jax.generation import Sampler
-from isara_jax.models.checkpoints.load import load_config, load_model
-from isara_jax.models.families import LanguageModel
+from isara_jax.models import LanguageModel
+from isara_jax.models.checkpoints import load_config, load_model
 from isara_jax.prompts import Template
-from isara_jax.runtime.config import EngineConfig
-from isara_jax.runtime.mesh import Mesh
-from isara_jax.runtime.sources import locate
-from isara_jax.runtime.tokenizer import Tokenizer, load_tokenizer
+from isara_jax.runtime import EngineConfig, Mesh, Tokenizer, load_tokenizer, locate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,7 @@ from completions import (
     place,
     random_prompts,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from tiny_llama import tiny_llama
 
 from isara_jax.engine import engine as stream

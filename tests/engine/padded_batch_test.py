@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 from completions import random_prompts
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from isara_jax.engine.kv_cache.sizes import cache_capacity
 from isara_jax.engine.padded_batch import PROMPT_STEP, Batch, Shape, left_padded, plan

@@ -3,8 +3,7 @@ import math
 
 import fake_run
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from isara_jax.report.embedded import embedded, json_for_html
 from isara_jax.report.gather import gather

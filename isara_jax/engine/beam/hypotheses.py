@@ -12,9 +12,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from isara_jax.engine.sampling.logits_processors import Texts
-from isara_jax.engine.sampling.params import Form, Strengths
-from isara_jax.engine.sampling.sample import candidates, tokens_beyond_ends
+from isara_jax.engine.sampling import (
+    Form,
+    Strengths,
+    Texts,
+    candidates,
+    tokens_beyond_ends,
+)
 
 # The score of what is no text. It is finite: transformers adds and divides it as well.
 NEVER = -1e9

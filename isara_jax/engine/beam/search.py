@@ -29,15 +29,20 @@ from isara_jax.engine.beam.hypotheses import (
     still_open,
     with_finished,
 )
-from isara_jax.engine.kv_cache.layer_blocks import Stack
-from isara_jax.engine.kv_cache.sizes import cache_capacity
+from isara_jax.engine.kv_cache import Stack, cache_capacity
 from isara_jax.engine.padded_batch import Batch, left_padded, refuse_lack_of_room
-from isara_jax.engine.sampling.completion import Completion, Ending, completion_of
-from isara_jax.engine.sampling.logits_processors import Texts
-from isara_jax.engine.sampling.params import Decoding, Form, Strengths
-from isara_jax.models.attention.dispatch import kernels_for
-from isara_jax.models.decoder_cached import Cache, branch, prefill
-from isara_jax.runtime.mesh import Mesh, place_batch, sharding_for
+from isara_jax.engine.sampling import (
+    Completion,
+    Decoding,
+    Ending,
+    Form,
+    Strengths,
+    Texts,
+    completion_of,
+)
+from isara_jax.models import Cache, branch, prefill
+from isara_jax.models.attention import kernels_for
+from isara_jax.runtime import Mesh, place_batch, sharding_for
 
 STEPS_BETWEEN_CHECKS = 8
 

@@ -7,12 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from isara_jax.engine.kv_cache import cache as slots
-from isara_jax.engine.kv_cache.cache import SlotCache, empty_slots
-from isara_jax.engine.kv_cache.layer_blocks import Stack
-from isara_jax.engine.sampling.logits_processors import Texts
-from isara_jax.models.attention.dispatch import kernels_for
-from isara_jax.runtime.mesh import Mesh, sharding_for
+from isara_jax.engine.kv_cache import SlotCache, Stack, cache as slots, empty_slots
+from isara_jax.engine.sampling import Texts
+from isara_jax.models.attention import kernels_for
+from isara_jax.runtime import Mesh, sharding_for
 
 
 @jax.tree_util.register_dataclass

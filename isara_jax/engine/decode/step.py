@@ -8,11 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from isara_jax.engine.decode.state import SlotState, laid_out
-from isara_jax.engine.kv_cache.cache import step
-from isara_jax.engine.kv_cache.layer_blocks import Stack
-from isara_jax.engine.sampling.params import Form, Strengths
-from isara_jax.engine.sampling.sample import choose
-from isara_jax.runtime.mesh import Mesh
+from isara_jax.engine.kv_cache import Stack, step
+from isara_jax.engine.sampling import Form, Strengths, choose
+from isara_jax.runtime import Mesh
 
 
 @partial(jax.jit, static_argnames=("form", "mesh"), donate_argnames=("state",))

@@ -1,0 +1,5 @@
+"""KV caches in the layout that suits each attention backend, and layer blocks."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,11 +15,14 @@ from isara_jax.engine.kv_cache.flash import FlashSlots
 from isara_jax.engine.kv_cache.layer_blocks import Stack, block_sizes
 from isara_jax.engine.kv_cache.paged import PagedSlots
 from isara_jax.engine.kv_cache.xla import PlainSlots
-from isara_jax.models.attention.dispatch import Kernels
-from isara_jax.models.attention.nvidia import takes_slots
-from isara_jax.models.attention.tpu import padded_head_size, padded_kv_heads
-from isara_jax.models.decoder_cached import run_blocks
-from isara_jax.runtime.mesh import Mesh
+from isara_jax.models import run_blocks
+from isara_jax.models.attention import (
+    Kernels,
+    padded_head_size,
+    padded_kv_heads,
+    takes_slots,
+)
+from isara_jax.runtime import Mesh
 
 SlotCache = PlainSlots | FlashSlots | PagedSlots
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from isara_jax.models.attention.dispatch import Kernels
-from isara_jax.runtime.mesh import Mesh, sharding_for
+from isara_jax.models.attention import Kernels
+from isara_jax.runtime import Mesh, sharding_for
 
 ROW = 1
 

@@ -9,9 +9,13 @@ from jaxtyping import Array, Float, Int
 
 from isara_jax.engine.kv_cache.dense import RowSlots
 from isara_jax.engine.kv_cache.sizes import round_up
-from isara_jax.models.attention import nvidia as nvidia_attention
-from isara_jax.models.attention.xla import Piece, attention_part, joined
-from isara_jax.models.decoder import Attend
+from isara_jax.models import Attend
+from isara_jax.models.attention import (
+    Piece,
+    attention_part,
+    joined,
+    nvidia as nvidia_attention,
+)
 
 # The fewest positions that a chunk of a prompt attends to, masked or not.
 LEAST_REACH = 1024

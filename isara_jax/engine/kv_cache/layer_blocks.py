@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from isara_jax.models.decoder import Decoder
-from isara_jax.models.decoder_cached import layers_of
-from isara_jax.runtime.hardware.memory import free_bytes
-from isara_jax.runtime.mesh import Mesh, platform_of
+from isara_jax.models import Decoder, layers_of
+from isara_jax.runtime import Mesh, platform_of
+from isara_jax.runtime.hardware import free_bytes
 
 
 @jax.tree_util.register_dataclass

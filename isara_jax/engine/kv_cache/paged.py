@@ -15,16 +15,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from isara_jax.models.attention.dispatch import Kernels
-from isara_jax.models.attention.tpu import (
+from isara_jax.models import Attend
+from isara_jax.models.attention import (
     PAGE,
+    Kernels,
     combined,
     padded_head_size,
     padded_kv_heads,
     paged_attention,
 )
-from isara_jax.models.decoder import Attend
-from isara_jax.runtime.mesh import Mesh, sharding_for
+from isara_jax.runtime import Mesh, sharding_for
 
 
 @jax.tree_util.register_dataclass

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from isara_jax.engine.kv_cache.dense import RowSlots
-from isara_jax.models.attention.xla import Piece, attention_from, attention_over
-from isara_jax.models.decoder import Attend
+from isara_jax.models import Attend
+from isara_jax.models.attention import Piece, attention_from, attention_over
 
 
 @jax.tree_util.register_dataclass

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from isara_jax.models.decoder import Decoder
+from isara_jax.models import Decoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,8 @@ import jax
 import numpy as np
 
 from isara_jax.engine.metrics.roofline import Cost, Sizes, decode_cost, prefill_cost
-from isara_jax.engine.prefill.prefix_cache import Path
-from isara_jax.runtime.hardware.compilation import compiled
-from isara_jax.runtime.hardware.rates import Rates
+from isara_jax.engine.prefill import Path
+from isara_jax.runtime.hardware import Rates, compiled
 
 
 @dataclass(kw_only=True)

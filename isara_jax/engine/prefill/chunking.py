@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
-from isara_jax.runtime.mesh import Mesh, platform_of
+from isara_jax.runtime import Mesh, platform_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,15 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from isara_jax.engine.kv_cache.cache import SlotCache, empty_slots, laid_out
-from isara_jax.engine.kv_cache.layer_blocks import Stack
-from isara_jax.engine.kv_cache.sizes import cache_capacity
+from isara_jax.engine.kv_cache import (
+    SlotCache,
+    Stack,
+    cache_capacity,
+    empty_slots,
+    laid_out,
+)
 from isara_jax.engine.prefill.chunking import Cut, Cuts, chunks_of, cuts_held, widths
-from isara_jax.models.attention.dispatch import kernels_for
-from isara_jax.models.attention.xla import KEY_BLOCK
-from isara_jax.models.decoder import Decoder
-from isara_jax.models.decoder_cached import run_blocks
-from isara_jax.runtime.mesh import Mesh, sharding_for
+from isara_jax.models import Decoder, run_blocks
+from isara_jax.models.attention import KEY_BLOCK, kernels_for
+from isara_jax.runtime import Mesh, sharding_for
 
 
 def path_capacity(longest: int, mesh: Mesh) -> int:

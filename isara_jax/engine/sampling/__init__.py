@@ -1,0 +1,5 @@
+"""How the next token is chosen, and what a finished completion is."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

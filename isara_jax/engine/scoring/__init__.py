@@ -1,0 +1,5 @@
+"""Log-probabilities of given continuations, and scores of classification heads."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float, Float32, Int
 from isara_jax.engine.padded_batch import Batch, left_padded, plan
 from isara_jax.engine.request import Prompt
 from isara_jax.errors import InputError
-from isara_jax.models.attention.dispatch import kernels_for
-from isara_jax.models.decoder import Decoder, pooled_scores
-from isara_jax.runtime.mesh import Mesh, place_batch
+from isara_jax.models import Decoder, pooled_scores
+from isara_jax.models.attention import kernels_for
+from isara_jax.runtime import Mesh, place_batch
 
 
 def scores(

@@ -9,14 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from isara_jax.engine.kv_cache.sizes import round_up, rows_within
+from isara_jax.engine.kv_cache import round_up, rows_within
 from isara_jax.engine.padded_batch import Batch, Shape, left_padded
 from isara_jax.engine.request import Prompt
 from isara_jax.errors import InputError
-from isara_jax.models.attention.dispatch import kernels_for
-from isara_jax.models.decoder import Decoder
-from isara_jax.models.decoder_cached import Cache, extend, prefill
-from isara_jax.runtime.mesh import Mesh, place_batch
+from isara_jax.models import Cache, Decoder, extend, prefill
+from isara_jax.models.attention import kernels_for
+from isara_jax.runtime import Mesh, place_batch
 
 PROMPT_STEP = 32
 CONTINUATION_STEP = 16

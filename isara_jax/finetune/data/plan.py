@@ -12,7 +12,7 @@ from isara_jax.finetune.data.batches import (
     shuffled_steps,
 )
 from isara_jax.finetune.data.packing import balanced_steps, packed_plan
-from isara_jax.runtime.mesh import Mesh
+from isara_jax.runtime import Mesh
 
 # A packed row's length is a multiple of what the machine's kernels take at a time; on
 # CPU, of what lets rounds of like examples share a compiled step.

@@ -7,7 +7,7 @@ import numpy as np
 from isara_jax.finetune.config import FinetuneConfig
 from isara_jax.finetune.data.batches import Batch, TrainingExample, fitting, lay_out
 from isara_jax.finetune.data.plan import hold_out, make_plan
-from isara_jax.runtime.mesh import Mesh
+from isara_jax.runtime import Mesh
 
 NOT_TRAINED = -1
 

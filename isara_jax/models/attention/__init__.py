@@ -1,0 +1,5 @@
+"""Attention, by the backend that suits the platform: XLA, NVIDIA's kernels, TPU's."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,10 +13,9 @@ from typing import Any, Literal
 import jax
 from jaxtyping import Array, Float, Int
 
-from isara_jax.models.attention import nvidia as nvidia_attention
-from isara_jax.models.attention import tpu as tpu_attention
+from isara_jax.models.attention import nvidia as nvidia_attention, tpu as tpu_attention
 from isara_jax.models.attention.xla import causal_attention
-from isara_jax.runtime.mesh import Described, Mesh, on_shards
+from isara_jax.runtime import Described, Mesh, on_shards
 
 Kind = Literal["plain", "nvidia", "tpu"]
 

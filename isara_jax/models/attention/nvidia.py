@@ -11,8 +11,10 @@ compute a gradient of the bias. They run on the Triton kernel, which has segment
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.gpu import attention as triton_attention
-from jax.experimental.pallas.ops.gpu import decode_attention
+from jax.experimental.pallas.ops.gpu import (
+    attention as triton_attention,
+    decode_attention,
+)
 from jaxtyping import Array, Bool, Float, Int
 
 NARROW = (jnp.bfloat16, jnp.float16)

@@ -13,8 +13,6 @@ from jax.experimental.pallas.ops.tpu.ragged_paged_attention import (
 )
 from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_kernel as splash,
-)
-from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_mask as masks,
 )
 from jaxtyping import Array, Float, Int

@@ -10,8 +10,8 @@ import numpy as np
 from flax import nnx
 
 from isara_jax.errors import InputError
-from isara_jax.models.formats.tensor_source import open_safetensors
-from isara_jax.runtime.files.records import read_json
+from isara_jax.models.formats import open_safetensors
+from isara_jax.runtime.files import read_json
 
 # All that transformers' BertModel reads beside the sizes; `auto_map` would put code of
 # the folder in its place.

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from isara_jax.models.attention.xla import attention
+from isara_jax.models.attention import attention
 from isara_jax.models.bert.huggingface import EncoderConfig, EncoderTensors, read_config
-from isara_jax.models.layers.norm import layer_norm
+from isara_jax.models.layers import layer_norm
 
 
 class Encoder(nnx.Module):

@@ -1,0 +1,5 @@
+"""Models from files and into files: load, save, convert, verify."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

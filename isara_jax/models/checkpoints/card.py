@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from isara_jax.runtime.files.records import write_text
-from isara_jax.runtime.gguf_file import gguf_metadata, read_gguf
-from isara_jax.runtime.sources import ORBAX
+from isara_jax.runtime import ORBAX, gguf_metadata, read_gguf
+from isara_jax.runtime.files import write_text
 
 
 def front_matter(fields: Mapping[str, Any]) -> str:

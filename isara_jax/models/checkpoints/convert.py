@@ -12,12 +12,10 @@ from isara_jax.errors import InputError
 from isara_jax.models.checkpoints.load import read_tensors
 from isara_jax.models.checkpoints.save import write_description
 from isara_jax.models.families import ModelConfig
-from isara_jax.models.formats.safetensors import write_safetensors
-from isara_jax.models.formats.tensor_source import Weights
+from isara_jax.models.formats import Weights, write_safetensors
+from isara_jax.runtime import ORBAX, Tokenizer
 from isara_jax.runtime.checkpoint import save_stream
-from isara_jax.runtime.files.records import read_json, write_json
-from isara_jax.runtime.sources import ORBAX
-from isara_jax.runtime.tokenizer import Tokenizer
+from isara_jax.runtime.files import read_json, write_json
 
 Format = Literal["hf", "orbax"]
 DTYPES = {

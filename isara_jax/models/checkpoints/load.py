@@ -17,15 +17,19 @@ from isara_jax.models.families import (
     family_of,
     unknown_tensor,
 )
-from isara_jax.models.formats.config_reader import Attributes
-from isara_jax.models.formats.parameter import _theirs, placed
-from isara_jax.models.formats.tensor_source import Weights, open_orbax, open_safetensors
-from isara_jax.models.layers.linear import Quantisation, quantised
-from isara_jax.models.llama.gguf import load_gguf_config, open_gguf
-from isara_jax.models.lora.peft import open_peft, with_adapters
-from isara_jax.runtime.files.records import read_json
-from isara_jax.runtime.mesh import Mesh
-from isara_jax.runtime.sources import ORBAX
+from isara_jax.models.formats import (
+    Attributes,
+    Weights,
+    _theirs,
+    open_orbax,
+    open_safetensors,
+    placed,
+)
+from isara_jax.models.layers import Quantisation, quantised
+from isara_jax.models.llama import load_gguf_config, open_gguf
+from isara_jax.models.lora import open_peft, with_adapters
+from isara_jax.runtime import ORBAX, Mesh
+from isara_jax.runtime.files import read_json
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 

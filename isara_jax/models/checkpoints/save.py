@@ -5,9 +5,9 @@ from typing import Any
 
 from isara_jax.models.checkpoints.load import dtype_of, named_tensors
 from isara_jax.models.families import LanguageModel, ModelConfig, family_of
-from isara_jax.models.formats.safetensors import write_safetensors
-from isara_jax.runtime.files.records import write_json
-from isara_jax.runtime.tokenizer import Tokenizer
+from isara_jax.models.formats import write_safetensors
+from isara_jax.runtime import Tokenizer
+from isara_jax.runtime.files import write_json
 
 
 def save_hugging_face(folder: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:

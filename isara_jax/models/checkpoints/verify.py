@@ -10,11 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from isara_jax.errors import InputError
-from isara_jax.models.attention.dispatch import PLAIN
+from isara_jax.models.attention import PLAIN
 from isara_jax.models.checkpoints.load import load_model
 from isara_jax.models.decoder import Decoder, hidden_states
-from isara_jax.runtime.mesh import make_mesh
-from isara_jax.runtime.tokenizer import Tokenizer
+from isara_jax.runtime import Tokenizer, make_mesh
 
 TEXT = """The harbour was quiet when the ferry came in at half past six. Two men threw
 the ropes, a third one counted the passengers: 41, as every Tuesday. "Is the library

@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, Shaped
 from isara_jax.errors import InputError
 from isara_jax.models.formats.tensor_map import TensorFormat
 from isara_jax.models.formats.tensor_source import Weights
-from isara_jax.runtime.mesh import Mesh, sharding_for
+from isara_jax.runtime import Mesh, sharding_for
 
 
 def placed(

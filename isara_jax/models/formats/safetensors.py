@@ -11,8 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from isara_jax.errors import AGAIN, EnvironmentFailure, InputError
-from isara_jax.runtime.files.records import read_json, write_json
-from isara_jax.runtime.files.tensor_stream import Tensors, in_groups
+from isara_jax.runtime.files import Tensors, in_groups, read_json, write_json
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -4,7 +4,7 @@ from typing import Any
 
 from isara_jax.models.formats.config_reader import Attributes
 from isara_jax.models.formats.tensor_map import TensorFormat, whole_format
-from isara_jax.models.layers.score_head import ScoreHead
+from isara_jax.models.layers import ScoreHead
 
 SCORE_ATTRIBUTES = frozenset(
     "id2label label2id problem_type num_labels score_dim score_type bias do_normalize "

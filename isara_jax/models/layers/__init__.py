@@ -1,0 +1,5 @@
+"""What decoder layers are made of: norms, rotary positions, linear maps, score head."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -16,7 +16,7 @@ import qwix
 from flax import nnx
 from jaxtyping import Array, Float, Shaped
 
-from isara_jax.runtime.mesh import Mesh, abstract_on, model_shardings
+from isara_jax.runtime import Mesh, abstract_on, model_shardings
 
 Quantisation = Literal["int8", "nf4"]
 

@@ -9,12 +9,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from isara_jax.errors import InputError
-from isara_jax.models.formats.config_reader import Attributes
-from isara_jax.models.formats.tensor_source import Weights
-from isara_jax.models.layers.rope import RopeScaling, rotary_frequencies
+from isara_jax.models.formats import Attributes, Weights
+from isara_jax.models.layers import RopeScaling, rotary_frequencies
 from isara_jax.models.llama.huggingface import refuse_uneven
 from isara_jax.models.llama.model import LlamaConfig
-from isara_jax.runtime.gguf_file import gguf_metadata, read_gguf
+from isara_jax.runtime import gguf_metadata, read_gguf
 
 # The sizes that are not read below stand in the tensors too, whose shapes are checked.
 KEYS = frozenset(

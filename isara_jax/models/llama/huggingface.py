@@ -6,17 +6,15 @@ that no model is ever run with half of its arithmetic.
 
 from typing import Any
 
-from isara_jax.models.formats.config_reader import Attributes
-from isara_jax.models.formats.score_head import (
+from isara_jax.models.formats import (
     SCORE_ATTRIBUTES,
-    head_attributes,
-    score_formats,
-    score_head,
-)
-from isara_jax.models.formats.tensor_map import (
+    Attributes,
     Layout,
     TensorFormat,
+    head_attributes,
     layer_format,
+    score_formats,
+    score_head,
     whole_format,
 )
 from isara_jax.models.llama.model import LlamaConfig

@@ -15,10 +15,16 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from isara_jax.models.decoder import Attend
-from isara_jax.models.layers.linear import project
-from isara_jax.models.layers.norm import rms_norm
-from isara_jax.models.layers.rope import RopeScaling, rotary_angles, rotate
-from isara_jax.models.layers.score_head import ScoreHead, score_parameters, scored
+from isara_jax.models.layers import (
+    RopeScaling,
+    ScoreHead,
+    project,
+    rms_norm,
+    rotary_angles,
+    rotate,
+    score_parameters,
+    scored,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

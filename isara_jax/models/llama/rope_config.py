@@ -5,8 +5,8 @@ Older files have `rope_theta` and `rope_scaling`, newer ones `rope_parameters`.
 
 from typing import Any
 
-from isara_jax.models.formats.config_reader import Attributes
-from isara_jax.models.layers.rope import RopeScaling
+from isara_jax.models.formats import Attributes
+from isara_jax.models.layers import RopeScaling
 from isara_jax.models.llama.model import LlamaConfig
 
 LLAMA3 = {

@@ -1,0 +1,5 @@
+"""LoRA adapters on a model, and PEFT's format of them."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -18,9 +18,9 @@ from jaxtyping import Array, Key
 
 from isara_jax.errors import InputError
 from isara_jax.models.families import LanguageModel, family_of
-from isara_jax.models.formats.tensor_map import TensorFormat
-from isara_jax.models.layers.linear import Adapted, Quantisation, plain, quantised
-from isara_jax.runtime.mesh import Mesh, model_shardings, sharding_for
+from isara_jax.models.formats import TensorFormat
+from isara_jax.models.layers import Adapted, Quantisation, plain, quantised
+from isara_jax.runtime import Mesh, model_shardings, sharding_for
 
 Model = TypeVar("Model")
 

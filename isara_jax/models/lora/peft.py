@@ -16,19 +16,22 @@ import numpy as np
 
 from isara_jax.errors import InputError
 from isara_jax.models.families import LanguageModel, ModelConfig
-from isara_jax.models.formats.config_reader import Attributes
-from isara_jax.models.formats.parameter import placed
-from isara_jax.models.formats.safetensors import write_file
-from isara_jax.models.formats.tensor_map import TensorFormat
-from isara_jax.models.formats.tensor_source import Weights, open_safetensors
+from isara_jax.models.formats import (
+    Attributes,
+    TensorFormat,
+    Weights,
+    open_safetensors,
+    placed,
+    write_file,
+)
 from isara_jax.models.lora.lora import (
     Adapters,
     LowRank,
     abstract_adapters,
     kernel_formats,
 )
-from isara_jax.runtime.files.records import read_json, write_json
-from isara_jax.runtime.mesh import Mesh
+from isara_jax.runtime import Mesh
+from isara_jax.runtime.files import read_json, write_json
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."

@@ -15,9 +15,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from isara_jax.models.decoder import Attend
-from isara_jax.models.layers.linear import project
-from isara_jax.models.layers.norm import layer_norm
-from isara_jax.models.layers.score_head import ScoreHead, score_parameters, scored
+from isara_jax.models.layers import (
+    ScoreHead,
+    layer_norm,
+    project,
+    score_parameters,
+    scored,
+)
 
 POSITION_OFFSET = 2
 NORM_EPSILON = 1e-5

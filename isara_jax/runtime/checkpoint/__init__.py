@@ -4,18 +4,6 @@ Both are written whole or not at all. A tree is read back into the shapes and sh
 of a target, a tensor of a stream by its name.
 """
 
-from isara_jax.runtime.checkpoint.streams import (
-    read_tensor,
-    save_stream,
-    stored_tensors,
-)
-from isara_jax.runtime.checkpoint.trees import TreeWriter, restore_tree, save_tree
+import lazy_loader
 
-__all__ = [
-    "TreeWriter",
-    "read_tensor",
-    "restore_tree",
-    "save_stream",
-    "save_tree",
-    "stored_tensors",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,8 +11,7 @@ from orbax.checkpoint import v1
 from isara_jax.errors import AGAIN, InputError
 from isara_jax.runtime.checkpoint.failures import reading, writing
 from isara_jax.runtime.checkpoint.trees import stored_tree
-from isara_jax.runtime.files.atomic import appearing
-from isara_jax.runtime.files.tensor_stream import Tensors, in_groups
+from isara_jax.runtime.files import Tensors, appearing, in_groups
 
 GROUP_BYTES = 2**29
 

@@ -10,16 +10,17 @@ import pytest
 from interpreted import interpret_kernels
 from tiny_llama import TINY
 
-from isara_jax.engine.kv_cache import cache as slots
-from isara_jax.engine.kv_cache import paged as paged_slots
+from isara_jax.engine.kv_cache import cache as slots, paged as paged_slots
 from isara_jax.engine.kv_cache.cache import empty_slots, laid_out, position_bytes, step
 from isara_jax.engine.kv_cache.flash import FlashSlots
 from isara_jax.engine.kv_cache.layer_blocks import Stack
 from isara_jax.engine.kv_cache.paged import PagedSlots
 from isara_jax.engine.kv_cache.xla import PlainSlots
 from isara_jax.engine.prefill.prefix_cache import advance, logits_after
-from isara_jax.models.attention import nvidia as nvidia_attention
-from isara_jax.models.attention import xla as plain_attention
+from isara_jax.models.attention import (
+    nvidia as nvidia_attention,
+    xla as plain_attention,
+)
 from isara_jax.models.attention.dispatch import PLAIN, Kernels
 from isara_jax.models.decoder import hidden_states
 from isara_jax.models.llama.model import Llama

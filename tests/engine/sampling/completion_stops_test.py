@@ -1,8 +1,7 @@
 """Where a continuation is cut."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from isara_jax.engine.sampling.completion import find_stop, tokens_until_stop
 from isara_jax.prompts import PAPER_STOPS

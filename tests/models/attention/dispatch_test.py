@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from interpreted import interpret_kernels
 
-from isara_jax.models.attention import dispatch as attention
-from isara_jax.models.attention import nvidia as nvidia_attention
-from isara_jax.models.attention import tpu as tpu_attention
+from isara_jax.models.attention import (
+    dispatch as attention,
+    nvidia as nvidia_attention,
+    tpu as tpu_attention,
+)
 from isara_jax.models.attention.dispatch import PLAIN, Kernels, kernels_for, whole_rows
 from isara_jax.models.attention.xla import causal_attention
 from isara_jax.runtime.mesh import make_mesh

@@ -9,8 +9,12 @@ import gguf
 import ml_dtypes
 import numpy as np
 import pytest
-from llama_files import gguf_metadata as metadata_of
-from llama_files import gguf_tensors, write_gguf, write_llama
+from llama_files import (
+    gguf_metadata as metadata_of,
+    gguf_tensors,
+    write_gguf,
+    write_llama,
+)
 from safetensors.numpy import load_file, save_file
 
 from isara_jax.errors import InputError

@@ -1,0 +1,1 @@
+from .likelihood import Scored as Scored, score as score

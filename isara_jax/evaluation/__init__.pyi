@@ -1,0 +1,1 @@
+from .heldout import EvaluationConfig as EvaluationConfig, evaluate as evaluate

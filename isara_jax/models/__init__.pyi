@@ -1,0 +1,18 @@
+from .decoder import (
+    Attend as Attend,
+    Decoder as Decoder,
+    Remat as Remat,
+    hidden_states as hidden_states,
+    left_padded_positions as left_padded_positions,
+    pooled_scores as pooled_scores,
+)
+from .decoder_cached import (
+    Cache as Cache,
+    branch as branch,
+    extend as extend,
+    layers_of as layers_of,
+    prefill as prefill,
+    run_blocks as run_blocks,
+)
+from .families import LanguageModel as LanguageModel, ModelConfig as ModelConfig
+from .model_handle import AdaptedModel as AdaptedModel, HeldModel as HeldModel

@@ -1,0 +1,2 @@
+from .gguf import load_gguf_config as load_gguf_config, open_gguf as open_gguf
+from .model import Llama as Llama, LlamaConfig as LlamaConfig

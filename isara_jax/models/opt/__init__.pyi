@@ -1,0 +1,1 @@
+from .model import Opt as Opt, OptConfig as OptConfig
