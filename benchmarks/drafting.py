@@ -16,7 +16,7 @@ from absl import flags
 from benchmarks.works import Rules, Work
 from isara_jax.answers import Retriever, answer_questions
 from isara_jax.config import Config, config_from_flags, define_flags
-from isara_jax.engine import Completion, Engine, Prompt, useful_slots
+from isara_jax.engine import Completion, Engine, Request, useful_slots
 from isara_jax.examples import read_seeds
 from isara_jax.generation import Sampler
 from isara_jax.models import LanguageModel
@@ -64,26 +64,26 @@ def drafting_works(config: Config, model: LanguageModel, *, source: Path) -> lis
         embedder=load_embedder(config.run.encoder), method=config.run.retrieval
     )
     with tempfile.TemporaryDirectory() as folder:
-        round = Workdir(Path(folder)).round(1)
+        round_index = Workdir(Path(folder)).round(1)
         questions = draft_questions(
             lambda: model,
             [seeds],
             candidates=config.loop.candidates,
             demos=config.loop.demos,
             questions_per_context=config.loop.questions_per_context,
-            decoding=config.question,
+            sampling_params=config.question,
             sampler=sampler,
-            folder=round,
+            folder=round_index,
         )
         answer_questions(
             lambda: model,
             questions,
             [seeds],
             demos=config.loop.demos,
-            decoding=config.answer,
+            sampling_params=config.answer,
             sampler=sampler,
             retriever=retriever,
-            folder=round,
+            folder=round_index,
         )
     return sampler.works
 
@@ -104,15 +104,15 @@ class RecordingEngine(Engine):
 
     works: list[Work]
 
-    def continue_all(
-        self, prompts: Sequence[Prompt], **how: Any
+    def generate(
+        self, prompts: Sequence[Request], **how: Any
     ) -> Iterator[list[Completion]]:
         lengths = {}
-        for completions in super().continue_all(prompts, **how):
+        for completions in super().generate(prompts, **how):
             lengths |= {c.id: len(c.tokens) for c in completions}
             yield completions
         rules = Rules(
-            decoding=how["decoding"],
+            sampling_params=how["decoding"],
             ending=how["ending"],
             key=how["key"],
             prompts=tuple(prompts),

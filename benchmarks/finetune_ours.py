@@ -45,7 +45,7 @@ def measure(options: Any) -> dict[str, float]:
         trained,
         _examples(pairs),
         config=config,
-        round=1,
+        round_index=1,
         seed=1,
         mesh=mesh,
         hooks=Hooks(on_step=lambda _: ends.append(time.perf_counter())),

@@ -22,8 +22,8 @@ from isara_jax.finetune import (
     Batch,
     FinetuneConfig,
     TrainingExample,
+    collate,
     initial_state,
-    lay_out,
     packed_plan,
     train_step,
 )
@@ -98,7 +98,7 @@ def _step_seconds(
         [examples], micro_batches=1, groups=1, length=options.length, multiple=128
     )
     batch = Batch(
-        *(place_batch(a, mesh) for a in lay_out(plan.steps[0], shape=plan.shape))
+        *(place_batch(a, mesh) for a in collate(plan.steps[0], shape=plan.shape))
     )
     state, base = _start(config, options=options, mesh=mesh)
     seconds = []

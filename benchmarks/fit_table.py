@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 from absl import app, flags
 
-from isara_jax.engine import Decoding
-from isara_jax.finetune import AdapterConfig, FinetuneConfig
+from isara_jax.engine import SamplingParams
+from isara_jax.finetune import FinetuneConfig, LoraConfig
 from isara_jax.fit import (
     GIB,
     SHAPES,
+    FitRequest,
     Outcome,
-    Setting,
     compile_without_chips,
     judge,
     machine_of,
@@ -64,16 +64,16 @@ def row_of(text: str) -> Row:
     return Row(model=model, slice=slice, lora="lora" in rest, axis=sum(axes) or 1)
 
 
-def setting_of(row: Row) -> Setting:
+def setting_of(row: Row) -> FitRequest:
     """Returns what is compiled for a row."""
     machine = machine_of(slice_named(row.slice))
     rows = min(EXAMPLES, max(1, len(machine.devices) // row.axis))
-    return Setting(
+    return FitRequest(
         shape=SHAPES[row.model],
         dtype="bfloat16",
         finetuning=FinetuneConfig(train_batch=rows, accumulation=EXAMPLES // rows),
-        adapters=AdapterConfig(lora_rank=16 if row.lora else 0),
-        decoding=Decoding(max_new_tokens=200),
+        adapters=LoraConfig(lora_rank=16 if row.lora else 0),
+        sampling_params=SamplingParams(max_new_tokens=200),
         demo_tokens=1500,
         slots=0,
         prompts=512,
@@ -83,9 +83,9 @@ def setting_of(row: Row) -> Setting:
     )
 
 
-def cells(row: Row, setting: Setting, outcomes: Sequence[Outcome]) -> list[str]:
+def cells(row: Row, setting: FitRequest, outcomes: Sequence[Outcome]) -> list[str]:
     """Returns what a row of the table says."""
-    train, _, decoding = outcomes
+    train, _, sampling_params = outcomes
     mesh, parts = setting.mesh, train.program.parts
     memory, exchanged = train.memory, train.collectives
     return [
@@ -100,8 +100,8 @@ def cells(row: Row, setting: Setting, outcomes: Sequence[Outcome]) -> list[str]:
         gib(sum(exchanged.values())) if exchanged is not None else "",
         f"{train.bound.seconds:.2f} s",
         f"{train.bound.tokens_per_second:,.0f}",
-        f"{decoding.bound.tokens} ({decoding.verdict})",
-        f"{decoding.bound.tokens_per_second:,.0f}",
+        f"{sampling_params.bound.tokens} ({sampling_params.verdict})",
+        f"{sampling_params.bound.tokens_per_second:,.0f}",
         f"{sum(outcome.seconds for outcome in outcomes):.0f} s",
     ]
 

@@ -25,16 +25,20 @@ from jaxtyping import Array
 from benchmarks.shapes import TINY
 from benchmarks.targets import TARGETS, TPUS, Target
 from isara_jax.engine import (
-    SlotCache,
-    Stack,
-    advance,
-    empty_slots,
-    laid_out,
-    stacked,
+    KVCache,
+    LayerBlocks,
+    constrain_cache,
+    empty_kv_cache,
+    make_layer_blocks,
+    prefill_chunk,
     step,
 )
 from isara_jax.fit import made
-from isara_jax.models.attention import Kernels, kernels_for, whole_rows
+from isara_jax.models.attention import (
+    AttentionBackend,
+    attention_backend,
+    causal_attention,
+)
 from isara_jax.models.llama import Llama, LlamaConfig
 from isara_jax.runtime import abstract_on, make_mesh, sharding_for
 
@@ -74,13 +78,15 @@ def programs(target: Target, shape: str) -> Iterator[tuple[str, Any]]:
     build = functools.partial(Llama, config_of(shape), dtype=jnp.bfloat16)
     model = jax.eval_shape(lambda: build(key=jax.random.key(0)))
     model = abstract_on(model, mesh)
-    cut = jax.eval_shape(functools.partial(stacked, mesh=mesh), model)
-    blocks = tuple(abstract_on(block, mesh) for block in cut.blocks)
-    stack = Stack(model=model, blocks=blocks)
+    span = jax.eval_shape(functools.partial(make_layer_blocks, mesh=mesh), model)
+    blocks = tuple(abstract_on(block, mesh) for block in span.blocks)
+    stack = LayerBlocks(model=model, blocks=blocks)
 
     def slots(**room: int) -> Any:
-        def empty(stack: Stack) -> SlotCache:
-            return laid_out(empty_slots(stack, kernels=kernels_for(mesh), **room), mesh)
+        def empty(stack: LayerBlocks) -> KVCache:
+            return constrain_cache(
+                empty_kv_cache(stack, backend=attention_backend(mesh), **room), mesh
+            )
 
         return made(jax.jit(empty), stack)
 
@@ -95,23 +101,23 @@ def programs(target: Target, shape: str) -> Iterator[tuple[str, Any]]:
     yield "decode", next_token.lower(stack, tokens, cache)
     path = slots(rows=1, capacity=SHARED + CAPACITY + CHUNK, shared=0)
     tokens = whole(jnp.int32, 1, CHUNK)
-    reach = {"start": number, "last": number, "reach": 1024, "mesh": mesh}
-    yield "prefill", advance.lower(stack, tokens, path, **reach)
-    yield "gradient", _gradient_of_attention(model.config, kernels_for(mesh))
+    kv_len = {"start": number, "last": number, "reach": 1024, "mesh": mesh}
+    yield "prefill", prefill_chunk.lower(stack, tokens, path, **kv_len)
+    yield "gradient", _gradient_of_attention(model.config, attention_backend(mesh))
 
 
-def _gradient_of_attention(config: LlamaConfig, kernels: Kernels) -> Any:
+def _gradient_of_attention(config: LlamaConfig, backend: AttentionBackend) -> Any:
     """Lowers the gradient of attention to whole rows."""
 
     def described(*shape: int, dtype: Any = jnp.bfloat16) -> jax.ShapeDtypeStruct:
-        heads = kernels.heads_word(config.kv_heads)
+        heads = backend.heads_word(config.kv_heads)
         words = ("batch", heads if len(shape) == 4 else "time", "time", "head_dim")
-        place = sharding_for(words[: len(shape)], shape, kernels.mesh)
+        place = sharding_for(words[: len(shape)], shape, backend.mesh)
         return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
     def total(q: Array, k: Array, v: Array, segments: Array) -> Array:
-        mixed = whole_rows(
-            q.swapaxes(1, 2), k, v, segments=segments, window=None, kernels=kernels
+        mixed = causal_attention(
+            q.swapaxes(1, 2), k, v, segments=segments, window=None, backend=backend
         )
         return jnp.sum(mixed.astype(jnp.float32))
 
@@ -131,7 +137,7 @@ def main(_: list[str]) -> None:
                 begun = time.perf_counter()
                 compiled = lowered.compile()
                 seconds = time.perf_counter() - begun
-                kernel = target.kernels[name]
+                kernel = target.backend[name]
                 calls = [
                     line
                     for line in compiled.as_text().splitlines()

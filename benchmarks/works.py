@@ -11,10 +11,10 @@ import numpy as np
 class Rules:
     """How the package writes, where it does not decode greedily to the full length.
 
-    These are what its engine takes; peers read `decoding` and what ends a text.
+    These are what its engine takes; peers read `sampling_params` and what ends a text.
     """
 
-    decoding: Any
+    sampling_params: Any
     ending: Any
     key: Any
     prompts: Sequence[Any]

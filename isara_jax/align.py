@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from isara_jax.answers import Retriever, answer_questions
-from isara_jax.engine import Decoding
+from isara_jax.engine import SamplingParams
 from isara_jax.errors import InputError
 from isara_jax.evaluation import EvaluationConfig, evaluate
 from isara_jax.examples import Candidate, Example, HeldOut, Pool, Question
@@ -16,10 +16,10 @@ from isara_jax.filters import FilterConfig, keep
 from isara_jax.finetune import TrainingExample
 from isara_jax.finetuning import Tuner
 from isara_jax.generation import Sampler
-from isara_jax.models import HeldModel
+from isara_jax.models import ModelHandle
 from isara_jax.questions import draft_questions
 from isara_jax.run import RoundFolder, Workdir, timed
-from isara_jax.runtime import say
+from isara_jax.runtime import log
 from isara_jax.runtime.files import write_json
 
 PRETRAINED = "pretrained"
@@ -75,10 +75,10 @@ class Run:
 
     seeds: Pool
     heldout: Sequence[HeldOut]
-    base: Callable[[], HeldModel]
+    base: Callable[[], ModelHandle]
     loop: LoopConfig
-    question_decoding: Decoding
-    answer_decoding: Decoding
+    question_sampling: SamplingParams
+    answer_sampling: SamplingParams
     filters: FilterConfig
     evaluation: EvaluationConfig
     sampler: Sampler
@@ -87,7 +87,7 @@ class Run:
     workdir: Workdir
 
 
-def align(run: Run) -> HeldModel:
+def align(run: Run) -> ModelHandle:
     """Runs Algorithm 1 and returns the last round's model."""
     measure_baselines(run)
     pools, model = [run.seeds], run.base()
@@ -98,16 +98,18 @@ def align(run: Run) -> HeldModel:
         kept = keep(candidates, pools, config=run.filters, folder=here)
         data = training_data(run, [*pools, kept])
         if data:
-            model = tune(run, model, data, round=t, folder=here, name=f"round {t}")
+            model = tune(
+                run, model, data, round_index=t, folder=here, name=f"round {t}"
+            )
             measure(run, model, name=f"ISARA round {t}", folder=here)
-        if stops(run, kept=len(kept), trained=bool(data), round=t, folder=here):
+        if stops(run, kept=len(kept), trained=bool(data), round_index=t, folder=here):
             break
         pools.append(kept)
     return model
 
 
 def draft(
-    run: Run, model: HeldModel, pools: Sequence[Pool], *, folder: RoundFolder
+    run: Run, model: ModelHandle, pools: Sequence[Pool], *, folder: RoundFolder
 ) -> list[Question]:
     """Step (a): M_{t-1} writes questions after random demonstrations."""
     with timed(run.workdir, folder, "questions") as spent:
@@ -117,7 +119,7 @@ def draft(
             candidates=run.loop.candidates,
             demos=run.loop.demos,
             questions_per_context=run.loop.questions_per_context,
-            decoding=run.question_decoding,
+            sampling_params=run.question_sampling,
             sampler=run.sampler,
             folder=folder,
         )
@@ -127,7 +129,7 @@ def draft(
 
 def answer(
     run: Run,
-    model: HeldModel,
+    model: ModelHandle,
     questions: Sequence[Question],
     pools: Sequence[Pool],
     *,
@@ -140,7 +142,7 @@ def answer(
             questions,
             pools,
             demos=run.loop.demos,
-            decoding=run.answer_decoding,
+            sampling_params=run.answer_sampling,
             sampler=run.sampler,
             retriever=run.retriever,
             folder=folder,
@@ -176,27 +178,31 @@ def _training_example(sampler: Sampler, example: Example) -> TrainingExample:
 
 def tune(
     run: Run,
-    model: HeldModel,
+    model: ModelHandle,
     data: Sequence[TrainingExample],
     *,
-    round: int,
+    round_index: int,
     folder: RoundFolder,
     name: str,
-) -> HeldModel:
+) -> ModelHandle:
     """Step (d): finetunes M_{t-1}, or the base again, into M_t."""
     if run.tuner.config.start_from == "base":
         model.drop()
         model = run.base()
     with timed(run.workdir, folder, "finetuning") as spent:
         tuned = run.tuner.finetuned(
-            model, data, round=round, folder=folder, stage=f"{name}: finetuning"
+            model,
+            data,
+            round_index=round_index,
+            folder=folder,
+            stage=f"{name}: finetuning",
         )
         spent.items = len(data)
         spent.tokens = sum(len(example) for example in data)
     return tuned
 
 
-def measure(run: Run, model: HeldModel, *, name: str, folder: RoundFolder) -> None:
+def measure(run: Run, model: ModelHandle, *, name: str, folder: RoundFolder) -> None:
     """Evaluates a model on the held-out set."""
     with timed(run.workdir, folder, "evaluation") as spent:
         evaluate(
@@ -218,12 +224,12 @@ def measure_baselines(run: Run) -> None:
     measure(run, base, name=PRETRAINED, folder=run.workdir.baseline("pretrained"))
     folder = run.workdir.baseline("sft")
     seeds = [_training_example(run.sampler, example) for example in run.seeds.examples]
-    tuned = tune(run, base, seeds, round=1, folder=folder, name=SFT)
+    tuned = tune(run, base, seeds, round_index=1, folder=folder, name=SFT)
     measure(run, tuned, name=SFT, folder=folder)
 
 
 def stops(
-    run: Run, *, kept: int, trained: bool, round: int, folder: RoundFolder
+    run: Run, *, kept: int, trained: bool, round_index: int, folder: RoundFolder
 ) -> bool:
     """Applies the stopping rule, kept / generated < alpha, and logs its numbers."""
     generated, alpha = run.loop.candidates, run.loop.alpha
@@ -233,12 +239,12 @@ def stops(
         reason = "nothing was kept, so there is nothing to train on"
     elif below:
         reason = f"kept {rate:.1%} of the candidates, less than alpha = {alpha:.1%}"
-    elif round == run.loop.rounds:
-        reason = f"all {round} rounds are done"
+    elif round_index == run.loop.rounds:
+        reason = f"all {round_index} rounds are done"
     else:
         reason = f"kept {rate:.1%} of the candidates, at least alpha = {alpha:.1%}"
     summary = {
-        "round": round,
+        "round": round_index,
         "generated": generated,
         "kept": kept,
         "keep_rate": rate,
@@ -248,5 +254,5 @@ def stops(
     }
     if not folder.summary.exists():
         write_json(folder.summary, summary)
-        say(f"round {round}: kept {kept} of {generated}; {reason}")
+        log(f"round {round_index}: kept {kept} of {generated}; {reason}")
     return below or not trained

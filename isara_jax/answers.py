@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from isara_jax.engine import Decoding
+from isara_jax.engine import SamplingParams
 from isara_jax.examples import Candidate, Example, Pool, Question, demo_counts
 from isara_jax.generation import OpenTurn, Sampler, Step, sample_into, sampled
 from isara_jax.models import Decoder
@@ -37,7 +37,7 @@ def answer_questions(
     pools: Sequence[Pool],
     *,
     demos: int,
-    decoding: Decoding,
+    sampling_params: SamplingParams,
     sampler: Sampler,
     retriever: Retriever,
     folder: RoundFolder,
@@ -47,11 +47,14 @@ def answer_questions(
     The demonstrations come nearest first, pool after pool. A question of no words gets
     no answer: it is left for the filter with an empty one.
     """
-    round = len(pools)
+    round_index = len(pools)
     asked = [question for question in questions if question.text]
     queries = retriever.embedder.embed([question.text for question in asked])
     demos_of = nearest_demos(
-        pools, queries, counts=demo_counts(demos, round=round), retriever=retriever
+        pools,
+        queries,
+        counts=demo_counts(demos, round_index=round_index),
+        retriever=retriever,
     )
     seeds = retriever.nearest(pools[0], queries, count=1)
     written = sampler.prompts(
@@ -64,7 +67,7 @@ def answer_questions(
             )
             for question, found in zip(asked, demos_of, strict=True)
         ],
-        new_tokens=decoding.max_new_tokens,
+        new_tokens=sampling_params.max_new_tokens,
     )
     facts = {
         prompt.id: {
@@ -80,16 +83,16 @@ def answer_questions(
         [prompt for prompt, _ in written],
         model=model,
         sampler=sampler,
-        decoding=decoding,
-        round=round,
+        sampling_params=sampling_params,
+        round_index=round_index,
         step=Step.ANSWERS,
-        stage=f"round {round}: answers",
+        stage=f"round {round_index}: answers",
         describe=lambda completion: {
             "id": completion.id,
             "question": text_of[completion.id],
             "answer": completion.text,
             **facts[completion.id],
-            **sampled(completion, parent=f"M_{round - 1}"),
+            **sampled(completion, parent=f"M_{round_index - 1}"),
         },
     )
     answered = {record["id"]: record for record in records}

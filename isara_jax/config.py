@@ -19,18 +19,18 @@ from isara_jax.cli import (
     section_flags,
     sections_from_flags,
 )
-from isara_jax.engine import Decoding
+from isara_jax.engine import SamplingParams
 from isara_jax.errors import InputError
 from isara_jax.evaluation import EvaluationConfig
 from isara_jax.filters import FilterConfig
-from isara_jax.finetune import AdapterConfig, FinetuneConfig, SavingConfig
+from isara_jax.finetune import FinetuneConfig, LoraConfig, SavingConfig
 from isara_jax.prompts import DemoOrder
 from isara_jax.retrieval import IndexMethod
-from isara_jax.runtime import EngineConfig
+from isara_jax.runtime import RuntimeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class SizesConfig(EngineConfig):
+class SizesConfig(RuntimeConfig):
     """What decides how large the programs of a run are, beside its finetuning."""
 
     model: str = field(
@@ -132,19 +132,19 @@ class Config:
 
     run: RunConfig
     loop: LoopConfig
-    question: Decoding
-    answer: Decoding
+    question: SamplingParams
+    answer: SamplingParams
     filters: FilterConfig
     finetuning: FinetuneConfig
-    adapters: AdapterConfig
+    adapters: LoraConfig
     saving: SavingConfig
     evaluation: EvaluationConfig
 
     def __post_init__(self) -> None:
-        refuse_narrower_masters(self.finetuning, dtype=self.run.dtype)
+        validate_master_dtype(self.finetuning, dtype=self.run.dtype)
 
 
-def refuse_narrower_masters(finetuning: FinetuneConfig, *, dtype: str) -> None:
+def validate_master_dtype(finetuning: FinetuneConfig, *, dtype: str) -> None:
     """Refuses masters that hold less than the model computes in.
 
     Raises:
@@ -161,7 +161,7 @@ SECTIONS: Sections = {
     "run": Section(kind=RunConfig, prefix="", defaults={}),
     "loop": Section(kind=LoopConfig, prefix="", defaults={}),
     "question": Section(
-        kind=Decoding,
+        kind=SamplingParams,
         prefix="question_",
         defaults={
             "max_new_tokens": 200,
@@ -174,7 +174,7 @@ SECTIONS: Sections = {
         },
     ),
     "answer": Section(
-        kind=Decoding,
+        kind=SamplingParams,
         prefix="answer_",
         defaults={
             "max_new_tokens": 100,
@@ -187,7 +187,7 @@ SECTIONS: Sections = {
     ),
     "filters": Section(kind=FilterConfig, prefix="", defaults={}),
     "finetuning": Section(kind=FinetuneConfig, prefix="", defaults={}),
-    "adapters": Section(kind=AdapterConfig, prefix="", defaults={}),
+    "adapters": Section(kind=LoraConfig, prefix="", defaults={}),
     "saving": Section(kind=SavingConfig, prefix="", defaults={}),
     "evaluation": Section(kind=EvaluationConfig, prefix="", defaults={}),
 }

@@ -59,7 +59,7 @@ class Candidate:
 class Pool:
     """D_t: the examples of one round, or the seeds as round 0."""
 
-    round: int
+    round_index: int
     examples: tuple[Example, ...]
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ def read_seeds(path: Path, *, at_least: int) -> Pool:
             f"{path}: {len(examples)} seeds, but a prompt of this run holds {at_least} "
             "demonstrations; add seeds or lower --demos"
         )
-    return Pool(round=0, examples=tuple(examples))
+    return Pool(round_index=0, examples=tuple(examples))
 
 
 def read_heldout(path: Path) -> tuple[HeldOut, ...]:
@@ -191,9 +191,9 @@ def _refuse_duplicate(
         )
 
 
-def demo_counts(demos: int, *, round: int) -> tuple[int, ...]:
+def demo_counts(demos: int, *, round_index: int) -> tuple[int, ...]:
     """Returns how many demonstrations each of D_0 ... D_{t-1} gives in round t.
 
     K - (t - 1) from the seeds and one from every later pool (PAPER.md 1), K = `demos`.
     """
-    return (demos - (round - 1), *([1] * (round - 1)))
+    return (demos - (round_index - 1), *([1] * (round_index - 1)))

@@ -148,13 +148,13 @@ def keep(
         )
         write_jsonl(folder.rejected, rejected)
         write_jsonl(folder.kept, kept)
-    return read_kept(folder, round=len(pools))
+    return read_kept(folder, round_index=len(pools))
 
 
-def read_kept(folder: RoundFolder, *, round: int) -> Pool:
+def read_kept(folder: RoundFolder, *, round_index: int) -> Pool:
     """Reads D_t back."""
     return Pool(
-        round=round,
+        round_index=round_index,
         examples=tuple(
             Example(question=r["question"], answer=r["answer"], origin=r["id"])
             for r in Records(folder.kept).read()

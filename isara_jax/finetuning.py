@@ -10,9 +10,9 @@ import jax
 
 from isara_jax.errors import InputError
 from isara_jax.finetune import (
-    AdapterConfig,
     FinetuneConfig,
     Hooks,
+    LoraConfig,
     SavedStates,
     SavingConfig,
     StepMetrics,
@@ -21,7 +21,7 @@ from isara_jax.finetune import (
     finetune,
     steps_an_epoch,
 )
-from isara_jax.models import AdaptedModel, HeldModel, LanguageModel
+from isara_jax.models import LanguageModel, LoraModelHandle, ModelHandle
 from isara_jax.models.checkpoints import abstract_model, load_config, load_model
 from isara_jax.models.lora import (
     Adapters,
@@ -55,13 +55,13 @@ class Tuner:
 
     def finetuned(
         self,
-        start: HeldModel,
+        start: ModelHandle,
         examples: Sequence[TrainingExample],
         *,
-        round: int,
+        round_index: int,
         folder: RoundFolder,
         stage: str,
-    ) -> HeldModel:
+    ) -> ModelHandle:
         """Returns M_t: from its checkpoint, or made from `start`, which it consumes.
 
         A finetuning that was stopped goes on from the state that it saved.
@@ -74,7 +74,7 @@ class Tuner:
                 trained = self._finetune(
                     start,
                     examples,
-                    round=round,
+                    round_index=round_index,
                     folder=folder,
                     stage=stage,
                     states=states,
@@ -98,11 +98,11 @@ class Tuner:
                 "makes the same model anew"
             ) from None
 
-    def _held(self, load: Callable[[], Any], trained: Any) -> HeldModel:
+    def _held(self, load: Callable[[], Any], trained: Any) -> ModelHandle:
         base, mesh = self.base, self.mesh
         if base is None:
-            return HeldModel(load, trained)
-        return AdaptedModel(
+            return ModelHandle(load, trained)
+        return LoraModelHandle(
             load,
             trained,
             merge=lambda adapters: merge(base(), adapters, mesh=mesh),
@@ -110,10 +110,10 @@ class Tuner:
 
     def _finetune(
         self,
-        start: HeldModel,
+        start: ModelHandle,
         examples: Sequence[TrainingExample],
         *,
-        round: int,
+        round_index: int,
         folder: RoundFolder,
         stage: str,
         states: SavedStates,
@@ -134,7 +134,7 @@ class Tuner:
                 self.abstract if restored else start.take(),
                 examples,
                 config=self.config,
-                round=round,
+                round_index=round_index,
                 seed=self.seed,
                 mesh=self.mesh,
                 restored=restored,
@@ -157,17 +157,17 @@ def planned_steps(config: FinetuneConfig, *, examples: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pupil:
+class Trainable:
     """M_0, whenever it is needed, and what `tuning.Tuner` is told of the training."""
 
-    start: Callable[[], HeldModel]
+    start: Callable[[], ModelHandle]
     abstract: Any
     base: Callable[[], LanguageModel] | None = None
 
 
-def make_pupil(
-    source: Path, config: AdapterConfig, *, dtype: str, seed: int, mesh: Mesh
-) -> Pupil:
+def make_trainable(
+    source: Path, config: LoraConfig, *, dtype: str, seed: int, mesh: Mesh
+) -> Trainable:
     """Returns what is trained; weights are loaded when they are needed.
 
     Raises:
@@ -178,35 +178,35 @@ def make_pupil(
     adapter = locate(config.adapter) if config.adapter else None
     if not config.lora_rank:
         whole = partial(load, adapter=adapter)
-        return Pupil(start=lambda: HeldModel(whole), abstract=model)
+        return Trainable(start=lambda: ModelHandle(whole), abstract=model)
     kernels = _targeted(config, model)
     if adapter is not None:
         peft = _asked_for(config, open_peft(adapter, model.config), kernels)
     sizes: dict[str, Any] = {"rank": config.lora_rank, "alpha": config.lora_alpha}
     # One base for all rounds; M_0 is of the model as it is, quantised or not.
-    base = HeldModel(load)
+    base = ModelHandle(load)
     pretrained: Callable[[], LanguageModel] = base
     if config.base_dtype != "keep":
-        base, pretrained = HeldModel(partial(load, quantise=config.base_dtype)), load
+        base, pretrained = ModelHandle(partial(load, quantise=config.base_dtype)), load
 
     def fresh() -> Adapters:
         key = jax.random.key(seed)
         return fresh_adapters(model, kernels, key=key, mesh=mesh, **sizes)
 
-    def start() -> HeldModel:
+    def start() -> ModelHandle:
         if adapter is None:  # fresh ones add nothing
-            return AdaptedModel(fresh, merge=lambda _: pretrained())
-        return AdaptedModel(
+            return LoraModelHandle(fresh, merge=lambda _: pretrained())
+        return LoraModelHandle(
             partial(read_adapters, peft, model, mesh=mesh),
             merge=lambda adapters: merge(pretrained(), adapters, mesh=mesh),
         )
 
-    return Pupil(
+    return Trainable(
         start=start, base=base, abstract=abstract_adapters(model, kernels, **sizes)
     )
 
 
-def _targeted(config: AdapterConfig, model: LanguageModel) -> tuple[str, ...]:
+def _targeted(config: LoraConfig, model: LanguageModel) -> tuple[str, ...]:
     try:
         return targeted(model, config.targets)
     except InputError as error:
@@ -214,7 +214,7 @@ def _targeted(config: AdapterConfig, model: LanguageModel) -> tuple[str, ...]:
 
 
 def _asked_for(
-    config: AdapterConfig, peft: PeftFolder, kernels: Sequence[str]
+    config: LoraConfig, peft: PeftFolder, kernels: Sequence[str]
 ) -> PeftFolder:
     """Returns the adapters that are given, if they are what is to be trained."""
     scale = config.lora_alpha / config.lora_rank

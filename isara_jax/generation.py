@@ -13,13 +13,20 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
-from isara_jax.engine import Completion, Decoding, Ending, Engine, Figures, Prompt
+from isara_jax.engine import (
+    Completion,
+    Engine,
+    EngineMetrics,
+    Request,
+    SamplingParams,
+    StopCriteria,
+)
 from isara_jax.examples import Example
 from isara_jax.models import Decoder
 from isara_jax.prompts import DemoOrder, Template, arranged, assemble, fitting
 from isara_jax.runtime import Mesh, Tokenizer, progress
 from isara_jax.runtime.files import Records
-from isara_jax.runtime.hardware import give_back
+from isara_jax.runtime.hardware import trim_malloc
 
 
 class Step(IntEnum):
@@ -57,11 +64,11 @@ class Sampler:
     context: int
     check: Callable[[], None]
     demo_order: DemoOrder = "paper"
-    report: Callable[[str, Figures], None] | None = None
+    report: Callable[[str, EngineMetrics], None] | None = None
 
     def prompts(
         self, turns: Sequence[OpenTurn], *, new_tokens: int
-    ) -> list[tuple[Prompt, tuple[str, ...]]]:
+    ) -> list[tuple[Request, tuple[str, ...]]]:
         """Writes a step's prompts, each with the ids of the demos that it holds.
 
         They leave room in the context for the open turn and `new_tokens` after it.
@@ -74,7 +81,7 @@ class Sampler:
             )
         ]
 
-    def prompt(self, opening: str, *, id: str, number: int) -> Prompt:
+    def prompt(self, opening: str, *, id: str, number: int) -> Request:
         """Writes an open turn that has no demonstrations."""
         return self._written(OpenTurn(id=id, number=number, opening=opening), ())
 
@@ -88,28 +95,28 @@ class Sampler:
             budget=min(self.demo_tokens, self.context - rest),
         )
 
-    def _written(self, turn: OpenTurn, demos: Sequence[Example]) -> Prompt:
+    def _written(self, turn: OpenTurn, demos: Sequence[Example]) -> Request:
         ids = assemble(
             demos, turn.opening, template=self.template, encode=self.tokenizer.encode
         )
         bos = self.tokenizer.bos
         tokens = ids if tuple(ids[: len(bos)]) == bos else [*bos, *ids]
-        return Prompt(id=turn.id, number=turn.number, tokens=tuple(tokens))
+        return Request(id=turn.id, number=turn.number, tokens=tuple(tokens))
 
     def answer_tokens(self, answer: str) -> tuple[int, ...]:
         """Returns an answer as it is trained and scored, its end included."""
         closing = self.tokenizer.encode(self.template.closing(answer))
         return (*closing, self.tokenizer.eos[0])
 
-    def key(self, *, round: int, step: Step) -> Key[Array, ""]:
+    def key(self, *, round_index: int, step: Step) -> Key[Array, ""]:
         """Returns fold_in(seed, round, step); the sample's number comes last."""
-        key = jax.random.fold_in(jax.random.key(self.seed), round)
+        key = jax.random.fold_in(jax.random.key(self.seed), round_index)
         return jax.random.fold_in(key, int(step))
 
     @property
-    def ending(self) -> Ending:
+    def ending(self) -> StopCriteria:
         """What ends a sample besides its length."""
-        return Ending(
+        return StopCriteria(
             eos=self.tokenizer.eos,
             stops=self.template.stops,
             decode=self.tokenizer.decode,
@@ -128,12 +135,12 @@ class Sampler:
 
 def sample_into(
     records: Records,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Request],
     *,
     model: Callable[[], Decoder],
     sampler: Sampler,
-    decoding: Decoding,
-    round: int,
+    sampling_params: SamplingParams,
+    round_index: int,
     step: Step,
     stage: str,
     describe: Callable[[Completion], Mapping[str, Any]],
@@ -144,12 +151,12 @@ def sample_into(
     """
     done = _already_there(records, {prompt.id for prompt in prompts})
     if len(done) < len(prompts):
-        figures = Figures()
-        written = sampler.engine(model()).continue_all(
+        figures = EngineMetrics()
+        written = sampler.engine(model()).generate(
             prompts,
-            decoding=decoding,
+            sampling_params=sampling_params,
             ending=sampler.ending,
-            key=sampler.key(round=round, step=step),
+            key=sampler.key(round_index=round_index, step=step),
             done=done,
             figures=figures,
         )
@@ -159,7 +166,7 @@ def sample_into(
             for completions in written:
                 records.append(describe(completion) for completion in completions)
                 advance(len(completions))
-        give_back()
+        trim_malloc()
         if sampler.report is not None:
             sampler.report(stage, figures)
     return records.sort(by="id")

@@ -20,7 +20,7 @@ from isara_jax.config import Config, config_from_flags, define_flags, result_fla
 from isara_jax.engine import useful_slots
 from isara_jax.examples import HeldOut, Pool, read_heldout, read_seeds
 from isara_jax.finetune import first_rows
-from isara_jax.finetuning import Tuner, make_pupil
+from isara_jax.finetuning import Tuner, make_trainable
 from isara_jax.generation import Sampler
 from isara_jax.models.checkpoints import load_config, load_licence
 from isara_jax.prompts import make_template
@@ -38,11 +38,11 @@ from isara_jax.runtime import (
     StopSignal,
     load_tokenizer,
     locate,
+    log,
     make_mesh,
-    say,
 )
 from isara_jax.runtime.files import write_jsonl
-from isara_jax.runtime.hardware import keep_compiled, mesh_rates
+from isara_jax.runtime.hardware import enable_compilation_cache, mesh_rates
 
 define_flags()
 flags.adopt_module_key_flags(configuration)
@@ -65,7 +65,7 @@ def work(config: Config) -> None:
     heldout = Path(config.run.heldout) if config.run.heldout else None
     items = read_heldout(heldout) if heldout else ()
     model, encoder = locate(config.run.model), locate(config.run.encoder)
-    keep_compiled(config.run.compilation_cache)
+    enable_compilation_cache(config.run.compilation_cache)
     about = facts(
         model=model,
         encoder=encoder,
@@ -79,7 +79,7 @@ def work(config: Config) -> None:
     with workdir.locked(), StopSignal() as signal:
         workdir.open(result_flags(), about)
         if workdir.model.exists():
-            say(f"{workdir.path}: this run is finished, nothing is left to do")
+            log(f"{workdir.path}: this run is finished, nothing is left to do")
         else:
             write_seeds(workdir, seeds)
             run = prepare(
@@ -164,7 +164,7 @@ def prepare(
             [{"stage": stage, **figures.record(rates())}]
         ),
     )
-    pupil = make_pupil(
+    trainable = make_trainable(
         model,
         config.adapters,
         dtype=config.run.dtype,
@@ -174,10 +174,10 @@ def prepare(
     return Run(
         seeds=seeds,
         heldout=items,
-        base=pupil.start,
+        base=trainable.start,
         loop=config.loop,
-        question_decoding=config.question,
-        answer_decoding=config.answer,
+        question_sampling=config.question,
+        answer_sampling=config.answer,
         filters=config.filters,
         evaluation=config.evaluation,
         sampler=sampler,
@@ -185,8 +185,8 @@ def prepare(
             embedder=load_embedder(config.run.encoder), method=config.run.retrieval
         ),
         tuner=Tuner(
-            abstract=pupil.abstract,
-            base=pupil.base,
+            abstract=trainable.abstract,
+            base=trainable.base,
             config=config.finetuning,
             saving=config.saving,
             seed=config.run.seed,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from isara_jax.engine import Decoding
+from isara_jax.engine import SamplingParams
 from isara_jax.examples import Example, Pool, Question, demo_counts
 from isara_jax.generation import OpenTurn, Sampler, Step, sample_into, sampled
 from isara_jax.models import Decoder
@@ -19,7 +19,7 @@ def draft_questions(
     candidates: int,
     demos: int,
     questions_per_context: int,
-    decoding: Decoding,
+    sampling_params: SamplingParams,
     sampler: Sampler,
     folder: RoundFolder,
 ) -> list[Question]:
@@ -28,37 +28,37 @@ def draft_questions(
     As many as `questions_per_context` of them follow the same demonstrations: 1 in the
     paper.
     """
-    round = len(pools)
-    counts = demo_counts(demos, round=round)
+    round_index = len(pools)
+    counts = demo_counts(demos, round_index=round_index)
     opening = sampler.template.open_question()
     turns = []
     for number in range(candidates):
         draw = number // questions_per_context
-        rng = np.random.default_rng([sampler.seed, round, Step.QUESTIONS, draw])
+        rng = np.random.default_rng([sampler.seed, round_index, Step.QUESTIONS, draw])
         turns.append(
             OpenTurn(
-                id=f"r{round:02d}-{number:04d}",
+                id=f"r{round_index:02d}-{number:04d}",
                 number=number,
                 opening=opening,
                 demos=random_demos(pools, counts, rng=rng),
             )
         )
-    written = sampler.prompts(turns, new_tokens=decoding.max_new_tokens)
+    written = sampler.prompts(turns, new_tokens=sampling_params.max_new_tokens)
     demos_of = {prompt.id: used for prompt, used in written}
     records = sample_into(
         folder.questions,
         [prompt for prompt, _ in written],
         model=model,
         sampler=sampler,
-        decoding=decoding,
-        round=round,
+        sampling_params=sampling_params,
+        round_index=round_index,
         step=Step.QUESTIONS,
-        stage=f"round {round}: questions",
+        stage=f"round {round_index}: questions",
         describe=lambda completion: {
             "id": completion.id,
             "question": completion.text,
             "demos": list(demos_of[completion.id]),
-            **sampled(completion, parent=f"M_{round - 1}"),
+            **sampled(completion, parent=f"M_{round_index - 1}"),
         },
     )
     return [_question(record) for record in records]

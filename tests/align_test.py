@@ -85,12 +85,14 @@ POOLS = [
     SEEDS,
     *(
         Pool(
-            round=round,
+            round_index=round_index,
             examples=(
-                Example(question="Why ?", answer="So.", origin=f"r{round:02d}-0000"),
+                Example(
+                    question="Why ?", answer="So.", origin=f"r{round_index:02d}-0000"
+                ),
             ),
         )
-        for round in (1, 2)
+        for round_index in (1, 2)
     ),
 ]
 

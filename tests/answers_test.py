@@ -9,7 +9,7 @@ from tiny_run import tiny_tokenizer
 from tiny_sampler import tiny_sampler
 
 from isara_jax.answers import Retriever, answer_questions, nearest_demos
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.examples import Candidate, Example, Pool, Question
 from isara_jax.generation import Step
 from isara_jax.retrieval.embed import Embedder
@@ -27,10 +27,10 @@ class Dial(Embedder):
         return np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
 
 
-def make_pool(round, angles):
-    kind = "seed" if round == 0 else f"r{round:02d}"
+def make_pool(round_index, angles):
+    kind = "seed" if round_index == 0 else f"r{round_index:02d}"
     return Pool(
-        round=round,
+        round_index=round_index,
         examples=tuple(
             Example(question=str(angle), answer="so", origin=f"{kind}-{number:04d}")
             for number, angle in enumerate(angles)
@@ -100,7 +100,7 @@ def answer(tmp_path, monkeypatch):
             questions,
             [SEEDS, ROUND_1],
             demos=demos,
-            decoding=Decoding(max_new_tokens=8),
+            sampling_params=SamplingParams(max_new_tokens=8),
             sampler=tiny_sampler(slots=4, demo_tokens=demo_tokens),
             retriever=EXACT,
             folder=RoundFolder(tmp_path),

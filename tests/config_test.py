@@ -56,8 +56,8 @@ def test_defaults_are_the_fields_except_for_the_decodings():
     assert decay(config.question) == (15, 1.6) and decay(config.answer) == (30, 1.05)
 
 
-def decay(decoding):
-    return (decoding.length_decay_start, decoding.length_decay_factor)
+def decay(sampling_params):
+    return (sampling_params.length_decay_start, sampling_params.length_decay_factor)
 
 
 def test_a_flag_reaches_its_section_alone():

@@ -15,7 +15,7 @@ def test_there_are_eight_devices():
 
 def test_types_of_the_package_are_checked():
     with pytest.raises(jaxtyping.TypeCheckError, match="Type-check error"):
-        Pool(round="one", examples=())
+        Pool(round_index="one", examples=())
 
 
 def test_a_warning_is_an_error():

@@ -31,7 +31,7 @@ def message_of(read):
 def test_seeds_are_numbered_in_their_order(path):
     path.write_bytes(lines(SEED) + b"\n \n" + lines(SEED | {"question": " Two? "}))
     pool = read_seeds(path, at_least=2)
-    assert pool.round == 0 and len(pool) == 2
+    assert pool.round_index == 0 and len(pool) == 2
     assert [e.origin for e in pool.examples] == ["seed-0000", "seed-0001"]
     assert pool.examples[1].question == "Two?"
     assert pool.examples[0].answer == SEED["answer"]
@@ -142,5 +142,5 @@ def test_references_are_lists_of_texts(path, field, value):
 
 
 def test_demos_move_from_the_seeds_to_the_later_pools():
-    counts = [demo_counts(8, round=t) for t in (1, 2, 3, 4)]
+    counts = [demo_counts(8, round_index=t) for t in (1, 2, 3, 4)]
     assert counts == [(8,), (7, 1), (6, 1, 1), (5, 1, 1, 1)]

@@ -9,7 +9,7 @@ from isara_jax.run.workdir import RoundFolder
 from isara_jax.runtime.files.records import Records
 
 SEEDS = Pool(
-    round=0,
+    round_index=0,
     examples=(
         Example(
             question="Do goldfish forget everything after three seconds?",
@@ -24,7 +24,7 @@ SEEDS = Pool(
     ),
 )
 ROUND_1 = Pool(
-    round=1,
+    round_index=1,
     examples=(
         Example(
             question="Does hair grow back thicker once shaved?",
@@ -202,7 +202,7 @@ def test_both_files_have_all_that_is_known_of_a_pair(tmp_path):
     folder = RoundFolder(tmp_path / "round_02")
     other = {"question": "Are bats blind in full daylight?", "answer": "No."}
     pool = kept_by([candidate(0), candidate(1, **other)], folder)
-    assert pool.round == 2
+    assert pool.round_index == 2
     assert pool.examples == (Example(**GOOD, origin="r02-0000"),)
     record = {
         "id": "r02-0000",

@@ -9,7 +9,7 @@ from tuning_rig import CONFIG, finetuned, same, stop_at_step
 
 from isara_jax.errors import InputError
 from isara_jax.finetuning import planned_steps
-from isara_jax.models.model_handle import HeldModel
+from isara_jax.models.model_handle import ModelHandle
 from isara_jax.run.workdir import RoundFolder
 from isara_jax.runtime.signals import StopRequested
 
@@ -36,7 +36,7 @@ def states(folder):
 
 def test_a_model_is_loaded_when_needed_and_once():
     load = Loads()
-    held = HeldModel(load)
+    held = ModelHandle(load)
     assert load.count == 0
     assert held() is held()
     assert load.count == 1
@@ -44,7 +44,7 @@ def test_a_model_is_loaded_when_needed_and_once():
 
 def test_a_model_that_was_taken_is_loaded_again():
     load = Loads()
-    held = HeldModel(load)
+    held = ModelHandle(load)
     first = held.take()
     assert held() is not first
     held.drop()
@@ -67,7 +67,7 @@ def test_a_finetuning_changes_the_model_and_keeps_it(folder):
 def test_a_finetuning_that_is_done_is_not_done_again(folder):
     first = finetuned(folder)
     metrics, load = folder.metrics.path.read_bytes(), Loads()
-    second = finetuned(folder, start=HeldModel(load))
+    second = finetuned(folder, start=ModelHandle(load))
     assert same(first(), second())
     assert load.count == 0 and folder.metrics.path.read_bytes() == metrics
 
@@ -81,7 +81,7 @@ def test_a_stopped_finetuning_goes_on_to_the_same_bytes(folder, tmp_path, step):
     assert states(folder)[-1] == f"train_state_{step:06d}"
     assert not folder.checkpoint.exists()
     load = Loads()
-    tuned = finetuned(folder, start=HeldModel(load))
+    tuned = finetuned(folder, start=ModelHandle(load))
     assert load.count == 0, "the state has the model"
     assert same(tuned(), expected())
     assert folder.metrics.path.read_bytes() == alone.metrics.path.read_bytes()
@@ -115,7 +115,7 @@ def test_a_damaged_state_costs_its_steps_only(folder, tmp_path, caplog):
         finetuned(folder, stops=stop_at_step(5))
     flip_a_byte(folder.path / "train_state_000005")
     load = Loads()
-    assert same(finetuned(folder, start=HeldModel(load))(), expected())
+    assert same(finetuned(folder, start=ModelHandle(load))(), expected())
     assert load.count == 0, "the state of step 4 has the model"
     assert "train_state_000005: a damaged checkpoint" in caplog.text
     assert folder.metrics.path.read_bytes() == alone.metrics.path.read_bytes()
@@ -143,7 +143,7 @@ def test_states_that_a_kill_left_beside_the_checkpoint_are_removed(folder, endin
 def test_the_learning_rate_halves_from_round_to_round(folder, tmp_path):
     finetuned(folder)
     second = RoundFolder(tmp_path / "round_02")
-    finetuned(second, round=2)
+    finetuned(second, round_index=2)
     rates = [
         [step["learning_rate"] for step in one.metrics.read()]
         for one in (folder, second)

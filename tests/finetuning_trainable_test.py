@@ -7,8 +7,8 @@ from tiny_run import main_in_process, write_tiny_llama, write_tiny_run
 from tuning_rig import EXAMPLES, arrays, finetuned, same, stop_at_step
 
 from isara_jax.errors import InputError
-from isara_jax.finetune.lora_config import AdapterConfig
-from isara_jax.finetuning import make_pupil
+from isara_jax.finetune.lora_config import LoraConfig
+from isara_jax.finetuning import make_trainable
 from isara_jax.models.checkpoints.load import load_model, named_tensors
 from isara_jax.models.lora.peft import write_adapters
 from isara_jax.run.workdir import RoundFolder
@@ -42,13 +42,13 @@ def loaded(source, **more):
 
 def pupil_of(source, **values):
     mesh = make_mesh(data=1, model=1)
-    config = AdapterConfig(**values)
-    return make_pupil(source, config, dtype="float32", seed=3, mesh=mesh)
+    config = LoraConfig(**values)
+    return make_trainable(source, config, dtype="float32", seed=3, mesh=mesh)
 
 
-def trained(pupil, folder, *, start=None, **more):
-    start = start or pupil.start()
-    held = {"abstract": pupil.abstract, "base": pupil.base}
+def trained(trainable, folder, *, start=None, **more):
+    start = start or trainable.start()
+    held = {"abstract": trainable.abstract, "base": trainable.base}
     return finetuned(folder, start=start, **held, **more)
 
 
@@ -59,10 +59,10 @@ def most_moved(before, after):
 
 
 def test_without_a_rank_the_model_itself_is_trained(source):
-    pupil = pupil_of(source)
-    assert pupil.base is None
-    assert pupil.start().adapters is None
-    assert same(pupil.start()(), loaded(source))
+    trainable = pupil_of(source)
+    assert trainable.base is None
+    assert trainable.start().adapters is None
+    assert same(trainable.start()(), loaded(source))
 
 
 def test_a_given_adapter_is_merged_into_what_is_trained(source, adapter):
@@ -72,14 +72,14 @@ def test_a_given_adapter_is_merged_into_what_is_trained(source, adapter):
 
 
 def test_rounds_share_one_base_and_go_on_from_each_other(source, tmp_path):
-    pupil = pupil_of(source, **SIZES)
-    base, start = pupil.base(), pupil.start()
+    trainable = pupil_of(source, **SIZES)
+    base, start = trainable.base(), trainable.start()
     assert start() is base, "fresh adapters add nothing"
-    first = trained(pupil, RoundFolder(tmp_path / "1"), start=start)
+    first = trained(trainable, RoundFolder(tmp_path / "1"), start=start)
     before, one = arrays(first.adapters), first()
-    second = trained(pupil, RoundFolder(tmp_path / "2"), start=first, round=2)
+    second = trained(trainable, RoundFolder(tmp_path / "2"), start=first, round_index=2)
     two = second()
-    assert pupil.base() is base
+    assert trainable.base() is base
     assert same(base, loaded(source)), "what is shared is not trained"
     assert one.embedding.get_value() is base.embedding.get_value()
     assert not same(one, base) and not same(one, two)
@@ -91,24 +91,26 @@ def test_rounds_share_one_base_and_go_on_from_each_other(source, tmp_path):
 
 @pytest.mark.parametrize("base_dtype", ["keep", "nf4"])
 def test_a_stopped_finetuning_goes_on_to_the_same_bytes(source, tmp_path, base_dtype):
-    pupil = pupil_of(source, base_dtype=base_dtype, **SIZES)
-    expected = trained(pupil, RoundFolder(tmp_path / "alone"))
+    trainable = pupil_of(source, base_dtype=base_dtype, **SIZES)
+    expected = trained(trainable, RoundFolder(tmp_path / "alone"))
     folder = RoundFolder(tmp_path / "stopped")
     with pytest.raises(StopRequested):
-        trained(pupil, folder, stops=stop_at_step(3))
+        trained(trainable, folder, stops=stop_at_step(3))
     state = next(folder.path.glob("train_state_*"))
     names = read_json(state / "_METADATA")["tree_metadata"]
     assert not any("embedding" in name for name in names), "adapters only"
-    again = trained(pupil, folder)
+    again = trained(trainable, folder)
     assert same(again.adapters, expected.adapters)
     assert same(again(), expected())
 
 
 def test_a_quantised_base_is_for_training_and_m_0_is_whole(source, tmp_path):
-    pupil = pupil_of(source, base_dtype="int8", **SIZES)
-    start = pupil.start()
+    trainable = pupil_of(source, base_dtype="int8", **SIZES)
+    start = trainable.start()
     assert same(start(), loaded(source))
-    tuned = trained(pupil, RoundFolder(tmp_path), start=start, examples=EXAMPLES[:2])
+    tuned = trained(
+        trainable, RoundFolder(tmp_path), start=start, examples=EXAMPLES[:2]
+    )
     tensors = dict(named_tensors(loaded(source)))
     for name, value in named_tensors(tuned()):
         close = np.allclose(value, tensors[name], atol=0.05)
@@ -116,11 +118,11 @@ def test_a_quantised_base_is_for_training_and_m_0_is_whole(source, tmp_path):
 
 
 def test_a_given_adapter_is_trained_further(source, adapter, tmp_path):
-    pupil = pupil_of(source, adapter=str(adapter), **SIZES)
-    start = pupil.start()
+    trainable = pupil_of(source, adapter=str(adapter), **SIZES)
+    start = trainable.start()
     assert most_moved(arrays(start()), loaded(source, adapter=adapter)) < 1e-5
     given = arrays(start.adapters)
-    tuned = trained(pupil, RoundFolder(tmp_path), start=start)
+    tuned = trained(trainable, RoundFolder(tmp_path), start=start)
     assert 0 < most_moved(given, tuned.adapters) < 0.1
 
 

@@ -12,15 +12,15 @@ from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
 from tiny_sampler import tiny_sampler
 
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.request import Request
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.examples import Example
 from isara_jax.generation import OpenTurn, Step, sample_into, sampled
 from isara_jax.runtime.files.records import Records
 from isara_jax.runtime.tokenizer import Tokenizer
 
 DEMO = Example(question="is it true ?", answer="The cat sat.", origin="seed-0003")
-DECODING = Decoding(max_new_tokens=8)
+DECODING = SamplingParams(max_new_tokens=8)
 
 
 make_sampler = functools.partial(tiny_sampler, demo_tokens=500, context=512)
@@ -100,15 +100,17 @@ def test_an_answer_ends_with_eos(template, lead):
 def test_every_round_and_step_has_its_own_key():
     sampler = make_sampler()
     keys = [
-        str(jax.random.key_data(sampler.key(round=round, step=step)))
-        for round, step in itertools.product(range(1, 4), Step)
+        str(jax.random.key_data(sampler.key(round_index=round_index, step=step)))
+        for round_index, step in itertools.product(range(1, 4), Step)
     ]
     assert len(set(keys)) == len(keys) == 9
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 2), 1)
-    assert sampler.key(round=2, step=Step.ANSWERS) == key
+    assert sampler.key(round_index=2, step=Step.ANSWERS) == key
 
 
-PROMPTS = [Prompt(id=f"r01-{n:04d}", number=n, tokens=(1,) * (9 - n)) for n in range(5)]
+PROMPTS = [
+    Request(id=f"r01-{n:04d}", number=n, tokens=(1,) * (9 - n)) for n in range(5)
+]
 
 
 @pytest.fixture
@@ -127,8 +129,8 @@ def sample(records, monkeypatch):
             changes.pop("prompts", PROMPTS),
             model=changes.pop("model", tiny_llama),
             sampler=make_sampler(**changes),
-            decoding=DECODING,
-            round=1,
+            sampling_params=DECODING,
+            round_index=1,
             step=Step.QUESTIONS,
             stage="round 1: questions",
             describe=lambda completion: {

@@ -1,49 +1,57 @@
-"""Holds the layering of WORKSPACE.md: who may import whom, and who owns a dependency.
+"""Holds the layering of WORKSPACE.md: who may import whom, through which door.
 
 Imports inside functions count as well. A rule takes one parsed file and returns a
 sentence for every place that breaks it; each is also shown code that it refuses.
 """
 
+import graphlib
 from collections.abc import Iterator, Mapping
 
 import pytest
-from python_source import PACKAGE, Source, is_within, read_sources
+from python_source import (
+    PACKAGE,
+    Doors,
+    Source,
+    behind,
+    door_of,
+    is_within,
+    read_doors,
+    read_sources,
+)
 
 # From the bottom up. A unit, a file or folder of the package, imports lower ones only.
 LAYERS = (
     ("errors",),
-    ("examples", "rouge", "workdir"),
+    ("examples", "rouge"),
     ("runtime",),
     ("models",),
-    ("demo_order", "engine", "finetune", "prompts", "retrieval"),
-    ("sampler",),
-    (
-        *("answers", "evaluation", "filters", "fit"),
-        *("questions", "release", "report", "tuning"),
-    ),
-    ("adaptation", "align", "command", "manifest", "sections"),
+    ("cli", "engine", "finetune", "prompts", "retrieval", "run"),
+    ("generation",),
+    ("answers", "evaluation", "filters", "finetuning", "fit", "questions", "report"),
+    ("align",),
     ("config",),
     ("main", "tools"),
 )
 HEIGHT = {unit: height for height, layer in enumerate(LAYERS) for unit in layer}
+# Folders that are one machine: nobody enters an inner room of theirs from outside.
+ONE_DOOR = ("engine", "finetune")
 
 OWNERS = {
     "scann": ("retrieval",),
     "orbax": ("runtime.checkpoint",),
     "optax": ("finetune",),
-    "qwix": ("models.kernels",),
+    "qwix": ("models.layers.linear",),
     "jax.sharding": ("runtime.mesh",),
     "jax.NamedSharding": ("runtime.mesh",),
     "jax.P": ("runtime.mesh",),
     "jax.make_mesh": ("runtime.mesh",),
     "jax.experimental.mesh_utils": ("runtime.mesh",),
     "jax.experimental.topologies": ("fit.slices",),
-    "absl.flags": ("command", "config", "main", "sections", "tools"),
+    "absl.flags": ("cli", "config", "main", "tools"),
 }
 
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax", "tokamax")
 WITHOUT_JAX = (
-    "demo_order",
     "evaluation.metrics",
     "examples",
     "filters",
@@ -53,6 +61,7 @@ WITHOUT_JAX = (
 )
 
 SOURCES = read_sources()
+DOORS = read_doors()
 
 
 def own_imports(source: Source) -> Iterator[tuple[str, int]]:
@@ -88,8 +97,33 @@ def dependencies_have_one_owner(source: Source) -> list[str]:
     ]
 
 
-def way_to_jax(start: str, sources: Mapping[str, Source]) -> list[str]:
-    """Returns the shortest chain of imports from a file to JAX, or nothing."""
+def folders_are_entered_by_their_door(source: Source) -> list[str]:
+    """A name of a file in a folder is imported from the folder, by those outside."""
+    return [
+        f"line {line}: {name} is past the door of {folder}"
+        for name, line in own_imports(source)
+        for folder in DOORS
+        if folder and is_within(name, folder) and name != folder
+        if not is_within(source.name, folder)
+        if not _is_offered(name, folder)
+    ]
+
+
+def _is_offered(name: str, folder: str) -> bool:
+    """Whether it is a name of the door, or an inner room that has a door of its own."""
+    inner = name.removeprefix(f"{folder}.").partition(".")[0]
+    if inner in DOORS[folder] and name == f"{folder}.{inner}":
+        return True
+    return f"{folder}.{inner}" in DOORS and folder not in ONE_DOOR
+
+
+def way_to_jax(
+    start: str, sources: Mapping[str, Source], doors: Doors = DOORS
+) -> list[str]:
+    """Returns the shortest chain of imports from a file to JAX, or nothing.
+
+    The doors are lazy: a name that comes through one costs the file that it is from.
+    """
     ways = [[start]]
     seen = {start}
     for way in ways:
@@ -97,7 +131,11 @@ def way_to_jax(start: str, sources: Mapping[str, Source]) -> list[str]:
         for name, _ in source.imports:
             if name.partition(".")[0] in JAX:
                 return [*way, name]
-        reached = {n for own, _ in own_imports(source) for n in _with_packages(own)}
+        reached = {
+            package
+            for own, _ in own_imports(source)
+            for package in _with_packages(behind(own, doors))
+        }
         reached |= set(_with_packages(source.name))
         for name in sorted(reached & sources.keys() - seen):
             seen.add(name)
@@ -111,7 +149,49 @@ def _with_packages(name: str) -> list[str]:
     return [".".join(words[:length]) for length in range(len(words) + 1)]
 
 
-RULES = (imports_go_down, dependencies_have_one_owner)
+def files_behind(source: Source, sources: Mapping[str, Source]) -> set[str]:
+    """Returns the files of the package that a file imports names from."""
+    found = set()
+    for name, _ in own_imports(source):
+        whole = behind(name, DOORS)
+        file = whole if whole in sources else whole.rpartition(".")[0]
+        if file in sources and file != source.name and file not in DOORS:
+            found.add(file)
+    return found
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[str]:
+    """Returns one circle of the graph, if it has any."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return [str(node) for node in error.args[1]]
+    return []
+
+
+def rooms_of(folder: str, files: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """Returns who imports whom among the files and folders that lie in a folder."""
+
+    def child(name: str) -> str:
+        return name.removeprefix(f"{folder}." if folder else "").partition(".")[0]
+
+    def inside(name: str) -> bool:
+        return not folder or (is_within(name, folder) and name != folder)
+
+    graph: dict[str, set[str]] = {}
+    for name, imported in files.items():
+        if name and inside(name):
+            others = {child(other) for other in imported if inside(other)}
+            graph.setdefault(child(name), set()).update(others - {child(name)})
+    return graph
+
+
+FILES = {name: files_behind(source, SOURCES) for name, source in SOURCES.items()}
+RULES = (
+    imports_go_down,
+    dependencies_have_one_owner,
+    folders_are_entered_by_their_door,
+)
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -127,6 +207,25 @@ def test_no_jax_behind(name):
     assert way_to_jax(name, SOURCES) == []
 
 
+def test_files_import_each_other_in_no_circle():
+    assert circles(FILES) == []
+
+
+@pytest.mark.parametrize("folder", DOORS)
+def test_rooms_of_a_folder_import_each_other_in_no_circle(folder):
+    assert circles(rooms_of(folder, FILES)) == []
+
+
+@pytest.mark.parametrize("folder", DOORS)
+def test_a_door_offers_what_is_there(folder):
+    for name in DOORS[folder]:
+        file, _, last = behind(f"{folder}.{name}".removeprefix("."), DOORS).rpartition(
+            "."
+        )
+        assert file in SOURCES and file not in DOORS, name
+        assert last in SOURCES[file].defined, name
+
+
 def test_every_unit_named_in_a_rule_has_a_layer():
     named = {unit for owners in OWNERS.values() for unit in owners} | set(WITHOUT_JAX)
     assert {unit.partition(".")[0] for unit in named} <= HEIGHT.keys()
@@ -134,14 +233,15 @@ def test_every_unit_named_in_a_rule_has_a_layer():
 
 UP = imports_go_down
 OWNED = dependencies_have_one_owner
+DOOR = folders_are_entered_by_their_door
 
 
 @pytest.mark.parametrize(
     ("rule", "name", "text"),
     [
         (UP, "errors", "from isara_jax.examples import Pool"),
-        (UP, "models.llama", "from isara_jax.engine.decode import generate"),
-        (UP, "engine.decode", "def f():\n    from isara_jax.finetune import loss"),
+        (UP, "models.llama.model", "from isara_jax.engine import Engine"),
+        (UP, "engine.engine", "def f():\n    from isara_jax.finetune import loss"),
         (UP, "questions", "import isara_jax.answers as answers"),
         (UP, "align", "from isara_jax import config"),
         (UP, "tools.chat", "from isara_jax.main import main"),
@@ -149,14 +249,20 @@ OWNED = dependencies_have_one_owner
         (UP, "somewhere", "import json"),
         (UP, "", "from isara_jax.errors import InputError"),
         (OWNED, "align", "import optax"),
-        (OWNED, "engine.decode", "def f():\n    from scann import scann_ops_pybind"),
+        (OWNED, "engine.engine", "def f():\n    from scann import scann_ops_pybind"),
         (OWNED, "runtime.mesh", "import orbax.checkpoint as ocp"),
-        (OWNED, "models.llama", "from jax.sharding import Mesh"),
-        (OWNED, "models.llama", "from jax import sharding"),
-        (OWNED, "models.llama", "import jax\nspec = jax.sharding.PartitionSpec()"),
-        (OWNED, "models.llama", "import jax as j\nspec = j.P('data')"),
+        (OWNED, "models.llama.model", "from jax.sharding import Mesh"),
+        (OWNED, "models.llama.model", "from jax import sharding"),
+        (OWNED, "models.decoder", "import jax\nspec = jax.sharding.PartitionSpec()"),
+        (OWNED, "models.decoder", "import jax as j\nspec = j.P('data')"),
         (OWNED, "align", "from absl import app, flags"),
         (OWNED, "align", "import absl\nFLAGS = absl.flags.FLAGS"),
+        (DOOR, "align", "from isara_jax.engine.engine import Engine"),
+        (DOOR, "align", "from isara_jax.engine.sampling import SamplingParams"),
+        (DOOR, "align", "from isara_jax.engine import engine"),
+        (DOOR, "engine.engine", "from isara_jax.engine.beam.search import search"),
+        (DOOR, "models.decoder", "from isara_jax.runtime.files.records import Records"),
+        (DOOR, "models.decoder", "import isara_jax.runtime.mesh"),
     ],
 )
 def test_refused(rule, name, text):
@@ -167,17 +273,41 @@ def test_refused(rule, name, text):
     ("rule", "name", "text"),
     [
         (UP, "errors", "import json"),
-        (UP, "models.llama", "from isara_jax.models import layers"),
-        (UP, "models.llama", "from isara_jax.runtime.mesh import place"),
+        (UP, "models.llama.model", "from isara_jax.models import layers"),
+        (UP, "models.llama.model", "from isara_jax.runtime import Mesh"),
         (UP, "main", "from isara_jax.errors import InputError"),
         (OWNED, "retrieval.search", "from scann import scann_ops_pybind"),
         (OWNED, "runtime.mesh", "from jax.sharding import Mesh"),
         (OWNED, "align", "from absl import app, logging"),
         (OWNED, "align", "import jax\ncompiled = jax.jit(f)"),
+        (DOOR, "align", "from isara_jax.engine import Engine"),
+        (DOOR, "align", "from isara_jax.runtime.files import Records"),
+        (DOOR, "engine.beam.search", "from isara_jax.engine.request import Request"),
+        (DOOR, "engine.beam.search", "from isara_jax.engine.beam.hypotheses import A"),
+        (DOOR, "main", "from isara_jax.align import align"),
     ],
 )
 def test_allowed(rule, name, text):
     assert rule(Source(name=name, text=text)) == []
+
+
+def test_circles_are_found():
+    files = {
+        "engine.engine": {"engine.beam.search"},
+        "engine.beam.search": {"engine.beam.state", "engine.request"},
+        "engine.beam.state": set(),
+        "engine.request": set(),
+    }
+    assert circles(files) == []
+    assert circles(rooms_of("engine", files)) == []
+    assert circles(rooms_of("", files)) == []
+    files["engine.beam.state"].add("engine.engine")
+    assert circles(files) != []
+    # No circle of files, but one of rooms.
+    files["engine.beam.state"] = set()
+    files["engine.request"] = {"engine.beam.state"}
+    assert circles(files) == []
+    assert circles(rooms_of("engine", files)) != []
 
 
 def test_jax_is_found_through_the_project_s_own_imports():
@@ -188,13 +318,27 @@ def test_jax_is_found_through_the_project_s_own_imports():
         "runtime.mesh": "def f():\n    import jax.numpy",
         "runtime.words": "import json",
         "filters": "import numpy",
+        "report": "from isara_jax.run import Workdir",
+        "run": "",
+        "run.workdir": "import json",
+        "run.release": "import jax",
+        "cards": "from isara_jax.run import release",
     }
     sources = {name: Source(name=name, text=text) for name, text in texts.items()}
-    assert way_to_jax("prompts", sources) == [
+    doors = {
+        "run": door_of(
+            "run",
+            "from .workdir import Workdir as Workdir\n"
+            "from .release import release as release",
+        )
+    }
+    assert way_to_jax("prompts", sources, doors) == [
         "prompts",
         "runtime",
         "runtime.mesh",
         "jax.numpy",
     ]
-    assert way_to_jax("runtime.words", sources) != []
-    assert way_to_jax("filters", sources) == []
+    assert way_to_jax("runtime.words", sources, doors) != []
+    assert way_to_jax("filters", sources, doors) == []
+    assert way_to_jax("report", sources, doors) == []
+    assert way_to_jax("cards", sources, doors) == ["cards", "run.release", "jax"]

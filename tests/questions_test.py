@@ -9,7 +9,7 @@ from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
 from tiny_sampler import tiny_sampler
 
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.examples import Example, Pool
 from isara_jax.prompts import make_template
 from isara_jax.questions import draft_questions, random_demos
@@ -18,10 +18,10 @@ from isara_jax.run.workdir import RoundFolder
 RNG = np.random.default_rng
 
 
-def make_pool(round, size):
-    kind = "seed" if round == 0 else f"r{round:02d}"
+def make_pool(round_index, size):
+    kind = "seed" if round_index == 0 else f"r{round_index:02d}"
     return Pool(
-        round=round,
+        round_index=round_index,
         examples=tuple(
             Example(question=f"q{n}", answer=f"a{n}", origin=f"{kind}-{n:04d}")
             for n in range(size)
@@ -53,7 +53,7 @@ def draft(tmp_path, monkeypatch):
             candidates=5,
             demos=demos,
             questions_per_context=questions_per_context,
-            decoding=Decoding(max_new_tokens=8),
+            sampling_params=SamplingParams(max_new_tokens=8),
             sampler=tiny_sampler(seed=seed, demo_tokens=demo_tokens),
             folder=RoundFolder(tmp_path / name),
         )

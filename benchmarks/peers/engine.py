@@ -6,7 +6,13 @@ from typing import Any
 import jax
 
 from benchmarks.works import Timing, Work
-from isara_jax.engine import Decoding, Ending, Engine, Figures, Prompt
+from isara_jax.engine import (
+    Engine,
+    EngineMetrics,
+    Request,
+    SamplingParams,
+    StopCriteria,
+)
 from isara_jax.models import LanguageModel
 from isara_jax.runtime import make_mesh
 from isara_jax.runtime.hardware import machine_rates
@@ -21,7 +27,7 @@ class EngineSide:
     def __init__(self, model: LanguageModel, *, slots: int):
         self.model, self.slots = model, slots
         self.mesh = make_mesh(data=1, model=1)
-        self.done: list[Figures] = []
+        self.done: list[EngineMetrics] = []
 
     def shares(self) -> dict[str, float]:
         """Returns the shares of the machine's bound since this was last asked."""
@@ -51,11 +57,11 @@ class EngineSide:
             check=lambda: None,
         )
         prompts, how = _prompts(work), _rules(work)
-        figures = Figures()
+        figures = EngineMetrics()
         begun = time.perf_counter()
         written = [
             completion
-            for completions in engine.continue_all(prompts, figures=figures, **how)
+            for completions in engine.generate(prompts, figures=figures, **how)
             for completion in completions
         ]
         seconds = time.perf_counter() - begun
@@ -71,12 +77,12 @@ class EngineSide:
         )
 
 
-def _prompts(work: Work) -> list[Prompt]:
+def _prompts(work: Work) -> list[Request]:
     """Returns the prompts; without rules each asks for all of its new tokens."""
     if work.rules is not None:
         return list(work.rules.prompts)
     return [
-        Prompt(id=str(number), number=number, tokens=tuple(tokens), new_tokens=new)
+        Request(id=str(number), number=number, tokens=tuple(tokens), new_tokens=new)
         for number, (tokens, new) in enumerate(
             zip(work.prompts, work.new_tokens, strict=True)
         )
@@ -86,9 +92,15 @@ def _prompts(work: Work) -> list[Prompt]:
 def _rules(work: Work) -> dict[str, Any]:
     if work.rules is not None:
         rules = work.rules
-        return {"decoding": rules.decoding, "ending": rules.ending, "key": rules.key}
+        return {
+            "decoding": rules.sampling_params,
+            "ending": rules.ending,
+            "key": rules.key,
+        }
     return {
-        "decoding": Decoding(max_new_tokens=max(work.new_tokens), temperature=0.0),
-        "ending": Ending(eos=(), stops=(), decode=str),
+        "decoding": SamplingParams(
+            max_new_tokens=max(work.new_tokens), temperature=0.0
+        ),
+        "ending": StopCriteria(eos=(), stops=(), decode=str),
         "key": jax.random.key(0),
     }

@@ -119,28 +119,30 @@ def generate_arguments(work: Work, *, new: int) -> dict[str, Any]:
     length = {"min_new_tokens": new, "max_new_tokens": new, "pad_token_id": 0}
     if work.rules is None:
         return {"do_sample": False, **length}
-    decoding, ending = work.rules.decoding, work.rules.ending
-    if decoding.beams > 1:
-        raise ValueError(f"beams={decoding.beams}: drafting is compared without beams")
+    sampling_params, ending = work.rules.sampling_params, work.rules.ending
+    if sampling_params.beams > 1:
+        raise ValueError(
+            f"beams={sampling_params.beams}: drafting is compared without beams"
+        )
     arguments = {
         **length,
-        "repetition_penalty": decoding.repetition_penalty,
-        "no_repeat_ngram_size": decoding.no_repeat_ngram,
+        "repetition_penalty": sampling_params.repetition_penalty,
+        "no_repeat_ngram_size": sampling_params.no_repeat_ngram,
         "eos_token_id": list(ending.eos),
     }
-    if decoding.length_decay_factor != 1:
+    if sampling_params.length_decay_factor != 1:
         arguments["exponential_decay_length_penalty"] = (
-            decoding.length_decay_start,
-            decoding.length_decay_factor,
+            sampling_params.length_decay_start,
+            sampling_params.length_decay_factor,
         )
-    if decoding.temperature == 0:
+    if sampling_params.temperature == 0:
         return {"do_sample": False, **arguments}
     return {
         "do_sample": True,
-        "temperature": decoding.temperature,
-        "top_k": decoding.top_k,
-        "top_p": decoding.top_p,
-        "min_p": decoding.min_p or None,
+        "temperature": sampling_params.temperature,
+        "top_k": sampling_params.top_k,
+        "top_p": sampling_params.top_p,
+        "min_p": sampling_params.min_p or None,
         **arguments,
     }
 

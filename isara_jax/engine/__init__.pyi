@@ -1,31 +1,40 @@
-from .beam import BeamState as BeamState, search as search, start as start
+from .beam import (
+    BeamState as BeamState,
+    constrain_beams as constrain_beams,
+    search as search,
+    start as start,
+)
 from .decode import decode as decode, empty_state as empty_state
 from .engine import Engine as Engine
 from .kv_cache import (
-    SlotCache as SlotCache,
-    Stack as Stack,
-    empty_slots as empty_slots,
-    laid_out as laid_out,
-    stacked as stacked,
+    KVCache as KVCache,
+    LayerBlocks as LayerBlocks,
+    constrain_cache as constrain_cache,
+    empty_kv_cache as empty_kv_cache,
+    make_layer_blocks as make_layer_blocks,
     step as step,
 )
 from .metrics import (
-    Figures as Figures,
-    Sizes as Sizes,
+    EngineMetrics as EngineMetrics,
+    ModelSizes as ModelSizes,
     decode_cost as decode_cost,
+    model_sizes as model_sizes,
     prefill_cost as prefill_cost,
-    sizes_of as sizes_of,
 )
 from .padded_batch import plan as plan
 from .prefill import (
-    advance as advance,
-    chunks_of as chunks_of,
+    chunk_widths as chunk_widths,
+    chunks_for as chunks_for,
     empty_row as empty_row,
-    path_capacity as path_capacity,
-    widths as widths,
+    prefill_chunk as prefill_chunk,
+    prefix_cache_len as prefix_cache_len,
 )
-from .request import Prompt as Prompt
-from .sampling import Completion as Completion, Decoding as Decoding, Ending as Ending
+from .request import Request as Request
+from .sampling import (
+    Completion as Completion,
+    SamplingParams as SamplingParams,
+    StopCriteria as StopCriteria,
+)
 from .scheduler import (
     LEAST_ROWS as LEAST_ROWS,
     Group as Group,

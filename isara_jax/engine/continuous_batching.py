@@ -11,53 +11,53 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from isara_jax.engine.decode import (
-    SlotState,
+    DecodeState,
+    compacted_rows,
     decode,
-    decoded_narrowly,
+    decode_compacted,
     empty_state,
     insert,
-    narrow_rows,
     rows_to_keep,
     share,
 )
-from isara_jax.engine.metrics import Figures, sizes_of
-from isara_jax.engine.prefill import Path
-from isara_jax.engine.request import Prompt
+from isara_jax.engine.metrics import EngineMetrics, model_sizes
+from isara_jax.engine.prefill import PrefixCache
+from isara_jax.engine.request import Request
 from isara_jax.engine.sampling import (
     Completion,
-    Decoding,
-    Ending,
+    SamplingParams,
+    StopCriteria,
     completion_of,
     has_stop,
 )
 from isara_jax.engine.scheduler import Group, Planned
 from isara_jax.runtime import Mesh, place_batch
 
-STEPS_BETWEEN_CHECKS = 8
+STEPS_BETWEEN_SYNCS = 8
 # While prompts wait, a slot that has ended is idle until the next check.
-STEPS_WHILE_WAITING = 4
+STEPS_BETWEEN_SYNCS_WHILE_WAITING = 4
 
 
-class GroupRun:
+class ContinuousBatch:
     """One group's way through the slots."""
 
-    state: SlotState
+    state: DecodeState
 
     def __init__(
         self,
         group: Group,
         *,
-        path: Path,
+        path: PrefixCache,
         mesh: Mesh,
         check: Callable[[], None],
-        decoding: Decoding,
-        ending: Ending,
+        sampling_params: SamplingParams,
+        ending: StopCriteria,
         key: Key[Array, ""],
-        figures: Figures,
+        figures: EngineMetrics,
     ):
         self.group, self.path, self.mesh, self.check = group, path, mesh, check
-        self.decoding, self.ending, self.key = decoding, ending, key
-        self.figures, self.sizes = figures, sizes_of(path.stack.model)
+        self.sampling_params, self.ending, self.key = sampling_params, ending, key
+        self.figures, self.sizes = figures, model_sizes(path.stack.model)
         self.held: list[Planned | None] = [None] * group.rows
         self.generated = np.zeros(group.rows, np.int64)
         self.prompt_lengths = np.zeros(group.rows, np.int64)
@@ -70,33 +70,33 @@ class GroupRun:
             rows=self.group.rows,
             capacity=self.group.capacity,
             shared=self.group.shared_room,
-            new_tokens=self.decoding.max_new_tokens,
+            new_tokens=self.sampling_params.max_new_tokens,
             mesh=self.mesh,
         )
         while waiting or any(self.held):
             self._fill(waiting)
             self.check()
             if waiting:
-                self._decode(STEPS_WHILE_WAITING)
+                self._decode(STEPS_BETWEEN_SYNCS_WHILE_WAITING)
             else:
-                self._decode(STEPS_BETWEEN_CHECKS, kept=self._rows_to_keep())
+                self._decode(STEPS_BETWEEN_SYNCS, kept=self._rows_to_keep())
             if ended := self._ended():
                 yield ended
 
     def unfinished(self) -> list[Planned]:
         """Returns the prompts that are in a slot, in their order."""
         held = [planned for planned in self.held if planned is not None]
-        return sorted(held, key=lambda planned: planned[0].in_order)
+        return sorted(held, key=lambda planned: planned[0].sort_key)
 
     def _fill(self, waiting: deque[Planned]) -> None:
         for row, held in enumerate(self.held):
             if held is None and waiting:
                 self.check()
-                prompt, cuts = waiting[0]
+                prompt, spans = waiting[0]
                 self.held[row], self.generated[row] = waiting.popleft(), 0
                 self.prompt_lengths[row] = len(prompt.tokens)
-                with self.figures.prefilling(self.path, self.sizes):
-                    self.path.run(prompt.tokens, cuts)
+                with self.figures.time_prefill(self.path, self.sizes):
+                    self.path.run(prompt.tokens, spans)
                     self._share()
                     self._insert(prompt, row)
 
@@ -107,8 +107,8 @@ class GroupRun:
             count = jnp.int32(self.group.shared)
             self.state = share(self.state, self.path.cache, count, mesh=self.mesh)
 
-    def _insert(self, prompt: Prompt, row: int) -> None:
-        tokens = np.zeros(self.state.texts.history.shape[1], np.int32)
+    def _insert(self, prompt: Request, row: int) -> None:
+        tokens = np.zeros(self.state.texts.token_ids.shape[1], np.int32)
         tokens[: len(prompt.tokens)] = prompt.tokens
         self.state = insert(
             self.state,
@@ -117,7 +117,7 @@ class GroupRun:
             row=jnp.int32(row),
             tokens=jnp.asarray(tokens),
             length=jnp.int32(len(prompt.tokens)),
-            limit=jnp.int32(prompt.limit(self.decoding.max_new_tokens)),
+            limit=jnp.int32(prompt.limit(self.sampling_params.max_new_tokens)),
             key=jax.random.fold_in(self.key, prompt.number),
             mesh=self.mesh,
         )
@@ -125,23 +125,23 @@ class GroupRun:
     def _rows_to_keep(self) -> np.ndarray | None:
         """Returns fewer rows that hold all texts which are left, if that is enough."""
         held = np.array([held is not None for held in self.held])
-        count = narrow_rows(self.state, self.mesh)
+        count = compacted_rows(self.state, self.mesh)
         if count is None or held.sum() > count:
             return None
         return rows_to_keep(held, count=count)
 
     def _decode(self, steps: int, *, kept: np.ndarray | None = None) -> None:
         """Decodes a stretch, and goes on in the kept rows only if that may be."""
-        with self.figures.decoding():
+        with self.figures.time_decode():
             stretch = partial(self._stretch, steps=steps)
             if kept is None:
                 self.state = stretch(self.state)
             else:
-                self.state, narrow = decoded_narrowly(
+                self.state, narrow = decode_compacted(
                     self.state,
                     kept,
                     decode=stretch,
-                    program=(self.decoding.form, self.path.stack.model.config),
+                    program=(self.sampling_params.static, self.path.stack.model.config),
                     mesh=self.mesh,
                 )
                 if narrow:
@@ -156,13 +156,13 @@ class GroupRun:
         )
         self.generated = generated
 
-    def _stretch(self, state: SlotState, *, steps: int) -> SlotState:
+    def _stretch(self, state: DecodeState, *, steps: int) -> DecodeState:
         return decode(
             self.path.stack,
             state,
-            self.decoding.strengths,
+            self.sampling_params.traced,
             eos=jnp.asarray(self.ending.eos, jnp.int32),
-            form=self.decoding.form,
+            static=self.sampling_params.static,
             steps=jnp.int32(steps),
             mesh=self.mesh,
         )
@@ -175,14 +175,14 @@ class GroupRun:
     def _ended(self) -> list[Completion]:
         """Empties the slots whose text has ended."""
         done = np.array(self.state.done)
-        history = np.asarray(self.state.texts.history)
+        token_ids = np.asarray(self.state.texts.token_ids)
         ended = []
         for row, held in enumerate(self.held):
             if held is None:
                 continue
             prompt, _ = held
             begin = len(prompt.tokens)
-            text = history[row, begin : begin + self.generated[row]]
+            text = token_ids[row, begin : begin + self.generated[row]]
             if done[row] or has_stop(text, self.ending):
                 ended.append((row, prompt, text))
         if not ended:

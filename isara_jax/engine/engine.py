@@ -15,16 +15,16 @@ import jax
 from jaxtyping import Array, Key
 
 from isara_jax.engine.beam import beam_batch
-from isara_jax.engine.continuous_batching import GroupRun
-from isara_jax.engine.kv_cache import Stack, rows_within, stacked
-from isara_jax.engine.metrics import Figures
+from isara_jax.engine.continuous_batching import ContinuousBatch
+from isara_jax.engine.kv_cache import LayerBlocks, make_layer_blocks, rows_within
+from isara_jax.engine.metrics import EngineMetrics
 from isara_jax.engine.padded_batch import Batch, plan
-from isara_jax.engine.prefill import new_path
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling import Completion, Decoding, Ending
+from isara_jax.engine.prefill import empty_prefix_cache
+from isara_jax.engine.request import Request
+from isara_jax.engine.sampling import Completion, SamplingParams, StopCriteria
 from isara_jax.engine.scheduler import Group, groups, rows_that_fit
 from isara_jax.models import Decoder
-from isara_jax.runtime import Mesh, say
+from isara_jax.runtime import Mesh, log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +44,19 @@ class Engine:
     check: Callable[[], None]
 
     @cached_property
-    def stack(self) -> Stack:
+    def stack(self) -> LayerBlocks:
         """The model's layers, as they are run."""
-        return stacked(self.model, mesh=self.mesh)
+        return make_layer_blocks(self.model, mesh=self.mesh)
 
-    def continue_all(
+    def generate(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[Request],
         *,
-        decoding: Decoding,
-        ending: Ending,
+        sampling_params: SamplingParams,
+        ending: StopCriteria,
         key: Key[Array, ""],
         done: Collection[str] = (),
-        figures: Figures | None = None,
+        figures: EngineMetrics | None = None,
     ) -> Iterator[list[Completion]]:
         """Yields completions as they end; `key` is that of the round's step.
 
@@ -67,51 +67,53 @@ class Engine:
         Raises:
           InputError: a prompt and its continuation do not fit the model's context.
         """
-        if decoding.beams > 1:
+        if sampling_params.beams > 1:
             return self._beams(
-                self._batches(prompts, decoding),
-                decoding=decoding,
+                self._batches(prompts, sampling_params),
+                sampling_params=sampling_params,
                 ending=ending,
                 key=key,
                 done=done,
             )
         return self._slots(
-            self._planned(prompts, decoding),
-            decoding=decoding,
+            self._planned(prompts, sampling_params),
+            sampling_params=sampling_params,
             ending=ending,
             key=key,
             done=done,
-            figures=Figures() if figures is None else figures,
+            figures=EngineMetrics() if figures is None else figures,
         )
 
     def _slots(
         self,
         planned: Sequence[Group],
         *,
-        decoding: Decoding,
-        ending: Ending,
+        sampling_params: SamplingParams,
+        ending: StopCriteria,
         key: Key[Array, ""],
         done: Collection[str],
-        figures: Figures,
+        figures: EngineMetrics,
     ) -> Iterator[list[Completion]]:
         path = None
         for group in planned:
             waiting = deque(
-                (prompt, cuts)
-                for prompt, cuts in zip(group.prompts, group.cuts, strict=True)
+                (prompt, spans)
+                for prompt, spans in zip(group.prompts, group.spans, strict=True)
                 if prompt.id not in done
             )
             rows = group.rows
             while waiting:
                 if path is None:
                     longest = _longest(planned)
-                    path = new_path(self.stack, longest=longest, mesh=self.mesh)
-                run = GroupRun(
+                    path = empty_prefix_cache(
+                        self.stack, longest=longest, mesh=self.mesh
+                    )
+                run = ContinuousBatch(
                     replace(group, rows=rows),
                     path=path,
                     mesh=self.mesh,
                     check=self.check,
-                    decoding=decoding,
+                    sampling_params=sampling_params,
                     ending=ending,
                     key=key,
                     figures=figures,
@@ -124,7 +126,7 @@ class Engine:
                     path = None
 
     def _planned(
-        self, prompts: Sequence[Prompt], decoding: Decoding
+        self, prompts: Sequence[Request], sampling_params: SamplingParams
     ) -> tuple[Group, ...]:
         """Plans with the slots that were asked for, or as many as memory has room for.
 
@@ -135,7 +137,7 @@ class Engine:
             groups,
             prompts,
             row_multiple=self.mesh.shape["data"],
-            max_new_tokens=decoding.max_new_tokens,
+            max_new_tokens=sampling_params.max_new_tokens,
             context=self.context,
         )
         planned = within(slots=self.slots)
@@ -148,20 +150,20 @@ class Engine:
         if not short:
             return planned
         fitting, wanted = min(short)
-        say(f"memory has room for {fitting} slots, not {wanted}")
+        log(f"memory has room for {fitting} slots, not {wanted}")
         return within(slots=fitting)
 
     def _batches(
-        self, prompts: Sequence[Prompt], decoding: Decoding
+        self, prompts: Sequence[Request], sampling_params: SamplingParams
     ) -> tuple[Batch, ...]:
         """Plans for beams, each of which takes a slot; a batch has one limit."""
         limits = defaultdict(list)
         for prompt in prompts:
-            limits[prompt.limit(decoding.max_new_tokens)].append(prompt)
+            limits[prompt.limit(sampling_params.max_new_tokens)].append(prompt)
         planned = (
             plan(
                 limits[limit],
-                slots=self.slots // decoding.beams,
+                slots=self.slots // sampling_params.beams,
                 row_multiple=self.mesh.shape["data"],
                 max_new_tokens=limit,
                 context=self.context,
@@ -174,19 +176,19 @@ class Engine:
         self,
         batches: Sequence[Batch],
         *,
-        decoding: Decoding,
-        ending: Ending,
+        sampling_params: SamplingParams,
+        ending: StopCriteria,
         key: Key[Array, ""],
         done: Collection[str],
     ) -> Iterator[list[Completion]]:
         for batch in batches:
             if all(prompt.id in done for prompt in batch.prompts):
                 continue
-            limit = batch.prompts[0].limit(decoding.max_new_tokens)
+            limit = batch.prompts[0].limit(sampling_params.max_new_tokens)
             completions = beam_batch(
                 self.stack,
                 batch,
-                decoding=replace(decoding, max_new_tokens=limit),
+                sampling_params=replace(sampling_params, max_new_tokens=limit),
                 ending=ending,
                 key=key,
                 mesh=self.mesh,
@@ -201,7 +203,7 @@ def _fewer_rows(rows: int, error: jax.errors.JaxRuntimeError, *, mesh: Mesh) -> 
     if "RESOURCE_EXHAUSTED" not in str(error) or rows <= multiple:
         raise error
     fewer = rows_within(rows // 2, multiple=multiple)
-    say(f"memory has no room for {rows} slots: going on with {fewer}")
+    log(f"memory has no room for {rows} slots: going on with {fewer}")
     return fewer
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from isara_jax.engine.kv_cache import cache_capacity, round_up, rows_within
-from isara_jax.engine.request import Prompt, refuse_misfit
+from isara_jax.engine.request import Request, validate_length
 
 PROMPT_STEP = 64
 
@@ -24,12 +24,12 @@ class Shape:
 class Batch:
     """Prompts that are continued together."""
 
-    prompts: tuple[Prompt, ...]
+    prompts: tuple[Request, ...]
     shape: Shape
 
 
 def plan(
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Request],
     *,
     slots: int,
     row_multiple: int,
@@ -44,7 +44,7 @@ def plan(
       InputError: a prompt and its continuation do not fit the model's context.
     """
     for prompt in prompts:
-        refuse_misfit(prompt, new=max_new_tokens, context=context)
+        validate_length(prompt, new=max_new_tokens, context=context)
     if not prompts:
         return ()
     most = rows_within(slots, multiple=row_multiple)
@@ -72,7 +72,7 @@ def left_padded(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     return tokens, segments
 
 
-def refuse_lack_of_room(shape: Shape, max_new_tokens: int) -> None:
+def validate_room(shape: Shape, max_new_tokens: int) -> None:
     """Refuses to continue a batch by more tokens than it was planned for.
 
     Raises:
@@ -86,7 +86,7 @@ def refuse_lack_of_room(shape: Shape, max_new_tokens: int) -> None:
         )
 
 
-def _batch(prompts: Sequence[Prompt], rows: int, max_new_tokens: int) -> Batch:
+def _batch(prompts: Sequence[Request], rows: int, max_new_tokens: int) -> Batch:
     length = round_up(max(len(p.tokens) for p in prompts), PROMPT_STEP)
     shape = Shape(
         rows=rows, prompt=length, capacity=cache_capacity(length + max_new_tokens)

@@ -6,7 +6,7 @@ from isara_jax.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompt:
+class Request:
     """A prompt in token ids. `number` is folded into the key of its sample.
 
     `new_tokens` is the most that this prompt asks for, where it asks for fewer than the
@@ -19,7 +19,7 @@ class Prompt:
     new_tokens: int | None = None
 
     @property
-    def in_order(self) -> tuple[tuple[int, ...], int]:
+    def sort_key(self) -> tuple[tuple[int, ...], int]:
         """What prompts are sorted by, so that those that begin alike are neighbours."""
         return self.tokens, self.number
 
@@ -28,7 +28,7 @@ class Prompt:
         return most if self.new_tokens is None else min(self.new_tokens, most)
 
 
-def refuse_misfit(prompt: Prompt, *, new: int, context: int) -> None:
+def validate_length(prompt: Request, *, new: int, context: int) -> None:
     """Refuses a prompt that leaves no room in the context for `new` tokens.
 
     Raises:

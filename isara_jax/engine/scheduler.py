@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import jax
 
 from isara_jax.engine.kv_cache import (
-    Stack,
+    LayerBlocks,
     cache_capacity,
     position_bytes,
     round_up,
     rows_within,
 )
-from isara_jax.engine.prefill import Cuts, common_length, cuts_in_order
-from isara_jax.engine.request import Prompt, refuse_misfit
-from isara_jax.models.attention import kernels_for
+from isara_jax.engine.prefill import PrefillSpans, common_length, plan_spans
+from isara_jax.engine.request import Request, validate_length
+from isara_jax.models.attention import attention_backend
 from isara_jax.runtime import Mesh, platform_of
 from isara_jax.runtime.hardware import free_bytes
 
@@ -40,19 +40,19 @@ def useful_slots(platform: str | None = None) -> int:
     return 32 if (platform or jax.default_backend()) == "cpu" else 256
 
 
-Planned = tuple[Prompt, Cuts]
+Planned = tuple[Request, PrefillSpans]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
     """Prompts of which the first `shared` tokens are equal, in the order of decoding.
 
-    `cuts` say how each is run. `rows` slots are decoded at once, each with room for
+    `spans` say how each is run. `rows` slots are decoded at once, each with room for
     `capacity` positions beyond the shared ones.
     """
 
-    prompts: tuple[Prompt, ...]
-    cuts: tuple[Cuts, ...]
+    prompts: tuple[Request, ...]
+    spans: tuple[PrefillSpans, ...]
     shared: int
     rows: int
     capacity: int
@@ -69,7 +69,7 @@ class Group:
 
 
 def groups(
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Request],
     *,
     slots: int,
     row_multiple: int,
@@ -82,11 +82,11 @@ def groups(
       InputError: a prompt and its continuation do not fit the model's context.
     """
     for prompt in prompts:
-        refuse_misfit(prompt, new=prompt.limit(max_new_tokens), context=context)
+        validate_length(prompt, new=prompt.limit(max_new_tokens), context=context)
     if not prompts:
         return ()
     most = rows_within(slots, multiple=row_multiple)
-    ordered = sorted(prompts, key=lambda prompt: prompt.in_order)
+    ordered = sorted(prompts, key=lambda prompt: prompt.sort_key)
     return tuple(
         _group(
             members,
@@ -98,10 +98,10 @@ def groups(
     )
 
 
-def _clusters(ordered: Sequence[Prompt], *, least: int) -> Iterator[list[Prompt]]:
+def _clusters(ordered: Sequence[Request], *, least: int) -> Iterator[list[Request]]:
     """Yields runs of `least` or more that share far more than all do, then the rest."""
     shared = _shared(ordered)
-    rest: list[Prompt] = []
+    rest: list[Request] = []
     for run in _runs(ordered, longer_than=shared + LEAST_SHARED):
         if least <= len(run) < len(ordered):
             yield from _clusters(run, least=least)
@@ -111,8 +111,8 @@ def _clusters(ordered: Sequence[Prompt], *, least: int) -> Iterator[list[Prompt]
         yield rest
 
 
-def _runs(ordered: Sequence[Prompt], *, longer_than: int) -> Iterator[list[Prompt]]:
-    run: list[Prompt] = []
+def _runs(ordered: Sequence[Request], *, longer_than: int) -> Iterator[list[Request]]:
+    run: list[Request] = []
     for prompt in ordered:
         if run and common_length(run[-1].tokens, prompt.tokens) < longer_than:
             yield run
@@ -121,7 +121,7 @@ def _runs(ordered: Sequence[Prompt], *, longer_than: int) -> Iterator[list[Promp
     yield run
 
 
-def _shared(ordered: Sequence[Prompt]) -> int:
+def _shared(ordered: Sequence[Request]) -> int:
     """Counts the tokens with which all begin; each keeps one of its own."""
     first, last = ordered[0].tokens, ordered[-1].tokens
     count = min(common_length(first, last), min(len(p.tokens) for p in ordered) - 1)
@@ -137,12 +137,12 @@ def _longest_first(
     another stay together, and in their order.
     """
     families: list[list[Planned]] = []
-    before: Prompt | None = None
-    for prompt, cuts in planned:
+    before: Request | None = None
+    for prompt, spans in planned:
         same = before is not None and prompt.tokens == before.tokens
-        if len(cuts) == 1 and not same:
+        if len(spans) == 1 and not same:
             families.append([])
-        families[-1].append((prompt, cuts))
+        families[-1].append((prompt, spans))
         before = prompt
 
     def longest(family: list[Planned]) -> int:
@@ -153,16 +153,16 @@ def _longest_first(
 
 
 def _group(
-    members: Sequence[Prompt], *, most: int, row_multiple: int, max_new_tokens: int
+    members: Sequence[Request], *, most: int, row_multiple: int, max_new_tokens: int
 ) -> Group:
     shared = _shared(members)
     own = max(len(p.tokens) + p.limit(max_new_tokens) for p in members) - shared
-    cuts = cuts_in_order([prompt.tokens for prompt in members])
-    planned = list(zip(members, cuts, strict=True))
+    spans = plan_spans([prompt.tokens for prompt in members])
+    planned = list(zip(members, spans, strict=True))
     ordered = list(_longest_first(planned, max_new_tokens=max_new_tokens))
     return Group(
         prompts=tuple(prompt for prompt, _ in ordered),
-        cuts=tuple(cuts for _, cuts in ordered),
+        spans=tuple(spans for _, spans in ordered),
         shared=shared,
         rows=min(most, round_up(max(len(members), LEAST_ROWS), row_multiple)),
         capacity=cache_capacity(own),
@@ -174,7 +174,7 @@ SHARE_OF_MEMORY = 0.7
 
 
 def rows_that_fit(
-    stack: Stack, group: Group, *, mesh: Mesh, free: int | None = None
+    stack: LayerBlocks, group: Group, *, mesh: Mesh, free: int | None = None
 ) -> int:
     """Returns how many of the group's slots the free memory has room for, at least 1.
 
@@ -185,7 +185,7 @@ def rows_that_fit(
     if free is None:
         return group.rows
     config = stack.model.config
-    position = position_bytes(stack, kernels_for(mesh))
+    position = position_bytes(stack, attention_backend(mesh))
     # A row's logits, and which tokens it has seen; sampling takes copies of both.
     row = position * group.capacity + 4 * 5 * config.vocab_size
     whole = position * (group.shared_room + group.capacity + group.longest)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from isara_jax.engine import Decoding, Scored, score
+from isara_jax.engine import SamplingParams, Scored, score
 from isara_jax.errors import InputError
 from isara_jax.evaluation.metrics import ScoredItem, summarise
 from isara_jax.examples import HeldOut
@@ -41,8 +41,10 @@ class EvaluationConfig:
             )
 
     @property
-    def decoding(self) -> Decoding:
-        return Decoding(max_new_tokens=self.evaluation_tokens, temperature=0.0, top_k=0)
+    def sampling_params(self) -> SamplingParams:
+        return SamplingParams(
+            max_new_tokens=self.evaluation_tokens, temperature=0.0, top_k=0
+        )
 
 
 def evaluate(
@@ -112,8 +114,8 @@ def _answers(
         prompts,
         model=model,
         sampler=sampler,
-        decoding=config.decoding,
-        round=0,
+        sampling_params=config.sampling_params,
+        round_index=0,
         step=Step.EVALUATION,
         stage=f"{name}: held-out answers",
         describe=lambda completion: {

@@ -3,13 +3,13 @@ from .data import (
     Batch as Batch,
     TrainingExample as TrainingExample,
     abstract_batch as abstract_batch,
+    collate as collate,
     first_rows as first_rows,
-    lay_out as lay_out,
     make_plan as make_plan,
     packed_plan as packed_plan,
     steps_an_epoch as steps_an_epoch,
 )
-from .lora_config import AdapterConfig as AdapterConfig
+from .lora_config import LoraConfig as LoraConfig
 from .saving import SavedStates as SavedStates, SavingConfig as SavingConfig
 from .state import abstract_state as abstract_state, initial_state as initial_state
 from .step import train_step as train_step

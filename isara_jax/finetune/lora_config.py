@@ -8,7 +8,7 @@ from isara_jax.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdapterConfig:
+class LoraConfig:
     """Which adapters are trained, and on what; the paper trains the whole model.
 
     Raises:

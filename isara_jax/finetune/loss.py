@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from isara_jax.finetune.data import Batch
 from isara_jax.models import Decoder, Remat, hidden_states
-from isara_jax.models.attention import Kernels
+from isara_jax.models.attention import AttentionBackend
 
 # Positions whose logits exist at one time.
 HEAD_CHUNK = 512
@@ -31,7 +31,7 @@ def answer_loss(
     *,
     remat: Remat,
     chunk: int = HEAD_CHUNK,
-    kernels: Kernels | None = None,
+    backend: AttentionBackend | None = None,
 ) -> Float[Array, ""]:
     """Sums -log p(token | what precedes it) over a micro-batch's answers, in nats."""
     hidden = hidden_states(
@@ -40,7 +40,7 @@ def answer_loss(
         segments=batch.segments,
         positions=batch.positions,
         remat=remat,
-        kernels=kernels,
+        backend=backend,
     )
     groups = batch.answer_at.shape[0]
     grouped = hidden.reshape(groups, -1, hidden.shape[-1])

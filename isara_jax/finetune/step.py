@@ -14,7 +14,7 @@ from isara_jax.finetune.loss import HEAD_CHUNK, answer_loss
 from isara_jax.finetune.optimizer import is_spike, make_optimizer, noted, round_tree
 from isara_jax.finetune.state import TrainState, cast, state_shardings
 from isara_jax.models import Remat
-from isara_jax.models.attention import kernels_for
+from isara_jax.models.attention import attention_backend
 from isara_jax.models.lora import on_base
 from isara_jax.runtime import Mesh, model_shardings
 
@@ -97,12 +97,12 @@ def mean_gradients(
     The gradients are fp32, by the model or by the adapters on the base: nothing is
     computed that a gradient by the base alone would need.
     """
-    tokens, kernels = jnp.sum(batch.weights), kernels_for(mesh)
+    tokens, backend = jnp.sum(batch.weights), attention_backend(mesh)
 
     def share_of_mean(model: Model, micro_batch: Batch) -> Array:
         whole = on_base(base, model)
         loss = answer_loss(
-            whole, micro_batch, remat=remat, chunk=_chunk(mesh), kernels=kernels
+            whole, micro_batch, remat=remat, chunk=_chunk(mesh), backend=backend
         )
         return loss / tokens
 
@@ -126,11 +126,11 @@ def total_loss(
     model: Any, batch: Batch, *, remat: Remat, mesh: Mesh, base: Any = None
 ) -> Float[Array, ""]:
     """Sums the losses of a batch, in nats, without a gradient."""
-    kernels, whole = kernels_for(mesh), on_base(base, model)
+    backend, whole = attention_backend(mesh), on_base(base, model)
 
     def add(total: Array, micro_batch: Batch) -> tuple[Array, None]:
         loss = answer_loss(
-            whole, micro_batch, remat=remat, chunk=_chunk(mesh), kernels=kernels
+            whole, micro_batch, remat=remat, chunk=_chunk(mesh), backend=backend
         )
         return total + loss, None
 

@@ -21,7 +21,8 @@ from isara_jax.finetune.data import (
     Plan,
     Row,
     TrainingExample,
-    batches,
+    collate,
+    fitting,
     hold_out,
     make_plan,
 )
@@ -84,7 +85,7 @@ class Course:
     plan: Plan
     rehearsal: Plan | None
     config: FinetuneConfig
-    round: int
+    round_index: int
     seed: int
     dtype: Any
     mesh: Mesh
@@ -100,7 +101,7 @@ def finetune(
     examples: Sequence[TrainingExample],
     *,
     config: FinetuneConfig,
-    round: int,
+    round_index: int,
     seed: int,
     mesh: Mesh,
     hooks: Hooks | None = None,
@@ -125,9 +126,9 @@ def finetune(
     whole: Any = model if base is None else base
     limit = min(config.max_length, whole.config.context)
     course = _course(
-        batches.fitting(examples, max_length=limit),
+        fitting(examples, max_length=limit),
         config=config,
-        round=round,
+        round_index=round_index,
         seed=seed,
         dtype=jax.tree.leaves(model)[0].dtype,
         mesh=mesh,
@@ -137,7 +138,7 @@ def finetune(
     del model
     for step in range(int(state.step) + 1, len(course.plan.steps) + 1):
         state, metrics = _take(state, course, step=step)
-        _refuse_broken(metrics, course.plan.steps[step - 1], round=round)
+        _refuse_broken(metrics, course.plan.steps[step - 1], round_index=round_index)
         hooks.on_step(metrics)
         if metrics.validation_loss is not None and has_stalled(state, config=config):
             break
@@ -150,24 +151,31 @@ def _course(
     examples: Sequence[TrainingExample],
     *,
     config: FinetuneConfig,
-    round: int,
+    round_index: int,
     seed: int,
     dtype: Any,
     mesh: Mesh,
     base: Decoder | None,
 ) -> Course:
-    trained, held_out = hold_out(examples, config=config, round=round, seed=seed)
+    trained, held_out = hold_out(
+        examples, config=config, round_index=round_index, seed=seed
+    )
 
     def plan(examples: Sequence[TrainingExample], epochs: int) -> Plan:
         return make_plan(
-            examples, config=config, epochs=epochs, round=round, seed=seed, mesh=mesh
+            examples,
+            config=config,
+            epochs=epochs,
+            round_index=round_index,
+            seed=seed,
+            mesh=mesh,
         )
 
     return Course(
         plan=plan(trained, config.epochs),
         rehearsal=plan(held_out, 1) if held_out else None,
         config=config,
-        round=round,
+        round_index=round_index,
         seed=seed,
         dtype=dtype,
         mesh=mesh,
@@ -180,9 +188,11 @@ def _take(
 ) -> tuple[TrainState, StepMetrics]:
     """Takes a step, and measures the held-out loss where it ends an epoch."""
     steps, config, mesh = course.plan.steps, course.config, course.mesh
-    rate = learning_rate_at(config, round=course.round, step=step, steps=len(steps))
-    arrays = batches.lay_out(steps[step - 1], shape=course.plan.shape)
-    key = jax.random.fold_in(jax.random.key(course.seed), course.round)
+    rate = learning_rate_at(
+        config, round_index=course.round_index, step=step, steps=len(steps)
+    )
+    arrays = collate(steps[step - 1], shape=course.plan.shape)
+    key = jax.random.fold_in(jax.random.key(course.seed), course.round_index)
     state, told = train_step(
         state,
         Batch(*(place_batch(array, mesh) for array in arrays)),
@@ -215,12 +225,14 @@ def _take(
     )
 
 
-def _refuse_broken(metrics: StepMetrics, rows: Sequence[Row], *, round: int) -> None:
+def _refuse_broken(
+    metrics: StepMetrics, rows: Sequence[Row], *, round_index: int
+) -> None:
     finite = math.isfinite(metrics.loss) and math.isfinite(metrics.gradient_norm)
     if finite and not metrics.spikes:
         return
     said = (
-        f"finetuning of round {round}, step {metrics.step}: loss {metrics.loss}, "
+        f"finetuning of round {round_index}, step {metrics.step}: loss {metrics.loss}, "
         f"gradient norm {metrics.gradient_norm}; the step's examples: "
         + ", ".join(example.id for example in chain(*rows))
     )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data import Batch, Plan, lay_out
+from isara_jax.finetune.data import Batch, Plan, collate
 from isara_jax.finetune.state import Best, TrainState, cast, copied, state_shardings
 from isara_jax.finetune.step import total_loss
 from isara_jax.runtime import Mesh, place_batch
@@ -22,7 +22,7 @@ def mean_loss(
     """
     total, tokens = 0.0, 0.0
     for rows in plan.steps:
-        arrays = lay_out(rows, shape=plan.shape)
+        arrays = collate(rows, shape=plan.shape)
         batch = Batch(*(place_batch(array, mesh) for array in arrays))
         total += float(
             total_loss(model, batch, base=base, remat=config.remat, mesh=mesh)

@@ -8,12 +8,12 @@ from .lines import (
 from .nearest import (
     fits as fits,
     nearest as nearest,
-    refuse_uneven_model_axis as refuse_uneven_model_axis,
+    validate_model_axis as validate_model_axis,
 )
 from .places import made as made
 from .programs import programs_of as programs_of
 from .setting import (
-    Setting as Setting,
+    FitRequest as FitRequest,
     machine_of as machine_of,
     this_host as this_host,
 )

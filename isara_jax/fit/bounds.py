@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from isara_jax.engine import Sizes, decode_cost, prefill_cost, sizes_of
-from isara_jax.fit.setting import Machine, Setting, bytes_on_device
+from isara_jax.engine import ModelSizes, decode_cost, model_sizes, prefill_cost
+from isara_jax.fit.setting import FitRequest, Machine, bytes_on_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def bound_on(machine: Machine, work: Work) -> Bound:
 
 
 def step_work(
-    setting: Setting, *, examples: int, length: int, micro_batches: int, state: int
+    setting: FitRequest, *, examples: int, length: int, micro_batches: int, state: int
 ) -> Work:
     """Trains on examples of `length` positions; `state` are its bytes on a device.
 
@@ -59,7 +59,7 @@ def step_work(
     and writes the state. Of a frozen base no gradient is computed: 4 operations a
     parameter, and 6 for each of the adapters'.
     """
-    sizes = sizes_of(setting.weights)
+    sizes = model_sizes(setting.weights)
     tokens = examples * length
     pairs = examples * int(_seen(length, sizes).sum())
     each = 6 * (sizes.body + sizes.head)
@@ -74,9 +74,9 @@ def step_work(
     )
 
 
-def chunk_work(setting: Setting, *, width: int, end: int) -> Work:
+def chunk_work(setting: FitRequest, *, width: int, end: int) -> Work:
     """Runs the last `width` positions of a prompt that has `end` of them."""
-    sizes, width = sizes_of(setting.weights), min(width, end)
+    sizes, width = model_sizes(setting.weights), min(width, end)
     cost = prefill_cost(sizes, start=end - width, end=end)
     return Work(
         flops=cost.flops / setting.mesh.size,
@@ -85,9 +85,9 @@ def chunk_work(setting: Setting, *, width: int, end: int) -> Work:
     )
 
 
-def rows_work(setting: Setting, *, rows: int, length: int) -> Work:
+def rows_work(setting: FitRequest, *, rows: int, length: int) -> Work:
     """Runs whole prompts."""
-    sizes = sizes_of(setting.weights)
+    sizes = model_sizes(setting.weights)
     cost = prefill_cost(sizes, start=0, end=length)
     cached = rows * length * sizes.position_bytes
     return Work(
@@ -97,12 +97,12 @@ def rows_work(setting: Setting, *, rows: int, length: int) -> Work:
     )
 
 
-def token_work(setting: Setting, *, rows: int, length: int, beams: int = 1) -> Work:
+def token_work(setting: FitRequest, *, rows: int, length: int, beams: int = 1) -> Work:
     """Writes one token more in every row, each of which has `length` positions.
 
     Beams of a row read its positions together.
     """
-    sizes = sizes_of(setting.weights)
+    sizes = model_sizes(setting.weights)
     cost = decode_cost(
         sizes, lengths=np.full(rows, length), new=np.ones(rows, np.int64), shared=0
     )
@@ -114,7 +114,7 @@ def token_work(setting: Setting, *, rows: int, length: int, beams: int = 1) -> W
     )
 
 
-def _multiplied(setting: Setting, sizes: Sizes) -> float:
+def _multiplied(setting: FitRequest, sizes: ModelSizes) -> float:
     """The bytes of the weights that are trained on, which may be quantised."""
     if setting.base is None:
         return _weights(setting, sizes)
@@ -122,7 +122,7 @@ def _multiplied(setting: Setting, sizes: Sizes) -> float:
     return _weights(setting, sizes) * narrower
 
 
-def _weights(setting: Setting, sizes: Sizes) -> float:
+def _weights(setting: FitRequest, sizes: ModelSizes) -> float:
     """The bytes of the weights that a device multiplies with.
 
     The devices of `data` hold parts of them, and each of them needs the whole.
@@ -130,6 +130,6 @@ def _weights(setting: Setting, sizes: Sizes) -> float:
     return (sizes.body + sizes.head) * sizes.itemsize / setting.mesh.shape["model"]
 
 
-def _seen(length: int, sizes: Sizes) -> np.ndarray:
+def _seen(length: int, sizes: ModelSizes) -> np.ndarray:
     positions = np.arange(length) + 1
     return positions if sizes.window is None else np.minimum(positions, sizes.window)

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 import jax
 
 from isara_jax.fit.nearest import Nearest
-from isara_jax.fit.setting import Setting
+from isara_jax.fit.setting import FitRequest
 from isara_jax.fit.verdict import Outcome
 
 GIB = 2**30
 
 
-def heading(setting: Setting, *, name: str) -> str:
+def heading(setting: FitRequest, *, name: str) -> str:
     """Says what is compiled for what."""
     mesh, memory = setting.mesh, setting.machine.memory
     held = "unknown memory" if memory is None else f"{memory / GIB:.2f} GiB"
@@ -22,7 +22,7 @@ def heading(setting: Setting, *, name: str) -> str:
     )
 
 
-def parameters_of(setting: Setting) -> int:
+def parameters_of(setting: FitRequest) -> int:
     """Counts the model's parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(setting.weights))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from isara_jax.errors import InputError
 from isara_jax.finetune import abstract_state
 from isara_jax.fit.programs import programs_of
-from isara_jax.fit.setting import Setting, bytes_on_device, machine_of
+from isara_jax.fit.setting import FitRequest, bytes_on_device, machine_of
 from isara_jax.fit.slices import Slice
 from isara_jax.fit.verdict import Outcome, judge
 
@@ -30,18 +30,18 @@ WIDE_ARRAYS = 12
 class Nearest:
     """A setting that fits, the flags that lead there, and what proves it."""
 
-    setting: Setting
+    setting: FitRequest
     flags: tuple[str, ...]
     outcomes: tuple[Outcome, ...]
 
 
 _MASTER = {"float32": 4, "bfloat16": 2}
 
-Judge = Callable[[Setting], Sequence[Outcome]]
-Changed = tuple[dict[str, str], Setting]
+Judge = Callable[[FitRequest], Sequence[Outcome]]
+Changed = tuple[dict[str, str], FitRequest]
 
 
-def judged(setting: Setting) -> tuple[Outcome, ...]:
+def judged(setting: FitRequest) -> tuple[Outcome, ...]:
     """Compiles all programs of a setting."""
     return tuple(
         judge(program, machine=setting.machine) for program in programs_of(setting)
@@ -54,7 +54,7 @@ def fits(outcomes: Sequence[Outcome]) -> bool:
 
 
 def nearest(
-    setting: Setting, *, slice: Slice | None, prove: Judge = judged
+    setting: FitRequest, *, slice: Slice | None, prove: Judge = judged
 ) -> Nearest | None:
     """Returns the first setting on the way that is proven to fit, if any is found."""
     compiled = 0
@@ -75,7 +75,7 @@ def nearest(
     return None
 
 
-def changes(setting: Setting, *, slice: Slice | None) -> Iterator[Changed]:
+def changes(setting: FitRequest, *, slice: Slice | None) -> Iterator[Changed]:
     """Yields changed settings with the flags that lead there, in the order to try.
 
     Remat and fewer rows at once come first, each upon the one before. Upon these come
@@ -98,7 +98,7 @@ def changes(setting: Setting, *, slice: Slice | None) -> Iterator[Changed]:
         yield moved, replace(setting, machine=machine, data=-1)
 
 
-def _in_more_time(setting: Setting) -> Iterator[Changed]:
+def _in_more_time(setting: FitRequest) -> Iterator[Changed]:
     flags: dict[str, str] = {}
     if setting.finetuning.remat != "full":
         tuned = replace(setting.finetuning, remat="full")
@@ -136,7 +136,7 @@ def _in_narrower_state(changed: Changed) -> Iterator[Changed]:
         )
 
 
-def _with_rows(setting: Setting, flags: dict[str, str], *, most: int) -> Changed:
+def _with_rows(setting: FitRequest, flags: dict[str, str], *, most: int) -> Changed:
     """Lowers the rows of a micro-batch; a step keeps its examples, or more."""
     config = setting.finetuning
     rows = min(config.train_batch, most)
@@ -146,7 +146,7 @@ def _with_rows(setting: Setting, flags: dict[str, str], *, most: int) -> Changed
     return flags | changed, replace(setting, finetuning=tuned)
 
 
-def divides(setting: Setting, model: int) -> bool:
+def divides(setting: FitRequest, model: int) -> bool:
     """Says whether so many devices a model divide the devices and its KV heads."""
     return (
         model <= MOST_MODEL
@@ -155,7 +155,7 @@ def divides(setting: Setting, model: int) -> bool:
     )
 
 
-def refuse_uneven_model_axis(setting: Setting) -> None:
+def validate_model_axis(setting: FitRequest) -> None:
     """Refuses a model axis that would leave every device with all heads.
 
     Raises:
@@ -169,7 +169,7 @@ def refuse_uneven_model_axis(setting: Setting) -> None:
             )
 
 
-def estimated_bytes(setting: Setting) -> int:
+def estimated_bytes(setting: FitRequest) -> int:
     """Estimates what an optimizer step takes on a device, a little low.
 
     The state; the model's copy in its dtype and the sums of gradients; what every layer

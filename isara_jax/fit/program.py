@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 
 from isara_jax.fit.bounds import Work
-from isara_jax.fit.setting import Setting, bytes_on_device
+from isara_jax.fit.setting import FitRequest, bytes_on_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Program:
     lower: Callable[[], jax.stages.Lowered]
 
 
-def frozen(setting: Setting) -> dict[str, int]:
+def frozen(setting: FitRequest) -> dict[str, int]:
     """Returns what the base takes: it stays, even beside a model that was merged."""
     if setting.base is None:
         return {}

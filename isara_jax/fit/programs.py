@@ -8,15 +8,15 @@ budget. Nothing of the model's size is allocated.
 from collections.abc import Iterator
 
 from isara_jax.fit.program import Program
-from isara_jax.fit.setting import Setting
+from isara_jax.fit.setting import FitRequest
 from isara_jax.fit.training import train_program
 from isara_jax.fit.writing import beam_programs, slot_programs
 
 
-def programs_of(setting: Setting) -> Iterator[Program]:
+def programs_of(setting: FitRequest) -> Iterator[Program]:
     """Yields the train step, and what prompts and their continuations run through."""
     yield train_program(setting)
-    if setting.decoding.beams > 1:
+    if setting.sampling_params.beams > 1:
         yield from beam_programs(setting)
     else:
         yield from slot_programs(setting)

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from isara_jax.engine import Decoding
-from isara_jax.finetune import AdapterConfig, FinetuneConfig
+from isara_jax.engine import SamplingParams
+from isara_jax.finetune import FinetuneConfig, LoraConfig
 from isara_jax.fit.slices import Slice
 from isara_jax.models import LanguageModel, ModelConfig
 from isara_jax.models.checkpoints import abstract_model
@@ -66,18 +66,18 @@ def this_host(dtype: str) -> Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class FitRequest:
     """What is compiled. `prompts` is how many a step of the loop has.
 
-    Of `decoding` the step is taken that needs most; a prompt has `demo_tokens` and its
-    open turn. Slots of 0 are as many as suit the platform.
+    Of `sampling_params` the step is taken that needs most; a prompt has `demo_tokens`
+    and its open turn. Slots of 0 are as many as suit the platform.
     """
 
     shape: ModelConfig
     dtype: str
     finetuning: FinetuneConfig
-    adapters: AdapterConfig
-    decoding: Decoding
+    adapters: LoraConfig
+    sampling_params: SamplingParams
     demo_tokens: int
     slots: int
     prompts: int

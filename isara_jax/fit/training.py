@@ -13,10 +13,10 @@ from isara_jax.finetune import (
 from isara_jax.fit.bounds import step_work
 from isara_jax.fit.places import key, over_data, whole
 from isara_jax.fit.program import Program, frozen
-from isara_jax.fit.setting import Setting, bytes_on_device
+from isara_jax.fit.setting import FitRequest, bytes_on_device
 
 
-def train_program(setting: Setting) -> Program:
+def train_program(setting: FitRequest) -> Program:
     """Returns an optimizer step on rows full of examples."""
     config, mesh = setting.finetuning, setting.mesh
     length = min(config.max_length, setting.shape.context)
@@ -25,7 +25,7 @@ def train_program(setting: Setting) -> Program:
         TrainingExample(id="", prompt_tokens=(0,), answer_tokens=(0,) * (length - 1))
     ] * count
     shape = make_plan(
-        examples, config=config, epochs=1, round=1, seed=0, mesh=mesh
+        examples, config=config, epochs=1, round_index=1, seed=0, mesh=mesh
     ).shape
     state = abstract_state(setting.trained, config=config, mesh=mesh)
     batch = Batch(*(over_data(array, mesh) for array in abstract_batch(shape)))

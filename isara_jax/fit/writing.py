@@ -9,28 +9,28 @@ import jax.numpy as jnp
 from isara_jax.engine import (
     BeamState,
     Group,
-    Prompt,
-    Stack,
-    advance,
-    chunks_of,
+    LayerBlocks,
+    Request,
+    chunk_widths,
+    chunks_for,
+    constrain_beams,
     decode,
     empty_row,
     empty_state,
     groups,
-    laid_out,
-    path_capacity,
+    make_layer_blocks,
     plan,
+    prefill_chunk,
+    prefix_cache_len,
     rows_that_fit,
     search,
-    stacked,
     start,
     useful_slots,
-    widths,
 )
 from isara_jax.fit.bounds import chunk_work, rows_work, token_work
 from isara_jax.fit.places import key, made, over_data, replicated, whole
 from isara_jax.fit.program import Program, frozen
-from isara_jax.fit.setting import Setting, bytes_on_device
+from isara_jax.fit.setting import FitRequest, bytes_on_device
 from isara_jax.runtime import Mesh, abstract_on, platform_of
 
 # A question that is answered, or the lead of one that is drafted, in tokens: a prompt
@@ -38,18 +38,18 @@ from isara_jax.runtime import Mesh, abstract_on, platform_of
 OPEN_TURN = 128
 
 
-def slot_programs(setting: Setting) -> Iterator[Program]:
+def slot_programs(setting: FitRequest) -> Iterator[Program]:
     """Yields a chunk of a prompt on the path, and a token in every slot."""
-    mesh, decoding = setting.mesh, setting.decoding
+    mesh, sampling_params = setting.mesh, setting.sampling_params
     stack, group = _stack(setting), planned_group(setting)
     reached = max(group.longest, group.capacity)
-    make_path = partial(empty_row, capacity=path_capacity(reached, mesh), mesh=mesh)
+    make_path = partial(empty_row, capacity=prefix_cache_len(reached, mesh), mesh=mesh)
     make_slots = partial(
         empty_state,
         rows=group.rows,
         capacity=group.capacity,
         shared=group.shared_room,
-        new_tokens=decoding.max_new_tokens,
+        new_tokens=sampling_params.max_new_tokens,
         mesh=mesh,
     )
     path, state = made(make_path, stack), made(make_slots, stack)
@@ -59,7 +59,7 @@ def slot_programs(setting: Setting) -> Iterator[Program]:
     }
     held = {"parameters": bytes_on_device(setting.weights)}
     beside = _copied(stack) | frozen(setting)
-    width = max(chunks_of(group.longest, within=widths(mesh)))
+    width = max(chunks_for(group.longest, within=chunk_widths(mesh)))
     number = whole((), jnp.int32, mesh)
     yield Program(
         name=f"prompt, {width} positions of {group.longest}",
@@ -67,13 +67,13 @@ def slot_programs(setting: Setting) -> Iterator[Program]:
         parts=held | {"path": bytes_on_device(path)},
         beside=slots | beside,
         work=chunk_work(setting, width=width, end=group.longest),
-        lower=lambda: advance.lower(
+        lower=lambda: prefill_chunk.lower(
             stack,
             whole((1, width), jnp.int32, mesh),
             path,
             start=number,
             last=number,
-            reach=path.reach(group.longest),
+            kv_len=path.kv_len(group.longest),
             mesh=mesh,
         ),
     )
@@ -86,30 +86,37 @@ def slot_programs(setting: Setting) -> Iterator[Program]:
         lower=lambda: decode.lower(
             stack,
             state,
-            replicated(decoding.strengths, mesh),
+            replicated(sampling_params.traced, mesh),
             eos=whole((1,), jnp.int32, mesh),
-            form=decoding.form,
+            static=sampling_params.static,
             steps=number,
             mesh=mesh,
         ),
     )
 
 
-def beam_programs(setting: Setting) -> Iterator[Program]:
+def beam_programs(setting: FitRequest) -> Iterator[Program]:
     """Yields the prompts of a batch, and a token of every beam."""
-    mesh, decoding, stack = setting.mesh, setting.decoding, _stack(setting)
+    mesh, sampling_params, stack = (
+        setting.mesh,
+        setting.sampling_params,
+        _stack(setting),
+    )
     slots = setting.slots or useful_slots(platform_of(mesh))
     batch, *_ = plan(
         _prompts(setting),
-        slots=slots // decoding.beams,
+        slots=slots // sampling_params.beams,
         row_multiple=mesh.shape["data"],
-        max_new_tokens=decoding.max_new_tokens,
+        max_new_tokens=sampling_params.max_new_tokens,
         context=setting.shape.context,
     )
     rows, length = batch.shape.rows, batch.shape.prompt
     tokens = over_data(jax.ShapeDtypeStruct((rows, length), jnp.int32), mesh)
     begin = partial(
-        start, beams=decoding.beams, new_tokens=decoding.max_new_tokens, mesh=mesh
+        start,
+        beams=sampling_params.beams,
+        new_tokens=sampling_params.max_new_tokens,
+        mesh=mesh,
     )
     state = made(partial(_laid_out, jax.eval_shape(begin, stack, tokens, tokens), mesh))
     held = {"parameters": bytes_on_device(setting.weights)}
@@ -125,32 +132,32 @@ def beam_programs(setting: Setting) -> Iterator[Program]:
     cache = bytes_on_device(state.cache)
     others = {"texts and logits": bytes_on_device(state) - cache}
     yield Program(
-        name=f"beam search, {rows} x {decoding.beams} beams",
+        name=f"beam search, {rows} x {sampling_params.beams} beams",
         unit="token of every beam",
         parts=held | {"KV cache": cache} | others,
         beside=beside,
-        work=token_work(setting, rows=rows, length=length, beams=decoding.beams),
+        work=token_work(setting, rows=rows, length=length, beams=sampling_params.beams),
         lower=lambda: search.lower(
             stack,
             state,
-            replicated(decoding.strengths, mesh),
+            replicated(sampling_params.traced, mesh),
             prompts=(tokens, tokens),
             keys=key((rows,), mesh),
             eos=whole((1,), jnp.int32, mesh),
             last=whole((), jnp.int32, mesh),
-            form=decoding.form,
+            static=sampling_params.static,
         ),
     )
 
 
-def planned_group(setting: Setting) -> Group:
+def planned_group(setting: FitRequest) -> Group:
     """Plans slots as the engine does, for as many as the memory has room for."""
     mesh, memory = setting.mesh, setting.machine.memory
     within = partial(
         groups,
         _prompts(setting),
         row_multiple=mesh.shape["data"],
-        max_new_tokens=setting.decoding.max_new_tokens,
+        max_new_tokens=setting.sampling_params.max_new_tokens,
         context=setting.shape.context,
     )
     (group,) = within(slots=setting.slots or useful_slots(platform_of(mesh)))
@@ -165,33 +172,33 @@ def planned_group(setting: Setting) -> Group:
 def _laid_out(shapes: BeamState, mesh: Mesh) -> BeamState:
     """Returns an empty state of beams in its places."""
     empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return laid_out(empty, mesh)
+    return constrain_beams(empty, mesh)
 
 
-def _prompts(setting: Setting) -> list[Prompt]:
+def _prompts(setting: FitRequest) -> list[Request]:
     """Returns as many prompts as a step has, of the greatest length."""
-    context, new = setting.shape.context, setting.decoding.max_new_tokens
+    context, new = setting.shape.context, setting.sampling_params.max_new_tokens
     length = max(1, min(setting.demo_tokens + OPEN_TURN, context - new))
     return [
-        Prompt(id=str(number), number=number, tokens=(number,) * length)
+        Request(id=str(number), number=number, tokens=(number,) * length)
         for number in range(setting.prompts)
     ]
 
 
-def _copied(stack: Stack) -> dict[str, int]:
+def _copied(stack: LayerBlocks) -> dict[str, int]:
     """Returns what layers in blocks of their own take beside the model."""
     if len(stack.blocks) == 1:
         return {}
     return {"layers, copied": bytes_on_device(stack.blocks)}
 
 
-def _stack(setting: Setting) -> Stack:
+def _stack(setting: FitRequest) -> LayerBlocks:
     """Returns the layers as the engine cuts them, in their places."""
     mesh, weights, memory = setting.mesh, setting.weights, setting.machine.memory
     free = None
     # Devices on CPU are parts of this host, which says itself what it has left.
     if memory is not None and platform_of(mesh) != "cpu":
         free = memory - bytes_on_device(weights)
-    cut = jax.eval_shape(partial(stacked, mesh=mesh, free=free), weights)
-    blocks = tuple(abstract_on(block, mesh) for block in cut.blocks)
-    return Stack(model=weights, blocks=blocks)
+    span = jax.eval_shape(partial(make_layer_blocks, mesh=mesh, free=free), weights)
+    blocks = tuple(abstract_on(block, mesh) for block in span.blocks)
+    return LayerBlocks(model=weights, blocks=blocks)

@@ -15,4 +15,4 @@ from .decoder_cached import (
     run_blocks as run_blocks,
 )
 from .families import LanguageModel as LanguageModel, ModelConfig as ModelConfig
-from .model_handle import AdaptedModel as AdaptedModel, HeldModel as HeldModel
+from .model_handle import LoraModelHandle as LoraModelHandle, ModelHandle as ModelHandle

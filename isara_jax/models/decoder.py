@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from isara_jax.models.attention import Kernels, whole_rows
+from isara_jax.models.attention import AttentionBackend, causal_attention
 
 Remat = Literal["none", "full", "dots"]
 
@@ -59,23 +59,23 @@ def hidden_states(
     segments: Int[Array, "B T"],
     positions: Int[Array, "B T"],
     remat: Remat,
-    kernels: Kernels | None = None,
+    backend: AttentionBackend | None = None,
 ) -> Float[Array, "B T D"]:
     """Runs whole rows without a cache; a position sees its segment up to itself.
 
-    `kernels` are what attention runs on: the platform's own unless given.
+    `backend` are what attention runs on: the platform's own unless given.
     """
 
     def layer_pass(x: Array, layer: Any) -> tuple[Array, None]:
         def attend(q: Array, k: Array, v: Array) -> tuple[Array, None]:
             k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-            return whole_rows(
+            return causal_attention(
                 q,
                 k,
                 v,
                 segments=segments,
                 window=model.config.window,
-                kernels=kernels,
+                backend=backend,
             ), None
 
         return model.run_layer(layer, x, positions, attend)
@@ -94,7 +94,7 @@ def pooled_scores(
     tokens: Int[Array, "B T"],
     *,
     segments: Int[Array, "B T"],
-    kernels: Kernels | None = None,
+    backend: AttentionBackend | None = None,
 ) -> Float[Array, "B labels"]:
     """Returns what a model with a score head says of every row's last token.
 
@@ -106,7 +106,7 @@ def pooled_scores(
         segments=segments,
         positions=left_padded_positions(segments),
         remat="none",
-        kernels=kernels,
+        backend=backend,
     )
     slots = jnp.arange(tokens.shape[1])
     last = jnp.max(jnp.where(segments != 0, slots, 0), axis=1)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from isara_jax.models.attention import Kernels, attention, whole_rows
+from isara_jax.models.attention import AttentionBackend, attention, causal_attention
 from isara_jax.models.decoder import Attend, Decoder, left_padded_positions
 
 Blocks = tuple[Any, ...]
@@ -79,7 +79,7 @@ def prefill(
     *,
     segments: Int[Array, "B T"],
     capacity: int,
-    kernels: Kernels | None = None,
+    backend: AttentionBackend | None = None,
     blocks: Blocks | None = None,
 ) -> tuple[Float[Array, "B D"], Cache]:
     """Runs left-padded prompts into a new cache with room for `capacity` positions.
@@ -94,13 +94,13 @@ def prefill(
     def attend(cache: KeysAndValues, number: Array) -> Attend:
         def attended(q: Array, k: Array, v: Array) -> tuple[Array, KeysAndValues]:
             k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-            mixed = whole_rows(
+            mixed = causal_attention(
                 q,
                 k,
                 v,
                 segments=segments,
                 window=model.config.window,
-                kernels=kernels,
+                backend=backend,
             )
             return mixed, _written(cache, k, v, layer=number, start=0)
 

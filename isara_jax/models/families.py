@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isara_jax.errors import InputError
-from isara_jax.models.formats import Attributes, TensorFormat
+from isara_jax.models.formats import ConfigReader, TensorMap
 from isara_jax.models.llama import Llama, LlamaConfig, huggingface as llama_format
 from isara_jax.models.opt import Opt, OptConfig, huggingface as opt_format
 
@@ -18,28 +18,28 @@ class Family:
     """A family's model and its two directions of Hugging Face's format."""
 
     build: Callable[..., Any]
-    config_from_hugging_face: Callable[[Attributes], Any]
+    config_from_hugging_face: Callable[[ConfigReader], Any]
     config_to_hugging_face: Callable[..., dict[str, Any]]
-    tensor_formats: Callable[[Any], tuple[TensorFormat, ...]]
+    tensor_maps: Callable[[Any], tuple[TensorMap, ...]]
 
 
 LLAMA = Family(
     build=Llama,
     config_from_hugging_face=llama_format.config_from_hugging_face,
     config_to_hugging_face=llama_format.config_to_hugging_face,
-    tensor_formats=llama_format.tensor_formats,
+    tensor_maps=llama_format.tensor_maps,
 )
 OPT = Family(
     build=Opt,
     config_from_hugging_face=opt_format.config_from_hugging_face,
     config_to_hugging_face=opt_format.config_to_hugging_face,
-    tensor_formats=opt_format.tensor_formats,
+    tensor_maps=opt_format.tensor_maps,
 )
 # By the `model_type` of a config.json.
 FAMILIES = {"llama": LLAMA, "mistral": LLAMA, "opt": OPT}
 
 
-def family_named(a: Attributes) -> Family:
+def family_named(a: ConfigReader) -> Family:
     """Returns the family of a `config.json`.
 
     Raises:

@@ -7,7 +7,7 @@ from isara_jax.models.families import LanguageModel
 from isara_jax.models.lora import Adapters
 
 
-class HeldModel:
+class ModelHandle:
     """A model that is loaded when it is first needed, and held once.
 
     Finetuning reuses its buffers, so it takes the model away from here.
@@ -39,7 +39,7 @@ class HeldModel:
         self._model = None
 
 
-class AdaptedModel(HeldModel):
+class LoraModelHandle(ModelHandle):
     """A model that is trained as adapters on a base which stays.
 
     `merge` makes the model of the adapters, when it is first needed.

@@ -45,7 +45,7 @@ def sorted_by_id(kept: Sequence[Sample], rejected: Sequence[Sample]) -> list[Sam
 def _sample(sample: Sample) -> dict[str, Any]:
     return {
         "id": sample.id,
-        "round": sample.round,
+        "round": sample.round_index,
         "rule": sample.rule,
         "reason": sample.reason,
         "question": sample.question,

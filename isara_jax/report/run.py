@@ -19,7 +19,7 @@ class Sample:
     """A generated pair after the filter; `rule` is empty where it was kept."""
 
     id: str
-    round: int
+    round_index: int
     question: str
     answer: str
     question_demos: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ class Evaluation:
 class Outcome:
     """round.json: the numbers of the stopping rule."""
 
-    round: int
+    round_index: int
     generated: int
     kept: int
     keep_rate: float

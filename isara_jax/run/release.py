@@ -17,7 +17,7 @@ from isara_jax.models.lora import Adapters, write_adapters
 from isara_jax.run.workdir import Workdir
 from isara_jax.runtime import ORBAX, Tokenizer
 from isara_jax.runtime.checkpoint import save_stream
-from isara_jax.runtime.files import Records, appearing, read_json, write_text
+from isara_jax.runtime.files import Records, atomic_dir, read_json, write_text
 
 METHOD = (
     "ISARA (*Human-Instruction-Free LLM Self-Alignment with Limited Samples*, "
@@ -58,7 +58,7 @@ def release_model(
     Raises:
       EnvironmentFailure: the disk does not take them.
     """
-    with appearing(workdir.model) as folder:
+    with atomic_dir(workdir.model) as folder:
         save_hugging_face(folder, model, tokenizer)
         write_text(
             folder / "README.md", model_card(workdir, base=base, license=license)
@@ -76,7 +76,7 @@ def release_dataset(workdir: Workdir, *, rounds: int, base: str) -> None:
 
     datasets.disable_progress_bars()
     pairs = list(kept_pairs(workdir, rounds=rounds))
-    with appearing(workdir.dataset) as folder:
+    with atomic_dir(workdir.dataset) as folder:
         (folder / "data").mkdir()
         columns = {name: [pair[name] for pair in pairs] for name in FIELDS}
         table = datasets.Dataset.from_dict(

@@ -1,4 +1,4 @@
-from .config import EngineConfig as EngineConfig
+from .config import RuntimeConfig as RuntimeConfig
 from .gguf_file import gguf_metadata as gguf_metadata, read_gguf as read_gguf
 from .mesh import (
     Described as Described,
@@ -11,7 +11,7 @@ from .mesh import (
     platform_of as platform_of,
     sharding_for as sharding_for,
 )
-from .progress import progress as progress, say as say
+from .progress import log as log, progress as progress
 from .signals import StopRequested as StopRequested, StopSignal as StopSignal
 from .sources import ORBAX as ORBAX, locate as locate, locate_shape as locate_shape
 from .tokenizer import Tokenizer as Tokenizer, load_tokenizer as load_tokenizer

@@ -7,7 +7,7 @@ from isara_jax.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineConfig:
+class RuntimeConfig:
     """How models are run, by `main` and by the tools: precision, devices, chance."""
 
     seed: int = field(default=42, metadata={"help": "seed of all randomness"})

@@ -34,7 +34,7 @@ def progress(
     lines.end()
 
 
-def say(text: str, out: TextIO | None = None) -> None:
+def log(text: str, out: TextIO | None = None) -> None:
     """Prints a line beside the progress."""
     tqdm.write(text, file=out or sys.stderr)
     (out or sys.stderr).flush()

@@ -22,14 +22,14 @@ from typing import Literal
 from absl import flags
 
 from isara_jax.cli import Section, define_sections, sections_from_flags, start
-from isara_jax.engine import LEAST_ROWS, Decoding
+from isara_jax.engine import LEAST_ROWS, SamplingParams
 from isara_jax.errors import InputError
 from isara_jax.prompts import Template, make_template
-from isara_jax.runtime import EngineConfig, Mesh, Tokenizer, make_mesh
-from isara_jax.runtime.hardware import keep_compiled
-from isara_jax.tools.conversation import Conversation, Speaker
+from isara_jax.runtime import Mesh, RuntimeConfig, Tokenizer, make_mesh
+from isara_jax.runtime.hardware import enable_compilation_cache
+from isara_jax.tools.conversation import ChatModel, Conversation
 from isara_jax.tools.terminal import has_room_for_columns, in_columns, printable
-from isara_jax.tools.text_model import Writer, open_writer
+from isara_jax.tools.text_model import TextModel, open_text_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +74,11 @@ class ChatConfig:
 SECTIONS = {
     "chat": Section(kind=ChatConfig, prefix="", defaults={}),
     "decoding": Section(
-        kind=Decoding,
+        kind=SamplingParams,
         prefix="",
         defaults={"max_new_tokens": 256, "temperature": 0.7},
     ),
-    "engine": Section(kind=EngineConfig, prefix="", defaults={}),
+    "engine": Section(kind=RuntimeConfig, prefix="", defaults={}),
 }
 RESET, QUIT = "/reset", "/quit"
 
@@ -88,16 +88,25 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     sections = sections_from_flags(SECTIONS, flag_values)
     chat, engine = sections["chat"], sections["engine"]
     given = ((chat.model, chat.adapter), (chat.other, chat.other_adapter))
-    writers = [open_writer(name, adapter=adapter) for name, adapter in given if name]
-    names = [writer.name for writer in writers]
-    templates = [choose_template(chat.template, writer.tokenizer) for writer in writers]
-    keep_compiled(engine.compilation_cache)
+    text_models = [
+        open_text_model(name, adapter=adapter) for name, adapter in given if name
+    ]
+    names = [text_model.name for text_model in text_models]
+    templates = [
+        choose_template(chat.template, text_model.tokenizer)
+        for text_model in text_models
+    ]
+    enable_compilation_cache(engine.compilation_cache)
     mesh = make_mesh(data=engine.mesh_data, model=engine.mesh_model)
-    speakers = [
-        make_speaker(
-            writer, template, engine=engine, decoding=sections["decoding"], mesh=mesh
+    chat_models = [
+        load_chat_model(
+            text_model,
+            template,
+            engine=engine,
+            sampling_params=sections["decoding"],
+            mesh=mesh,
         )
-        for writer, template in zip(writers, templates, strict=True)
+        for text_model, template in zip(text_models, templates, strict=True)
     ]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -107,7 +116,7 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     width = shutil.get_terminal_size().columns if interactive else None
     with suppress(KeyboardInterrupt):
         lines = lines_of_terminal() if interactive else lines_of_pipe()
-        for answers in answered(lines, Conversation(speakers)):
+        for answers in answered(lines, Conversation(chat_models)):
             print(laid_out(names, answers, width=width), flush=True)
 
 
@@ -122,22 +131,22 @@ def choose_template(name: str, tokenizer: Tokenizer) -> Template:
     return make_template(name, render=tokenizer.render_chat)
 
 
-def make_speaker(
-    writer: Writer,
+def load_chat_model(
+    text_model: TextModel,
     template: Template,
     *,
-    engine: EngineConfig,
-    decoding: Decoding,
+    engine: RuntimeConfig,
+    sampling_params: SamplingParams,
     mesh: Mesh,
-) -> Speaker:
+) -> ChatModel:
     """Loads a model and gives it what it needs to answer."""
-    return Speaker(
-        name=writer.name,
-        model=writer.load(engine=engine, mesh=mesh),
-        sampler=writer.sampler(
+    return ChatModel(
+        name=text_model.name,
+        model=text_model.load(engine=engine, mesh=mesh),
+        sampler=text_model.sampler(
             template, engine=engine, slots=LEAST_ROWS, mesh=mesh, check=lambda: None
         ),
-        decoding=decoding,
+        sampling_params=sampling_params,
     )
 
 

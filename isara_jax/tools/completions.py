@@ -13,7 +13,7 @@ KINDS = ("prompt", "question")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class PromptRecord:
     """A line of the input; `kind`, a prompt or a question, is its text's field."""
 
     id: str | int
@@ -21,7 +21,7 @@ class Request:
     text: str
 
 
-def read_requests(path: Path) -> list[Request]:
+def read_prompts(path: Path) -> list[PromptRecord]:
     """Reads JSONL of prompts or of questions, each with an id or its line's number.
 
     Raises:
@@ -29,25 +29,25 @@ def read_requests(path: Path) -> list[Request]:
         one than the first line, its text is blank or no text, or an id is no text or
         whole number, or stands twice.
     """
-    requests: list[Request] = []
+    prompts: list[PromptRecord] = []
     line_of: dict[str, int] = {}
     for number, record in read_jsonl(path):
-        request = _request(record, f"{path}, line {number}", number=number)
-        if request.kind != (requests or [request])[0].kind:
+        prompt = _request(record, f"{path}, line {number}", number=number)
+        if prompt.kind != (prompts or [prompt])[0].kind:
             raise InputError(
-                f"{path}, line {number}: has a {request.kind!r}, the first line a "
-                f"{requests[0].kind!r}; a file holds one of the two kinds"
+                f"{path}, line {number}: has a {prompt.kind!r}, the first line a "
+                f"{prompts[0].kind!r}; a file holds one of the two kinds"
             )
-        first = line_of.setdefault(str(request.id), number)
+        first = line_of.setdefault(str(prompt.id), number)
         if first != number:
             raise InputError(
-                f"{path}, line {number}: the id {request.id!r} of line {first} again"
+                f"{path}, line {number}: the id {prompt.id!r} of line {first} again"
             )
-        requests.append(request)
-    return requests
+        prompts.append(prompt)
+    return prompts
 
 
-def _request(record: dict[str, Any], place: str, *, number: int) -> Request:
+def _request(record: dict[str, Any], place: str, *, number: int) -> PromptRecord:
     kinds = [kind for kind in KINDS if kind in record]
     if len(kinds) != 1:
         raise InputError(
@@ -71,7 +71,7 @@ def _request(record: dict[str, Any], place: str, *, number: int) -> Request:
                 f"{place}: holds half of a surrogate pair, which is no character: "
                 f"{value!r:.50}"
             )
-    return Request(id=id, kind=kind, text=text)
+    return PromptRecord(id=id, kind=kind, text=text)
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,11 @@ class Output:
                     f"{now!r}; go on with the old value or choose another --output"
                 )
 
-    def finish(self, requests: Sequence[Request]) -> None:
+    def finish(self, prompts: Sequence[PromptRecord]) -> None:
         """Writes the completions in the order of the input, by one rename."""
         found = {record["id"]: record for record in self.partial.read()}
         write_jsonl(
             self.path,
-            [found[str(request.id)] | {"id": request.id} for request in requests],
+            [found[str(prompt.id)] | {"id": prompt.id} for prompt in prompts],
         )
         self.partial.path.unlink()

@@ -4,20 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from isara_jax.engine import Decoding, Engine, Prompt
+from isara_jax.engine import Engine, Request, SamplingParams
 from isara_jax.examples import Example
 from isara_jax.generation import Sampler, Step
 from isara_jax.models import Decoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speaker:
+class ChatModel:
     """A model that answers; what was said before is given to it."""
 
     name: str
     model: Decoder
     sampler: Sampler
-    decoding: Decoding
+    sampling_params: SamplingParams
 
     def answer(self, earlier: Sequence[Example], question: str, *, number: int) -> str:
         """Answers a conversation's next question; its sample follows from `number`.
@@ -26,11 +26,11 @@ class Speaker:
           InputError: the question does not fit the context, or the chat format fails.
         """
         prompt = self.prompt(earlier, question, number=number)
-        ((completion,),) = self.engine.continue_all(
+        ((completion,),) = self.engine.generate(
             [prompt],
-            decoding=self.decoding,
+            sampling_params=self.sampling_params,
             ending=self.sampler.ending,
-            key=self.sampler.key(round=0, step=Step.ANSWERS),
+            key=self.sampler.key(round_index=0, step=Step.ANSWERS),
         )
         return completion.text
 
@@ -41,9 +41,9 @@ class Speaker:
 
     def prompt(
         self, earlier: Sequence[Example], question: str, *, number: int
-    ) -> Prompt:
+    ) -> Request:
         """Writes the conversation, without the oldest turns where it is too long."""
-        room = self.sampler.context - self.decoding.max_new_tokens
+        room = self.sampler.context - self.sampling_params.max_new_tokens
         for oldest in range(len(earlier) + 1):
             opening = self.sampler.template.next_answer(earlier[oldest:], question)
             prompt = self.sampler.prompt(opening, id=str(number), number=number)
@@ -55,24 +55,24 @@ class Speaker:
 class Conversation:
     """What was asked and answered so far."""
 
-    def __init__(self, speakers: Sequence[Speaker]):
-        self.speakers = speakers
+    def __init__(self, chat_models: Sequence[ChatModel]):
+        self.chat_models = chat_models
         self.asked = 0
         self.forget()
 
     def forget(self) -> None:
         """Begins a new conversation, whose samples are new ones as well."""
-        self._turns: list[list[Example]] = [[] for _ in self.speakers]
+        self._turns: list[list[Example]] = [[] for _ in self.chat_models]
 
     def ask(self, question: str) -> list[str]:
         """Returns every speaker's answer; where one fails, nobody recalls it.
 
         Raises:
-          InputError: as `Speaker.answer`.
+          InputError: as `ChatModel.answer`.
         """
         answers = [
-            speaker.answer(turns, question, number=self.asked)
-            for speaker, turns in zip(self.speakers, self._turns, strict=True)
+            chat_model.answer(turns, question, number=self.asked)
+            for chat_model, turns in zip(self.chat_models, self._turns, strict=True)
         ]
         origin = f"turn-{self.asked:04d}"
         self.asked += 1

@@ -41,7 +41,7 @@ from isara_jax.runtime import (
     locate,
     progress,
 )
-from isara_jax.runtime.files import appearing
+from isara_jax.runtime.files import atomic_dir
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def work(job: ConvertConfig) -> None:
     """
     source = locate(job.source)
     target = Path(job.target).expanduser().resolve()
-    refuse_target(target, source=source.resolve(), overwrite=job.overwrite)
+    validate_target(target, source=source.resolve(), overwrite=job.overwrite)
     with StopSignal() as signal:
 
         def check() -> None:
@@ -121,7 +121,7 @@ def convert(
     config, tokenizer = load_config(source), load_tokenizer(source)
     adapter = locate(job.adapter) if job.adapter else None
     weights = open_model_weights(source, config, adapter=adapter)
-    with appearing(target) as folder:
+    with atomic_dir(target) as folder:
         with progress(
             "convert", total=len(weights.readers), done=0, unit="tensors"
         ) as advance:
@@ -186,7 +186,7 @@ def verify(
         )
 
 
-def refuse_target(target: Path, *, source: Path, overwrite: bool) -> None:
+def validate_target(target: Path, *, source: Path, overwrite: bool) -> None:
     """Checks that the target is free, or a model's folder that may be replaced.
 
     Raises:

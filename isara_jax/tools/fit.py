@@ -24,11 +24,11 @@ from absl import flags
 
 from isara_jax import config as configuration
 from isara_jax.cli import Section, Sections, define_sections, sections_from_flags, start
-from isara_jax.config import SizesConfig, refuse_narrower_masters
-from isara_jax.engine import Decoding
+from isara_jax.config import SizesConfig, validate_master_dtype
+from isara_jax.engine import SamplingParams
 from isara_jax.errors import EnvironmentFailure
 from isara_jax.fit import (
-    Setting,
+    FitRequest,
     Slice,
     compile_without_chips,
     fits,
@@ -39,12 +39,12 @@ from isara_jax.fit import (
     nearest,
     nearest_line,
     programs_of,
-    refuse_uneven_model_axis,
     shape_of,
     slice_named,
     this_host,
+    validate_model_axis,
 )
-from isara_jax.runtime import say
+from isara_jax.runtime import log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,19 +87,19 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     print(heading(setting, name=name), flush=True)
     outcomes = []
     for program in programs_of(setting):
-        say(f"compiling: {program.name}")
+        log(f"compiling: {program.name}")
         outcomes.append(judge(program, machine=setting.machine))
         print("\n".join(lines_of(outcomes[-1])), flush=True)
     if fits(outcomes):
         print(f"{name} fits {setting.machine.name}")
         return
     if asked.nearest == "on":
-        say("looking for the nearest setting that fits")
+        log("looking for the nearest setting that fits")
         print(nearest_line(nearest(setting, slice=slice)))
     raise EnvironmentFailure(f"{name} does not fit {setting.machine.name} as asked")
 
 
-def setting_of(sections: Mapping[str, Any], *, slice: Slice | None) -> Setting:
+def setting_of(sections: Mapping[str, Any], *, slice: Slice | None) -> FitRequest:
     """Puts together what is asked.
 
     Raises:
@@ -107,16 +107,18 @@ def setting_of(sections: Mapping[str, Any], *, slice: Slice | None) -> Setting:
       EnvironmentFailure: there is no compiler for the slice.
     """
     run = sections["run"]
-    refuse_narrower_masters(sections["finetuning"], dtype=run.dtype)
+    validate_master_dtype(sections["finetuning"], dtype=run.dtype)
     shape = shape_of(run.model)
     if slice is not None:
         compile_without_chips()
-    setting = Setting(
+    setting = FitRequest(
         shape=shape,
         dtype=run.dtype,
         finetuning=sections["finetuning"],
         adapters=sections["adapters"],
-        decoding=max(sections["question"], sections["answer"], key=new_positions),
+        sampling_params=max(
+            sections["question"], sections["answer"], key=new_positions
+        ),
         demo_tokens=run.demo_tokens,
         slots=run.max_slots,
         prompts=sections["loop"].candidates,
@@ -124,13 +126,13 @@ def setting_of(sections: Mapping[str, Any], *, slice: Slice | None) -> Setting:
         model=run.mesh_model,
         machine=this_host(run.dtype) if slice is None else machine_of(slice),
     )
-    refuse_uneven_model_axis(setting)
+    validate_model_axis(setting)
     return setting
 
 
-def new_positions(decoding: Decoding) -> int:
+def new_positions(sampling_params: SamplingParams) -> int:
     """Returns the positions that a prompt's continuations take."""
-    return decoding.beams * decoding.max_new_tokens
+    return sampling_params.beams * sampling_params.max_new_tokens
 
 
 def run() -> None:

@@ -31,16 +31,16 @@ from isara_jax.cli import (
     sections_from_flags,
     start,
 )
-from isara_jax.engine import Decoding, Prompt, useful_slots
+from isara_jax.engine import Request, SamplingParams, useful_slots
 from isara_jax.errors import InputError
 from isara_jax.generation import Sampler, Step, sample_into
 from isara_jax.models import Decoder
 from isara_jax.prompts import ConversationTemplate, Template, make_template
 from isara_jax.run import hash_bytes, hash_weights
-from isara_jax.runtime import EngineConfig, StopRequested, StopSignal, make_mesh, say
-from isara_jax.runtime.hardware import keep_compiled
-from isara_jax.tools.completions import Output, Request, read_requests
-from isara_jax.tools.text_model import Writer, open_writer
+from isara_jax.runtime import RuntimeConfig, StopRequested, StopSignal, log, make_mesh
+from isara_jax.runtime.hardware import enable_compilation_cache
+from isara_jax.tools.completions import Output, PromptRecord, read_prompts
+from isara_jax.tools.text_model import TextModel, open_text_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +102,10 @@ class GenerateConfig:
 
 SECTIONS = {
     "job": Section(kind=GenerateConfig, prefix="", defaults={}),
-    "decoding": Section(kind=Decoding, prefix="", defaults={"max_new_tokens": 128}),
-    "engine": Section(kind=EngineConfig, prefix="", defaults={}),
+    "decoding": Section(
+        kind=SamplingParams, prefix="", defaults={"max_new_tokens": 128}
+    ),
+    "engine": Section(kind=RuntimeConfig, prefix="", defaults={}),
 }
 
 
@@ -111,66 +113,66 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Continues every prompt that is not continued yet."""
     sections = sections_from_flags(SECTIONS, flag_values)
     job, engine = sections["job"], sections["engine"]
-    requests = read_requests(Path(job.input))
-    writer = open_writer(job.model, adapter=job.adapter)
-    template = stopping_template(job, kind=requests[0].kind, writer=writer)
-    keep_compiled(engine.compilation_cache)
+    prompts = read_prompts(Path(job.input))
+    text_model = open_text_model(job.model, adapter=job.adapter)
+    template = stopping_template(job, kind=prompts[0].kind, text_model=text_model)
+    enable_compilation_cache(engine.compilation_cache)
     mesh = make_mesh(data=engine.mesh_data, model=engine.mesh_model)
     output = Output(Path(job.output))
     output.open(
         {
             **result_values(SECTIONS, flag_values),
-            "hash of the model": hash_weights(writer.source),
-            **hash_of_adapter(writer),
+            "hash of the model": hash_weights(text_model.source),
+            **hash_of_adapter(text_model),
             "hash of the input": hash_bytes(Path(job.input).read_bytes()),
         }
     )
     if output.path.exists():
-        say(f"{output.path}: is complete, nothing is left to do")
+        log(f"{output.path}: is complete, nothing is left to do")
     else:
         with StopSignal() as signal:
             complete(
-                requests,
+                prompts,
                 output,
-                model=partial(writer.load, engine=engine, mesh=mesh),
-                sampler=writer.sampler(
+                model=partial(text_model.load, engine=engine, mesh=mesh),
+                sampler=text_model.sampler(
                     template,
                     engine=engine,
                     slots=job.max_slots or useful_slots(),
                     mesh=mesh,
-                    check=partial(refuse_to_go_on, signal),
+                    check=partial(raise_if_stopped, signal),
                 ),
-                decoding=sections["decoding"],
+                sampling_params=sections["decoding"],
             )
     print(output.path)
 
 
-def hash_of_adapter(writer: Writer) -> dict[str, str]:
+def hash_of_adapter(text_model: TextModel) -> dict[str, str]:
     """Returns what fixes the adapter, where there is one."""
-    if writer.adapter is None:
+    if text_model.adapter is None:
         return {}
-    return {"hash of the adapter": hash_weights(writer.adapter)}
+    return {"hash of the adapter": hash_weights(text_model.adapter)}
 
 
 def complete(
-    requests: Sequence[Request],
+    prompts: Sequence[PromptRecord],
     output: Output,
     *,
     model: Callable[[], Decoder],
     sampler: Sampler,
-    decoding: Decoding,
+    sampling_params: SamplingParams,
 ) -> None:
     """Samples into the partial output what it lacks, and makes it the output."""
     sample_into(
         output.partial,
         [
-            to_prompt(request, number=number, sampler=sampler)
-            for number, request in enumerate(requests)
+            to_prompt(prompt, number=number, sampler=sampler)
+            for number, prompt in enumerate(prompts)
         ],
         model=cache(model),
         sampler=sampler,
-        decoding=decoding,
-        round=0,
+        sampling_params=sampling_params,
+        round_index=0,
         step=Step.ANSWERS,
         stage="completions",
         describe=lambda completion: {
@@ -182,26 +184,28 @@ def complete(
             "log_probability": completion.log_probability,
         },
     )
-    output.finish(requests)
+    output.finish(prompts)
 
 
-def to_prompt(request: Request, *, number: int, sampler: Sampler) -> Prompt:
+def to_prompt(prompt: PromptRecord, *, number: int, sampler: Sampler) -> Request:
     """Returns what the model continues, in token ids."""
-    opening = request.text
-    if request.kind == "question":
-        opening = sampler.template.open_answer(request.text.strip())
-    return sampler.prompt(opening, id=str(request.id), number=number)
+    opening = prompt.text
+    if prompt.kind == "question":
+        opening = sampler.template.open_answer(prompt.text.strip())
+    return sampler.prompt(opening, id=str(prompt.id), number=number)
 
 
-def stopping_template(job: GenerateConfig, *, kind: str, writer: Writer) -> Template:
+def stopping_template(
+    job: GenerateConfig, *, kind: str, text_model: TextModel
+) -> Template:
     """Returns the template of the input's kind, with the user's stops as well."""
     if kind == "prompt":
         return ConversationTemplate(answer_lead="", stops=job.stop)
-    template = make_template(job.template, render=writer.tokenizer.render_chat)
+    template = make_template(job.template, render=text_model.tokenizer.render_chat)
     return replace(template, stops=(*template.stops, *job.stop))
 
 
-def refuse_to_go_on(signal: StopSignal) -> None:
+def raise_if_stopped(signal: StopSignal) -> None:
     """Raises once a stop was asked for."""
     if signal.requested:
         raise StopRequested("asked to stop")

@@ -42,7 +42,9 @@ def has_room_for_columns(width: int) -> bool:
 def wrapped(text: str, width: int) -> list[str]:
     """Breaks the lines between words, or inside a word that is wider than a line."""
     return [
-        piece for line in printable(text).split("\n") for piece in _broken(line, width)
+        kv_segment
+        for line in printable(text).split("\n")
+        for kv_segment in _broken(line, width)
     ]
 
 
@@ -64,12 +66,12 @@ def _broken(line: str, width: int) -> list[str]:
 
 
 def _pieces(word: str, width: int) -> list[str]:
-    pieces = [""]
+    kv_segments = [""]
     for character in word:
-        if cells(pieces[-1] + character) > width:
-            pieces.append("")
-        pieces[-1] += character
-    return pieces
+        if cells(kv_segments[-1] + character) > width:
+            kv_segments.append("")
+        kv_segments[-1] += character
+    return kv_segments
 
 
 def _cells(character: str) -> int:

@@ -9,11 +9,11 @@ from isara_jax.generation import Sampler
 from isara_jax.models import LanguageModel
 from isara_jax.models.checkpoints import load_config, load_model
 from isara_jax.prompts import Template
-from isara_jax.runtime import EngineConfig, Mesh, Tokenizer, load_tokenizer, locate
+from isara_jax.runtime import Mesh, RuntimeConfig, Tokenizer, load_tokenizer, locate
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writer:
+class TextModel:
     """What is known of a model before its weights are read."""
 
     name: str
@@ -22,7 +22,7 @@ class Writer:
     context: int
     adapter: Path | None = None
 
-    def load(self, *, engine: EngineConfig, mesh: Mesh) -> LanguageModel:
+    def load(self, *, engine: RuntimeConfig, mesh: Mesh) -> LanguageModel:
         """Reads the weights, and merges the adapter into them."""
         return load_model(
             self.source, dtype=engine.dtype, mesh=mesh, adapter=self.adapter
@@ -32,7 +32,7 @@ class Writer:
         self,
         template: Template,
         *,
-        engine: EngineConfig,
+        engine: RuntimeConfig,
         slots: int,
         mesh: Mesh,
         check: Callable[[], None],
@@ -50,7 +50,7 @@ class Writer:
         )
 
 
-def open_writer(name: str, *, adapter: str = "") -> Writer:
+def open_text_model(name: str, *, adapter: str = "") -> TextModel:
     """Finds a model and its adapter, if any; reads its tokenizer and its shape.
 
     Raises:
@@ -64,7 +64,7 @@ def open_writer(name: str, *, adapter: str = "") -> Writer:
             f"{name}: the model has a score head ({config.score.labels} labels), so it "
             "writes no text; give a language model"
         )
-    return Writer(
+    return TextModel(
         name=name,
         source=source,
         tokenizer=load_tokenizer(source),

@@ -35,9 +35,9 @@ def works(run, config, model):
 
 def test_the_rules_are_those_of_the_run(works, config):
     questions, answers = works
-    assert questions.rules.decoding == config.question
-    assert answers.rules.decoding == config.answer
-    assert answers.rules.decoding.temperature == 0.3
+    assert questions.rules.sampling_params == config.question
+    assert answers.rules.sampling_params == config.answer
+    assert answers.rules.sampling_params.temperature == 0.3
     assert len(questions.prompts) == config.loop.candidates == 8
 
 

@@ -13,9 +13,9 @@ from isara_jax.cli.flags import (
     section_flags,
     sections_from_flags,
 )
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.errors import InputError
-from isara_jax.runtime.config import EngineConfig
+from isara_jax.runtime.config import RuntimeConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,11 @@ class Job:
 
 SECTIONS = {
     "job": Section(kind=Job, prefix="", defaults={"output": "here"}),
-    "decoding": Section(kind=Decoding, prefix="", defaults={"max_new_tokens": 5}),
-    "second": Section(kind=Decoding, prefix="second_", defaults={"max_new_tokens": 6}),
-    "engine": Section(kind=EngineConfig, prefix="", defaults={}),
+    "decoding": Section(kind=SamplingParams, prefix="", defaults={"max_new_tokens": 5}),
+    "second": Section(
+        kind=SamplingParams, prefix="second_", defaults={"max_new_tokens": 6}
+    ),
+    "engine": Section(kind=RuntimeConfig, prefix="", defaults={}),
 }
 
 
@@ -45,9 +47,9 @@ def test_sections_come_back_under_their_names():
     built = sections_from_flags(SECTIONS, parsed("--top_k=3", "--second_top_k=4"))
     assert list(built) == list(SECTIONS)
     assert built["job"] == Job(output="here")
-    assert built["decoding"] == Decoding(max_new_tokens=5, top_k=3)
-    assert built["second"] == Decoding(max_new_tokens=6, top_k=4)
-    assert built["engine"] == EngineConfig()
+    assert built["decoding"] == SamplingParams(max_new_tokens=5, top_k=3)
+    assert built["second"] == SamplingParams(max_new_tokens=6, top_k=4)
+    assert built["engine"] == RuntimeConfig()
 
 
 def test_a_flag_that_is_repeated_is_a_tuple_in_its_order():
@@ -79,7 +81,7 @@ def test_a_wrong_value_is_named_by_its_flag(argument, message):
 
 
 def test_a_field_without_a_default_is_our_mistake():
-    bare = {"decoding": Section(kind=Decoding, prefix="x_", defaults={})}
+    bare = {"decoding": Section(kind=SamplingParams, prefix="x_", defaults={})}
     with pytest.raises(ValueError, match="the field x_max_new_tokens has no default"):
         parsed(sections=bare)
 

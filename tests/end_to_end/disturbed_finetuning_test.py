@@ -16,7 +16,7 @@ from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.saving import SavingConfig
 from isara_jax.finetuning import Tuner
 from isara_jax.models.checkpoints.load import abstract_model, named_tensors
-from isara_jax.models.model_handle import HeldModel
+from isara_jax.models.model_handle import ModelHandle
 from isara_jax.run.workdir import RoundFolder
 from isara_jax.runtime.files.records import Records
 from isara_jax.runtime.mesh import make_mesh
@@ -49,7 +49,11 @@ def finetuned(folder, *, devices):
         mesh=make_mesh(data=devices, model=1),
         stop_requested=lambda: False,
     ).finetuned(
-        HeldModel(tiny_llama), EXAMPLES, round=1, folder=folder, stage="finetuning"
+        ModelHandle(tiny_llama),
+        EXAMPLES,
+        round_index=1,
+        folder=folder,
+        stage="finetuning",
     )
 
 

@@ -13,8 +13,8 @@ from completions import complete
 from python_source import ROOT
 from tiny_llama import TINY
 
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.request import Request
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.finetune.config import FinetuneConfig
 from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.trainer import finetune
@@ -59,17 +59,19 @@ def test_a_model_repeats_what_it_was_finetuned_on_and_stops():
         Llama(shape, key=jax.random.key(0)),
         pairs,
         config=CONFIG,
-        round=1,
+        round_index=1,
         seed=0,
         mesh=make_mesh(data=1, model=1),
     )
     prompts = [
-        Prompt(id=pair.id, number=number, tokens=pair.prompt_tokens)
+        Request(id=pair.id, number=number, tokens=pair.prompt_tokens)
         for number, pair in enumerate(pairs)
     ]
     longest = max(len(pair.answer_tokens) for pair in pairs)
-    decoding = Decoding(max_new_tokens=longest + 10, temperature=0.0)
-    said = complete(model, prompts, decoding=decoding, eos=(EOS,), slots=16)
+    sampling_params = SamplingParams(max_new_tokens=longest + 10, temperature=0.0)
+    said = complete(
+        model, prompts, sampling_params=sampling_params, eos=(EOS,), slots=16
+    )
     stopped = [
         pair
         for pair in pairs

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from causal_attention import logits_of
 from pretrained import SMOLLM2, needs_smollm2
-from whole_rows import logits_of
 
 from isara_jax.engine.engine import Engine
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.completion import Ending
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.request import Request
+from isara_jax.engine.sampling.completion import StopCriteria
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.finetune.data.batches import TrainingExample, make_batch, shape_for
 from isara_jax.finetune.loss import answer_loss
 from isara_jax.models.checkpoints.load import load_model, named_tensors
@@ -114,7 +114,7 @@ def test_greedy_continuations_are_the_same(ours, theirs, tokenizer, mesh):
     rows = [tuple(tokenizer.encode(text)) for text in PROMPTS]
     assert len(rows) == 20 and len({len(row) for row in rows}) > 10
     prompts = [
-        Prompt(id=str(number), number=number, tokens=row)
+        Request(id=str(number), number=number, tokens=row)
         for number, row in enumerate(rows)
     ]
     # Fewer slots than prompts, so that most are refilled.
@@ -123,10 +123,10 @@ def test_greedy_continuations_are_the_same(ours, theirs, tokenizer, mesh):
     )
     got = {
         int(completion.id): completion.tokens
-        for completions in engine.continue_all(
+        for completions in engine.generate(
             prompts,
-            decoding=Decoding(max_new_tokens=NEW_TOKENS, temperature=0.0),
-            ending=Ending(eos=tokenizer.eos, stops=(), decode=tokenizer.decode),
+            sampling_params=SamplingParams(max_new_tokens=NEW_TOKENS, temperature=0.0),
+            ending=StopCriteria(eos=tokenizer.eos, stops=(), decode=tokenizer.decode),
             key=jax.random.key(0),
         )
         for completion in completions

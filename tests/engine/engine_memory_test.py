@@ -8,14 +8,14 @@ from tiny_llama import TINY, tiny_llama
 from isara_jax.engine import continuous_batching as group_run
 from isara_jax.engine.decode import state as continuous
 from isara_jax.engine.kv_cache import layer_blocks as stack
-from isara_jax.engine.metrics.throughput import Figures
+from isara_jax.engine.metrics.throughput import EngineMetrics
 from isara_jax.engine.scheduler import groups
 
 
 @pytest.fixture(scope="module")
 def alone():
     """Every prompt's completion, of a batch that memory has room for."""
-    return complete(tiny_llama(), PROMPTS, decoding=SAMPLED)
+    return complete(tiny_llama(), PROMPTS, sampling_params=SAMPLED)
 
 
 @pytest.mark.parametrize("place", ["empty_state", "decode"])
@@ -32,7 +32,7 @@ def test_a_group_that_memory_has_no_room_for_goes_on_in_fewer_slots(
         return program(*arguments, **named)
 
     monkeypatch.setattr(group_run, place, failing)
-    found = complete(tiny_llama(), PROMPTS, decoding=SAMPLED, slots=5)
+    found = complete(tiny_llama(), PROMPTS, sampling_params=SAMPLED, slots=5)
     assert_same(found, alone)
     assert calls[0] == 5 and calls[-1] == 2
     assert "memory has no room for 5 slots: going on with 2" in capsys.readouterr().err
@@ -44,7 +44,7 @@ def test_memory_for_no_slot_at_all_is_told(monkeypatch):
 
     monkeypatch.setattr(group_run, "decode", failing)
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
-        complete(tiny_llama(), PROMPTS, decoding=GREEDY, slots=4)
+        complete(tiny_llama(), PROMPTS, sampling_params=GREEDY, slots=4)
 
 
 @pytest.mark.parametrize(("rows", "slots"), [(0.2, 1), (3.5, 3), (50, 8)])
@@ -61,8 +61,8 @@ def test_memory_decides_how_many_slots_there_are(
     whole = position * (group.capacity + longest)
     free = (whole + rows * row) / continuous.SHARE_OF_MEMORY
     monkeypatch.setattr(continuous, "free_bytes", lambda: int(free) + 1)
-    figures = Figures()
-    found = complete(tiny_llama(), PROMPTS, decoding=SAMPLED, figures=figures)
+    figures = EngineMetrics()
+    found = complete(tiny_llama(), PROMPTS, sampling_params=SAMPLED, figures=figures)
     assert_same(found, alone)
     said = f"memory has room for {slots} slots, not 8" in capfd.readouterr().err
     assert said == (slots < 8)
@@ -72,8 +72,8 @@ def test_memory_decides_how_many_slots_there_are(
 
 def test_layers_that_memory_cannot_hold_twice_stay_in_one_block(alone, monkeypatch):
     monkeypatch.setattr(stack, "free_bytes", lambda: 1000)
-    assert len(stack.stacked(tiny_llama()).blocks) == 1
-    assert_same(complete(tiny_llama(), PROMPTS, decoding=SAMPLED), alone)
+    assert len(stack.make_layer_blocks(tiny_llama()).blocks) == 1
+    assert_same(complete(tiny_llama(), PROMPTS, sampling_params=SAMPLED), alone)
 
 
 def test_groups_of_several_sizes_are_no_lack_of_memory(capfd):
@@ -82,5 +82,5 @@ def test_groups_of_several_sizes_are_no_lack_of_memory(capfd):
         prompts, slots=8, row_multiple=1, max_new_tokens=20, context=TINY.context
     )
     assert len({group.rows for group in planned}) > 1
-    complete(tiny_llama(), prompts, decoding=GREEDY, slots=8)
+    complete(tiny_llama(), prompts, sampling_params=GREEDY, slots=8)
     assert "memory" not in capfd.readouterr().err

@@ -32,10 +32,10 @@ def test_greedy_is_that_of_transformers(rules):
     assert len(FIFTY) == 50
     model = tiny_llama()
     twin = torch_llama(model).eval()
-    decoding = dataclasses.replace(GREEDY, max_new_tokens=12, **rules)
+    sampling_params = dataclasses.replace(GREEDY, max_new_tokens=12, **rules)
     # What some row writes on its way, so that it ends there and others do not.
-    eos = complete(model, FIFTY, decoding=decoding)["r01-0007"].tokens[6]
-    ours = complete(model, FIFTY, decoding=decoding, eos=(eos,))
-    theirs = their_texts(twin, FIFTY, decoding=decoding, eos=(eos,))
+    eos = complete(model, FIFTY, sampling_params=sampling_params)["r01-0007"].tokens[6]
+    ours = complete(model, FIFTY, sampling_params=sampling_params, eos=(eos,))
+    theirs = their_texts(twin, FIFTY, sampling_params=sampling_params, eos=(eos,))
     assert {id: completion.tokens for id, completion in ours.items()} == theirs
     assert {completion.finish for completion in ours.values()} == {"eos", "length"}

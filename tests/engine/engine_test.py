@@ -18,7 +18,7 @@ from tiny_llama import tiny_llama
 
 from isara_jax.engine import engine as stream
 from isara_jax.engine.beam.search import beam_batch
-from isara_jax.engine.metrics.throughput import Figures
+from isara_jax.engine.metrics.throughput import EngineMetrics
 from isara_jax.errors import InputError
 from isara_jax.runtime.mesh import make_mesh
 
@@ -28,13 +28,15 @@ pytestmark = pytest.mark.optimized
 @pytest.fixture(scope="module")
 def alone():
     """Every prompt's completion in a batch of its own."""
-    return complete(tiny_llama(), PROMPTS, decoding=SAMPLED, slots=1)
+    return complete(tiny_llama(), PROMPTS, sampling_params=SAMPLED, slots=1)
 
 
 @pytest.mark.parametrize("slots", [3, 8])
 def test_a_sample_does_not_depend_on_its_batch(alone, slots):
     assert len({completion.tokens for completion in alone.values()}) == len(PROMPTS)
-    assert_same(complete(tiny_llama(), PROMPTS, decoding=SAMPLED, slots=slots), alone)
+    assert_same(
+        complete(tiny_llama(), PROMPTS, sampling_params=SAMPLED, slots=slots), alone
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def each_alone():
     """What is written for each prompt where there is no other."""
     found = {}
     for prompt in [*PROMPTS, *SHARING]:
-        found |= complete(tiny_llama(), [prompt], decoding=SAMPLED)
+        found |= complete(tiny_llama(), [prompt], sampling_params=SAMPLED)
     return found
 
 
@@ -50,22 +52,24 @@ def each_alone():
 def test_neither_slot_nor_refill_nor_order_decides_a_sample(each_alone, slots):
     prompts = [*PROMPTS, *SHARING]
     for order in (prompts, prompts[::-1], prompts[::2] + prompts[1::2]):
-        found = complete(tiny_llama(), order, decoding=SAMPLED, slots=slots)
+        found = complete(tiny_llama(), order, sampling_params=SAMPLED, slots=slots)
         assert_same(found, each_alone)
 
 
 @pytest.mark.parametrize("slots", [2, 5])
 def test_what_is_left_of_a_step_is_written_as_it_would_have_been(slots):
     prompts = [*PROMPTS, *SHARING]
-    whole = complete(tiny_llama(), prompts, decoding=SAMPLED, slots=slots)
+    whole = complete(tiny_llama(), prompts, sampling_params=SAMPLED, slots=slots)
     done = {prompt.id for prompt in prompts[::3]}
-    rest = complete(tiny_llama(), prompts, decoding=SAMPLED, slots=slots, done=done)
+    rest = complete(
+        tiny_llama(), prompts, sampling_params=SAMPLED, slots=slots, done=done
+    )
     assert rest == {id: whole[id] for id in whole if id not in done}
 
 
 def test_what_is_shared_is_run_once():
-    figures = Figures()
-    complete(tiny_llama(), SHARING, decoding=GREEDY, slots=4, figures=figures)
+    figures = EngineMetrics()
+    complete(tiny_llama(), SHARING, sampling_params=GREEDY, slots=4, figures=figures)
     given = sum(len(prompt.tokens) for prompt in SHARING)
     beginnings = 2 * 70
     own = sum(len(tokens[70:]) for tokens in {prompt.tokens for prompt in SHARING})
@@ -78,8 +82,10 @@ def test_what_is_shared_is_run_once():
 def test_many_samples_of_one_prompt_run_it_once():
     one = PROMPTS[4]
     prompts = [dataclasses.replace(one, id=str(n), number=n) for n in range(9)]
-    figures = Figures()
-    found = complete(tiny_llama(), prompts, decoding=SAMPLED, slots=4, figures=figures)
+    figures = EngineMetrics()
+    found = complete(
+        tiny_llama(), prompts, sampling_params=SAMPLED, slots=4, figures=figures
+    )
     assert figures.run_tokens == len(one.tokens)
     assert len({completion.tokens for completion in found.values()}) == 9
 
@@ -89,7 +95,7 @@ def test_a_prompt_may_ask_for_fewer_tokens(alone):
         dataclasses.replace(prompt, new_tokens=3 + 2 * number)
         for number, prompt in enumerate(PROMPTS)
     ]
-    found = complete(tiny_llama(), fewer, decoding=SAMPLED, slots=3)
+    found = complete(tiny_llama(), fewer, sampling_params=SAMPLED, slots=3)
     for prompt in fewer:
         count = min(prompt.new_tokens, SAMPLED.max_new_tokens)
         assert found[prompt.id].tokens == alone[prompt.id].tokens[:count]
@@ -102,13 +108,17 @@ def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths():
         InputError,
         match=r"^the prompt r01-0000 has 109 tokens; with 20 new ones .* of 128$",
     ):
-        complete(tiny_llama(), prompts, decoding=SAMPLED)
+        complete(tiny_llama(), prompts, sampling_params=SAMPLED)
 
 
 def test_a_stop_is_asked_about_between_stretches():
     calls = []
     complete(
-        tiny_llama(), PROMPTS, decoding=GREEDY, slots=2, check=lambda: calls.append(1)
+        tiny_llama(),
+        PROMPTS,
+        sampling_params=GREEDY,
+        slots=2,
+        check=lambda: calls.append(1),
     )
     assert len(calls) > len(PROMPTS) + 20 // 8
 
@@ -116,17 +126,19 @@ def test_a_stop_is_asked_about_between_stretches():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        complete(tiny_llama(), PROMPTS, decoding=GREEDY, check=stop)
+        complete(tiny_llama(), PROMPTS, sampling_params=GREEDY, check=stop)
 
 
 def test_a_sample_does_not_depend_on_its_companions(alone):
-    two = complete(tiny_llama(), PROMPTS[4:6], decoding=SAMPLED)
+    two = complete(tiny_llama(), PROMPTS[4:6], sampling_params=SAMPLED)
     assert_same(two, {id: alone[id] for id in two})
 
 
 def test_a_longer_limit_only_adds_tokens(alone):
     longer = dataclasses.replace(SAMPLED, max_new_tokens=50)
-    for id, completion in complete(tiny_llama(), PROMPTS, decoding=longer).items():
+    for id, completion in complete(
+        tiny_llama(), PROMPTS, sampling_params=longer
+    ).items():
         assert len(completion.tokens) == 50
         assert completion.tokens[:20] == alone[id].tokens
 
@@ -135,7 +147,7 @@ def test_a_longer_limit_only_adds_tokens(alone):
 def test_eight_devices_are_one(alone, data, model):
     mesh = make_mesh(data=data, model=model)
     split = place(tiny_llama(), mesh)
-    assert_same(complete(split, PROMPTS, decoding=SAMPLED, mesh=mesh), alone)
+    assert_same(complete(split, PROMPTS, sampling_params=SAMPLED, mesh=mesh), alone)
 
 
 @settings(deadline=None, max_examples=12, derandomize=True)
@@ -144,13 +156,13 @@ def test_eight_devices_are_one(alone, data, model):
     slots=st.sampled_from([1, 2, 4]),
 )
 def test_a_sample_is_fixed_by_its_prompt_and_number(alone, chosen, slots):
-    completions = complete(tiny_llama(), chosen, decoding=SAMPLED, slots=slots)
+    completions = complete(tiny_llama(), chosen, sampling_params=SAMPLED, slots=slots)
     assert_same(completions, {prompt.id: alone[prompt.id] for prompt in chosen})
 
 
 def test_number_and_key_decide_the_sample(alone):
     renumbered = [dataclasses.replace(p, number=p.number + 100) for p in PROMPTS]
-    others = complete(tiny_llama(), renumbered, decoding=SAMPLED)
+    others = complete(tiny_llama(), renumbered, sampling_params=SAMPLED)
     assert all(others[id].tokens != alone[id].tokens for id in alone)
 
 
@@ -163,12 +175,14 @@ def test_beams_have_their_own_decoder_and_take_a_slot_each(monkeypatch, beams, r
         return beam_batch(stack, batch, **rest)
 
     monkeypatch.setattr(stream, "beam_batch", noted)
-    decoding = dataclasses.replace(GREEDY, beams=beams)
+    sampling_params = dataclasses.replace(GREEDY, beams=beams)
     prompts = PROMPTS[:5]
-    whole = complete(tiny_llama(), prompts, decoding=decoding, slots=2)
+    whole = complete(tiny_llama(), prompts, sampling_params=sampling_params, slots=2)
     assert batches == rows and len(whole) == 5
     done = {prompts[0].id}
-    rest = complete(tiny_llama(), prompts, decoding=decoding, slots=2, done=done)
+    rest = complete(
+        tiny_llama(), prompts, sampling_params=sampling_params, slots=2, done=done
+    )
     assert rest == {id: whole[id] for id in whole if id not in done}
 
 
@@ -181,11 +195,11 @@ def test_a_beam_s_prompt_may_ask_for_fewer_tokens():
             dataclasses.replace(prompt, new_tokens=limit)
             for prompt, limit in zip(PROMPTS[:4], limits, strict=True)
         ],
-        decoding=beams,
+        sampling_params=beams,
     )
     short = dataclasses.replace(beams, max_new_tokens=5)
     wanted = {
-        **complete(tiny_llama(), PROMPTS[1:4:2], decoding=beams),
-        **complete(tiny_llama(), PROMPTS[0:3:2], decoding=short),
+        **complete(tiny_llama(), PROMPTS[1:4:2], sampling_params=beams),
+        **complete(tiny_llama(), PROMPTS[0:3:2], sampling_params=short),
     }
     assert_same(found, wanted)

@@ -6,12 +6,12 @@ import torch
 from completions import complete, random_prompts
 from tiny_opt import OPTS, load_opt, write_opt
 
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.engine.scoring.likelihood import Scored, score
 from isara_jax.runtime.mesh import make_mesh
 
 NEW = 12
-GREEDY = Decoding(max_new_tokens=NEW, temperature=0.0)
+GREEDY = SamplingParams(max_new_tokens=NEW, temperature=0.0)
 PROMPTS = random_prompts(1, 5, 20, 12)
 
 
@@ -46,7 +46,7 @@ def test_greedy_is_that_of_transformers(pair):
     )
     expected = theirs[:, tokens.shape[1] :].tolist()
     assert len({tuple(row) for row in expected}) == len(PROMPTS)
-    ours = complete(model, PROMPTS, decoding=GREEDY)
+    ours = complete(model, PROMPTS, sampling_params=GREEDY)
     for prompt, row in zip(PROMPTS, expected, strict=True):
         assert list(ours[prompt.id].tokens) == row
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from isara_jax.engine.kv_cache.sizes import cache_capacity
 from isara_jax.engine.padded_batch import PROMPT_STEP, Batch, Shape, left_padded, plan
-from isara_jax.engine.request import Prompt
+from isara_jax.engine.request import Request
 from isara_jax.errors import InputError
 
 CONTEXT, NEW = 400, 30
@@ -33,9 +33,9 @@ def planned(prompts, *, slots, row_multiple=1):
 def test_a_plan(lengths, slots, row_multiple, random):
     prompts = random_prompts(*lengths)
     batches = planned(prompts, slots=slots, row_multiple=row_multiple)
-    in_order = [prompt for batch in batches for prompt in batch.prompts]
-    assert sorted(in_order, key=lambda prompt: prompt.number) == prompts
-    assert [len(prompt.tokens) for prompt in in_order] == sorted(lengths)
+    sort_key = [prompt for batch in batches for prompt in batch.prompts]
+    assert sorted(sort_key, key=lambda prompt: prompt.number) == prompts
+    assert [len(prompt.tokens) for prompt in sort_key] == sorted(lengths)
 
     most = max(slots // row_multiple, 1) * row_multiple
     assert len(batches) == -(-len(prompts) // most)
@@ -112,7 +112,7 @@ def test_capacity_is_no_power_of_two():
 
 def test_rows_are_padded_on_the_left_and_missing_ones_repeat_the_last():
     prompts = tuple(
-        Prompt(id=str(number), number=number, tokens=tokens)
+        Request(id=str(number), number=number, tokens=tokens)
         for number, tokens in enumerate([(5,), (0, 7, 8)])
     )
     shape = Shape(rows=4, prompt=4, capacity=6)

@@ -4,14 +4,14 @@ import dataclasses
 
 import pytest
 
-from isara_jax.engine.request import Prompt
+from isara_jax.engine.request import Request
 from isara_jax.engine.scheduler import groups
 from isara_jax.errors import InputError
 
 
 def prompts(*texts, first=0):
     return [
-        Prompt(id=str(number), number=number, tokens=tuple(text))
+        Request(id=str(number), number=number, tokens=tuple(text))
         for number, text in enumerate(texts, first)
     ]
 
@@ -58,11 +58,11 @@ def test_families_that_may_go_on_for_long_are_first():
     (group,) = plan(found, new=20)
     # Number 5 may write 20 of its 90, and so its family is as long as number 3.
     assert ids(group) == ["3", "4", "5", "0", "6", "1", "2"]
-    for number, (prompt, cuts) in enumerate(
-        zip(group.prompts, group.cuts, strict=True)
+    for number, (prompt, spans) in enumerate(
+        zip(group.prompts, group.spans, strict=True)
     ):
-        assert sum(cut.start for cut in cuts) == (40 if number in (2, 6) else 0)
-        assert cuts[-1].end == len(prompt.tokens)
+        assert sum(span.start for span in spans) == (40 if number in (2, 6) else 0)
+        assert spans[-1].end == len(prompt.tokens)
 
 
 def test_what_all_share_is_kept_once():
@@ -123,7 +123,7 @@ def test_order_of_arrival_makes_no_difference():
     [(80, None, True), (81, None, False), (81, 19, True), (0, None, False)],
 )
 def test_what_does_not_fit_the_context(length, new_tokens, fits):
-    found = [Prompt(id="a", number=0, tokens=(1,) * length, new_tokens=new_tokens)]
+    found = [Request(id="a", number=0, tokens=(1,) * length, new_tokens=new_tokens)]
     if fits:
         assert len(plan(found, context=100)) == 1
         return

@@ -95,10 +95,13 @@ def test_the_model_is_asked_without_demonstrations_and_greedily(run, sampler):
     prompt = engine.prompts["heldout-0001"]
     text = sampler.tokenizer.hugging_face.decode(prompt.tokens)
     assert text == "BEGINNING OF CONVERSATION: USER: who ran ? ASSISTANT:"
-    (decoding,) = set(engine.decodings)
-    assert decoding.max_new_tokens == 9
-    assert decoding.form.greedy
-    assert (decoding.repetition_penalty, decoding.no_repeat_ngram) == (1, 0)
+    (sampling_params,) = set(engine.decodings)
+    assert sampling_params.max_new_tokens == 9
+    assert sampling_params.form.greedy
+    assert (sampling_params.repetition_penalty, sampling_params.no_repeat_ngram) == (
+        1,
+        0,
+    )
 
 
 def test_references_are_scored_as_they_would_be_trained(run, sampler):

@@ -46,7 +46,7 @@ def train(base, folder, *, mesh=None, epochs=20):
         read_adapters(open_peft(folder, base.config), base, mesh=mesh),
         EXAMPLES,
         config=dataclasses.replace(CONFIG, epochs=epochs),
-        round=1,
+        round_index=1,
         seed=1,
         mesh=mesh,
         hooks=Hooks(on_step=metrics.append),

@@ -1,16 +1,16 @@
 import pytest
 
 from isara_jax.errors import InputError
-from isara_jax.finetune.lora_config import AdapterConfig
+from isara_jax.finetune.lora_config import LoraConfig
 
 
 def test_without_a_rank_there_are_no_adapters():
-    config = AdapterConfig()
+    config = LoraConfig()
     assert config.lora_rank == 0 and config.base_dtype == "keep"
 
 
 def test_targets_are_words_between_commas():
-    config = AdapterConfig(lora_rank=2, lora_targets=" q, mlp,")
+    config = LoraConfig(lora_rank=2, lora_targets=" q, mlp,")
     assert config.targets == ("q", "mlp")
 
 
@@ -25,4 +25,4 @@ def test_targets_are_words_between_commas():
 )
 def test_refused(values, message):
     with pytest.raises(InputError, match=message):
-        AdapterConfig(**values)
+        LoraConfig(**values)

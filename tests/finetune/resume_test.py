@@ -64,7 +64,7 @@ def run(model, disk, *, config, mesh, restored=None):
         model,
         EXAMPLES,
         config=config,
-        round=1,
+        round_index=1,
         seed=7,
         mesh=mesh,
         hooks=disk.hooks,

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from causal_attention import logits_of
 from tiny_llama import tiny_llama, torch_llama
 from torch_training import assert_steps_are_torch_s
 from training import CONFIG, trained_on
-from whole_rows import logits_of
 
 from isara_jax.errors import InputError
 from isara_jax.finetune.data.batches import TrainingExample
@@ -137,7 +137,7 @@ def test_rounds_share_one_compiled_step(caplog, packing):
                 tiny_llama(),
                 data,
                 config=config,
-                round=number,
+                round_index=number,
                 seed=1,
                 mesh=make_mesh(data=1, model=1),
             )
@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite_names_step_and_examples(where):
     variable = getattr(model, where)
     setattr(model, where, variable.replace(variable.get_value() * jnp.nan))
     data = examples(6)
-    first, *_ = balanced_steps(data, examples_a_step=4, epochs=1, round=1, seed=1)
+    first, *_ = balanced_steps(data, examples_a_step=4, epochs=1, round_index=1, seed=1)
     ids = ", ".join(e.id for e in sorted(first, key=len, reverse=True))
     with pytest.raises(
         FloatingPointError, match=f"round 1, step 1: loss nan, .* examples: {ids}$"

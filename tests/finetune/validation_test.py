@@ -73,8 +73,10 @@ def test_it_stops_when_the_held_out_loss_has_not_fallen(stopped):
 
 def test_the_best_epoch_s_model_is_kept(stopped):
     model, metrics = stopped
-    _, held_out = hold_out(examples(), config=CONFIG, round=1, seed=1)
-    plan = make_plan(held_out, config=CONFIG, epochs=1, round=1, seed=1, mesh=MESH)
+    _, held_out = hold_out(examples(), config=CONFIG, round_index=1, seed=1)
+    plan = make_plan(
+        held_out, config=CONFIG, epochs=1, round_index=1, seed=1, mesh=MESH
+    )
     losses = [m.validation_loss for m in metrics if m.validation_loss is not None]
     kept = mean_loss(model, plan, config=CONFIG, mesh=MESH)
     assert kept == pytest.approx(min(losses), rel=1e-6)
@@ -120,7 +122,7 @@ def test_what_is_held_out_is_drawn_once_a_round():
         return [one.id for one in held_out]
 
     assert len(drawn()) == 4
-    assert drawn() == drawn() != drawn(round=2)
+    assert drawn() == drawn() != drawn(round_index=2)
     assert drawn(config=dataclasses.replace(CONFIG, early_stop_epochs=0)) == []
 
 

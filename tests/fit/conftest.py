@@ -4,10 +4,10 @@ import jax
 import pytest
 from tiny_llama import TINY
 
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.lora_config import AdapterConfig
-from isara_jax.fit.setting import Machine, Setting
+from isara_jax.finetune.lora_config import LoraConfig
+from isara_jax.fit.setting import FitRequest, Machine
 
 
 @pytest.fixture(scope="session")
@@ -24,12 +24,12 @@ def setting():
             interconnect=None,
         )
         tuned = {"train_batch": 8, "accumulation": 2, "max_length": 64}
-        base = Setting(
+        base = FitRequest(
             shape=TINY,
             dtype="float32",
             finetuning=FinetuneConfig(**(tuned | (finetuning or {}))),
-            adapters=AdapterConfig(**(adapters or {})),
-            decoding=Decoding(max_new_tokens=8),
+            adapters=LoraConfig(**(adapters or {})),
+            sampling_params=SamplingParams(max_new_tokens=8),
             demo_tokens=0,
             slots=8,
             prompts=12,

@@ -11,7 +11,7 @@ from isara_jax.fit.nearest import (
     changes,
     estimated_bytes,
     nearest,
-    refuse_uneven_model_axis,
+    validate_model_axis,
 )
 from isara_jax.fit.slices import slice_named
 
@@ -109,9 +109,9 @@ def test_each_change_is_estimated_to_take_less(setting):
 @pytest.mark.parametrize(("model", "of"), [(3, "query heads, which are 4")])
 def test_a_model_axis_that_does_not_divide_is_refused(setting, model, of):
     with pytest.raises(InputError, match=f"--mesh_model={model}: must divide the {of}"):
-        refuse_uneven_model_axis(setting(model=model))
+        validate_model_axis(setting(model=model))
 
 
 def test_a_model_axis_divides_the_devices(setting):
     with pytest.raises(InputError, match="--mesh_model=4: must divide the devices"):
-        refuse_uneven_model_axis(setting(model=4, devices=6))
+        validate_model_axis(setting(model=4, devices=6))

@@ -13,9 +13,9 @@ from isara_jax.engine import continuous_batching as group_run
 from isara_jax.engine.beam import search as beam
 from isara_jax.engine.engine import Engine
 from isara_jax.engine.prefill import prefix_cache as path
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.completion import Ending
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.request import Request
+from isara_jax.engine.sampling.completion import StopCriteria
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.finetune import trainer
 from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.fit.programs import programs_of
@@ -98,7 +98,7 @@ def test_the_train_step_is_the_trainer_s(setting, noted):
             on(asked.mesh, TINY),
             examples,
             config=asked.finetuning,
-            round=1,
+            round_index=1,
             seed=0,
             mesh=asked.mesh,
         )
@@ -115,13 +115,13 @@ def written(asked):
         check=lambda: None,
     )
     prompts = [
-        Prompt(id=str(n), number=n, tokens=(n,) * OPEN_TURN)
+        Request(id=str(n), number=n, tokens=(n,) * OPEN_TURN)
         for n in range(asked.prompts)
     ]
-    continued = engine.continue_all(
+    continued = engine.generate(
         prompts,
-        decoding=asked.decoding,
-        ending=Ending(eos=(96,), stops=(), decode=str),
+        sampling_params=asked.sampling_params,
+        ending=StopCriteria(eos=(96,), stops=(), decode=str),
         key=jax.random.key(0),
     )
     with pytest.raises(Enough):
@@ -130,15 +130,15 @@ def written(asked):
 
 def test_prompts_and_slots_are_the_engine_s(setting, noted):
     asked = setting(shape=ROOMY, devices=2)
-    _, prompt, decoding = programs_of(asked)
+    _, prompt, sampling_params = programs_of(asked)
     written(asked)
     assert given(prompt) == noted["advance"]
-    assert given(decoding) == noted["decode"]
+    assert given(sampling_params) == noted["decode"]
 
 
 def test_beams_are_the_engine_s(setting, noted):
-    decoding = Decoding(max_new_tokens=8, beams=2)
-    asked = setting(shape=ROOMY, devices=2, decoding=decoding)
+    sampling_params = SamplingParams(max_new_tokens=8, beams=2)
+    asked = setting(shape=ROOMY, devices=2, sampling_params=sampling_params)
     _, prompts, search = programs_of(asked)
     written(asked)
     assert given(prompts) == noted["start"]

@@ -15,7 +15,7 @@ from isara_jax.models.decoder_cached import branch, empty_cache, extend, prefill
 from isara_jax.models.layers.score_head import ScoreHead
 from isara_jax.models.llama.model import Llama
 
-whole_rows = jax.jit(hidden_states, static_argnames="remat")
+causal_attention = jax.jit(hidden_states, static_argnames="remat")
 run_prompt = jax.jit(prefill, static_argnames="capacity")
 run_more = jax.jit(extend)
 
@@ -32,7 +32,7 @@ def drawn_tokens(rows, length):
 def states(model, tokens, *, segments=None, positions=None, remat="none"):
     segments = jnp.ones_like(tokens) if segments is None else segments
     positions = left_padded_positions(segments) if positions is None else positions
-    return whole_rows(
+    return causal_attention(
         model, tokens, segments=segments, positions=positions, remat=remat
     )
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
+from causal_attention import logits_of
 from flax import nnx
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
@@ -22,14 +23,13 @@ from tiny_families import (
     outputs,
     tensors_of,
 )
-from whole_rows import logits_of
 
 from isara_jax.errors import InputError
 from isara_jax.models.checkpoints.load import load_model, named_tensors
 from isara_jax.models.decoder import hidden_states, left_padded_positions, pooled_scores
 from isara_jax.models.decoder_cached import extend, prefill
 from isara_jax.models.families import family_named, family_of, unknown_tensor
-from isara_jax.models.formats.config_reader import Attributes
+from isara_jax.models.formats.config_reader import ConfigReader
 from isara_jax.models.opt.model import Opt
 from isara_jax.runtime.mesh import make_mesh, place_batch
 
@@ -178,7 +178,7 @@ def written(model, folder):
         metadata={"format": "pt"},
     )
     (folder / "config.json").write_text(json.dumps(attributes))
-    return Attributes(place=folder / "config.json", values=attributes)
+    return ConfigReader(place=folder / "config.json", values=attributes)
 
 
 def test_the_config_comes_back_as_it_went(variant, tmp_path):
@@ -206,7 +206,9 @@ def test_transformers_loads_what_is_written(variant, tmp_path):
 
 def test_a_family_that_is_not_ours_is_refused():
     for kind in ("gpt2", None, ["llama"]):
-        attributes = Attributes(place=Path("config.json"), values={"model_type": kind})
+        attributes = ConfigReader(
+            place=Path("config.json"), values={"model_type": kind}
+        )
         with pytest.raises(InputError, match=r"^config\.json: model_type=.*, expected"):
             family_named(attributes)
 

@@ -18,7 +18,7 @@ def test_a_finished_run_is_read_whole(finished):
     second = run.rounds[1]
     assert (second.number, second.questions, second.answers) == (2, 5, 5)
     assert (len(second.kept), len(second.rejected), second.filtered) == (3, 2, 5)
-    assert {sample.round for sample in second.kept + second.rejected} == {2}
+    assert {sample.round_index for sample in second.kept + second.rejected} == {2}
     assert second.rejected[0].rule == "short_answer"
     assert second.outcome.stop
     assert [step.loss for step in run.baselines[1].steps] == [3, 2, 1]

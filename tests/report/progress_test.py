@@ -9,7 +9,7 @@ from isara_jax.report.run import Round, Sample
 def sample(rule="", *, question="a b c", similarity=0.5):
     return Sample(
         id="r01-0000",
-        round=1,
+        round_index=1,
         question=question,
         answer="x",
         nearest_seed_similarity=similarity,

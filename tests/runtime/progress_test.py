@@ -6,7 +6,7 @@ import os
 import pytest
 
 from isara_jax.runtime import progress as module
-from isara_jax.runtime.progress import clock, progress, say
+from isara_jax.runtime.progress import clock, progress
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_terminal_gets_a_bar_that_starts_where_the_run_was():
 
 
 def test_say_writes_a_line_at_once(log):
-    say("round 1: kept 3 of 8", log)
+    module.log("round 1: kept 3 of 8", log)
     assert lines(log) == ["round 1: kept 3 of 8"]
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from isara_jax.engine.engine import Engine
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.completion import Ending
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.request import Request
+from isara_jax.engine.sampling.completion import StopCriteria
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.engine.scoring.likelihood import Scored, score
 from isara_jax.runtime.mesh import make_mesh, model_shardings
 
@@ -17,7 +17,7 @@ from isara_jax.runtime.mesh import make_mesh, model_shardings
 def random_prompts(*lengths, vocabulary=97):
     """The tokens of a prompt depend on its place and length only."""
     return [
-        Prompt(
+        Request(
             id=f"r01-{number:04d}",
             number=number,
             tokens=tuple(
@@ -44,8 +44,8 @@ SHARING = [
     for first in (3, 50)
     for prompt in PROMPTS
 ]
-GREEDY = Decoding(max_new_tokens=20, temperature=0.0)
-SAMPLED = Decoding(
+GREEDY = SamplingParams(max_new_tokens=20, temperature=0.0)
+SAMPLED = SamplingParams(
     max_new_tokens=20,
     temperature=0.9,
     top_k=30,
@@ -79,7 +79,7 @@ def complete(
     model,
     prompts,
     *,
-    decoding,
+    sampling_params,
     slots=8,
     eos=(),
     stops=(),
@@ -93,16 +93,16 @@ def complete(
     engine = Engine(
         model=model,
         mesh=mesh or one_device(),
-        slots=slots * decoding.beams,
+        slots=slots * sampling_params.beams,
         context=model.config.context,
         check=check,
     )
     return {
         completion.id: completion
-        for completions in engine.continue_all(
+        for completions in engine.generate(
             prompts,
-            decoding=decoding,
-            ending=Ending(eos=eos, stops=stops, decode=decode),
+            sampling_params=sampling_params,
+            ending=StopCriteria(eos=eos, stops=stops, decode=decode),
             key=jax.random.key(7),
             done=done,
             figures=figures,

@@ -11,14 +11,14 @@ from tiny_sampler import tiny_sampler
 
 from isara_jax.align import LoopConfig, Run
 from isara_jax.answers import Retriever
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.evaluation.heldout import EvaluationConfig
 from isara_jax.examples import Example, HeldOut, Pool
 from isara_jax.filters import FilterConfig
 from isara_jax.finetune.config import FinetuneConfig
 from isara_jax.finetuning import Tuner
 from isara_jax.models.checkpoints.load import abstract_model
-from isara_jax.models.model_handle import HeldModel
+from isara_jax.models.model_handle import ModelHandle
 from isara_jax.retrieval.embed import Embedder
 from isara_jax.run.stages import COMPILING
 from isara_jax.run.workdir import Workdir
@@ -27,7 +27,7 @@ from isara_jax.runtime.mesh import make_mesh
 
 QUESTION_TOKENS, ANSWER_TOKENS = 8, 6
 SEEDS = Pool(
-    round=0,
+    round_index=0,
     examples=tuple(
         Example(
             question=f"Is seed {name} a good one ?",
@@ -78,7 +78,7 @@ class NotingTuner(Tuner):
 
     notes: list[dict[str, Any]]
 
-    def finetuned(self, start, examples, *, round, folder, stage):
+    def finetuned(self, start, examples, *, round_index, folder, stage):
         model = tiny_llama(seed=100 + len(self.notes))
         self.notes.append(
             {
@@ -86,11 +86,11 @@ class NotingTuner(Tuner):
                 "result": model,
                 "ids": [example.id for example in examples],
                 "examples": examples,
-                "round": round,
+                "round": round_index,
                 "stage": stage,
             }
         )
-        return HeldModel(lambda: model)
+        return ModelHandle(lambda: model)
 
 
 @dataclass
@@ -123,10 +123,10 @@ def tiny_loop(path, *, loop=None, tuning=None, baselines=False):
     return Run(
         seeds=SEEDS,
         heldout=(HeldOut(question="Who?", true=("I.",), false=("You.",)),),
-        base=lambda: HeldModel(lambda: BASE),
+        base=lambda: ModelHandle(lambda: BASE),
         loop=LoopConfig(**{"rounds": 2, "candidates": 4, "demos": 3} | (loop or {})),
-        question_decoding=Decoding(max_new_tokens=QUESTION_TOKENS),
-        answer_decoding=Decoding(max_new_tokens=ANSWER_TOKENS),
+        question_sampling=SamplingParams(max_new_tokens=QUESTION_TOKENS),
+        answer_sampling=SamplingParams(max_new_tokens=ANSWER_TOKENS),
         filters=FilterConfig(),
         evaluation=EvaluationConfig(baselines=baselines),
         sampler=tiny_sampler(context=1024),

@@ -1,4 +1,7 @@
-"""The package's files, parsed: what each imports and which dotted names it uses."""
+"""The package's files, parsed: what each imports and which dotted names it uses.
+
+A door is a folder's table of contents, the stub that its lazy `__init__.py` reads.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -30,6 +33,21 @@ class Source:
     def names(self) -> tuple[tuple[str, int], ...]:
         """The imports, and every dotted name of the code under its full name."""
         return self.imports + tuple(_names(self.tree))
+
+    @cached_property
+    def defined(self) -> frozenset[str]:
+        """The names that stand at the top of the file, imported ones too."""
+        found: set[str] = set()
+        for node in self.tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Assign):
+                found.update(t.id for t in node.targets if isinstance(t, ast.Name))
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                found.add(node.target.id)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                found.update(alias.asname or alias.name for alias in node.names)
+        return frozenset(found)
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
@@ -70,3 +88,35 @@ def read_sources() -> dict[str, Source]:
         name = ".".join(words[:-1] if words[-1] == "__init__" else words)
         sources[name] = Source(name=name, text=path.read_text(encoding="utf-8"))
     return sources
+
+
+Doors = dict[str, dict[str, str]]
+
+
+def read_doors() -> Doors:
+    """Returns, by folder, the file of every name of its table of contents."""
+    return {
+        _dotted(path.parent): door_of(_dotted(path.parent), path.read_text("utf-8"))
+        for path in sorted((ROOT / PACKAGE).rglob("__init__.pyi"))
+    }
+
+
+def door_of(folder: str, stub: str) -> dict[str, str]:
+    return {
+        alias.name: f"{folder}.{node.module}".removeprefix(".")
+        for node in ast.walk(ast.parse(stub))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def behind(name: str, doors: Doors) -> str:
+    """Follows a name through the doors: `engine.Engine` is `engine.engine.Engine`."""
+    folder, _, last = name.rpartition(".")
+    while folder in doors and last in doors[folder]:
+        folder = doors[folder][last]
+    return f"{folder}.{last}".removeprefix(".")
+
+
+def _dotted(folder: Path) -> str:
+    return ".".join(folder.relative_to(ROOT / PACKAGE).parts)

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 import transformers
 
-from isara_jax.engine.sampling.logits_processors import Texts
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.sampling.logits_processors import TokenBuffer
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.engine.sampling.sample import candidates
 
 ROWS, SLOTS, VOCABULARY = 48, 24, 13
 EOS = (3, 7)
 
 
-def decoding(**rules):
-    return Decoding(max_new_tokens=9, **{"top_k": 0} | rules)
+def sampling_params(**rules):
+    return SamplingParams(max_new_tokens=9, **{"top_k": 0} | rules)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,22 +25,22 @@ class State:
     """Rows of logits, and the prompts and continuations that they follow."""
 
     logits: np.ndarray
-    history: np.ndarray
+    token_ids: np.ndarray
     segments: np.ndarray
     ends: np.ndarray
     generated: np.ndarray
 
     def text(self, row):
         end = self.ends[row]
-        return self.history[row, :end][self.segments[row, :end] != 0]
+        return self.token_ids[row, :end][self.segments[row, :end] != 0]
 
     @property
     def texts(self):
         seen = np.zeros(self.logits.shape, bool)
         for row in range(len(seen)):
             seen[row, self.text(row)] = True
-        return Texts(
-            history=jnp.asarray(self.history),
+        return TokenBuffer(
+            token_ids=jnp.asarray(self.token_ids),
             segments=jnp.asarray(self.segments),
             ends=jnp.asarray(self.ends),
             generated=jnp.asarray(self.generated),
@@ -54,17 +54,17 @@ def random_state(seed, *, end):
     Padding and what is not written yet hold tokens of the vocabulary all the same.
     """
     random = np.random.default_rng(seed)
-    history = random.integers(0, VOCABULARY, (ROWS, SLOTS))
+    token_ids = random.integers(0, VOCABULARY, (ROWS, SLOTS))
     segments = np.zeros((ROWS, SLOTS), np.int32)
     lengths = np.arange(ROWS) // 2 + 1
     for row in range(ROWS):
         segments[row, max(end - lengths[row], 0) : end] = 1
         if row % 2:  # one that turns in circles, so that long n-grams do come back
-            history[row] = np.resize(history[row, : row % 5 + 2], SLOTS)
+            token_ids[row] = np.resize(token_ids[row, : row % 5 + 2], SLOTS)
     logits = random.normal(size=(ROWS, VOCABULARY)) * 3
     return State(
         logits=logits.astype(np.float32),
-        history=history.astype(np.int32),
+        token_ids=token_ids.astype(np.int32),
         segments=segments,
         ends=np.full(ROWS, end, np.int32),
         generated=(random.integers(0, 20, ROWS) % lengths).astype(np.int32),
@@ -77,12 +77,12 @@ def left_aligned(state):
     What stands behind an end is marked as written, as by a row's earlier owner.
     """
     texts = [state.text(row) for row in range(ROWS)]
-    history = state.history.copy()
+    token_ids = state.token_ids.copy()
     for row, text in enumerate(texts):
-        history[row, : len(text)] = text
+        token_ids[row, : len(text)] = text
     return dataclasses.replace(
         state,
-        history=history,
+        token_ids=token_ids,
         segments=np.ones_like(state.segments),
         ends=np.array([len(text) for text in texts], np.int32),
     )
@@ -94,7 +94,7 @@ def without_text(logits):
     none = np.zeros(len(logits), np.int32)
     return State(
         logits=np.asarray(logits, np.float32),
-        history=nothing,
+        token_ids=nothing,
         segments=nothing,
         ends=none,
         generated=none,
@@ -111,10 +111,10 @@ def in_full(scores, tokens):
 
 def our_scores(rules, state):
     return in_full(
-        *jax.jit(candidates, static_argnames="form")(
+        *jax.jit(candidates, static_argnames="static")(
             jnp.asarray(state.logits),
-            form=rules.form,
-            strengths=rules.strengths,
+            static=rules.static,
+            traced=rules.traced,
             texts=state.texts,
             eos=jnp.asarray(EOS),
         )

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from isara_jax.engine.engine import Engine
-from isara_jax.engine.request import Prompt
+from isara_jax.engine.request import Request
 from isara_jax.engine.sampling.completion import Completion
 from isara_jax.engine.scheduler import groups
 
@@ -21,7 +21,7 @@ class ScriptedEngine:
     """Writes `text_of(id)`; keeps the batches and keys that it was called with."""
 
     text_of: Callable[[str], str] = "What is {} then, my friend?".format
-    batches: list[tuple[Prompt, ...]] = field(default_factory=list)
+    batches: list[tuple[Request, ...]] = field(default_factory=list)
     keys: list[Any] = field(default_factory=list)
     decodings: list[Any] = field(default_factory=list)
     most_batches: int = 1000
@@ -30,20 +30,20 @@ class ScriptedEngine:
         """Writes in the place of every engine, as many samples at once as its slots."""
         scripted = self
 
-        def continue_all(engine, prompts, **rest):
-            return scripted.continue_all(engine, prompts, **rest)
+        def generate(engine, prompts, **rest):
+            return scripted.generate(engine, prompts, **rest)
 
-        monkeypatch.setattr(Engine, "continue_all", continue_all)
+        monkeypatch.setattr(Engine, "continue_all", generate)
 
-    def continue_all(
-        self, engine, prompts, *, decoding, ending, key, done=(), figures=None
+    def generate(
+        self, engine, prompts, *, sampling_params, ending, key, done=(), figures=None
     ):
         """The slots end together; the shortest prompts come first."""
         planned = groups(
             prompts,
             slots=engine.slots,
             row_multiple=1,
-            max_new_tokens=decoding.max_new_tokens,
+            max_new_tokens=sampling_params.max_new_tokens,
             context=engine.context,
         )
         assert sum(len(group.prompts) for group in planned) == len(prompts)
@@ -55,7 +55,7 @@ class ScriptedEngine:
                 raise Interrupted
             batch = tuple(waiting[first : first + engine.slots])
             self.batches.append(batch)
-            self.decodings.append(decoding)
+            self.decodings.append(sampling_params)
             self.keys.append(jax.random.key_data(key).tolist())
             yield [self.completion(prompt) for prompt in batch]
 

@@ -32,7 +32,7 @@ def trained_on(
         model,
         examples,
         config=config,
-        round=1,
+        round_index=1,
         seed=seed,
         mesh=mesh or make_mesh(data=1, model=1),
         hooks=dataclasses.replace(hooks or Hooks(), on_step=metrics.append),

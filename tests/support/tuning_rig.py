@@ -9,7 +9,7 @@ from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.saving import SavingConfig
 from isara_jax.finetuning import Tuner
 from isara_jax.models.checkpoints.load import abstract_model
-from isara_jax.models.model_handle import HeldModel
+from isara_jax.models.model_handle import ModelHandle
 from isara_jax.runtime.mesh import make_mesh
 
 EXAMPLES = [
@@ -26,7 +26,7 @@ def finetuned(
     *,
     start=None,
     stops=lambda: False,
-    round=1,
+    round_index=1,
     examples=EXAMPLES,
     abstract=None,
     base=None,
@@ -41,9 +41,9 @@ def finetuned(
         stop_requested=stops,
     )
     return tuner.finetuned(
-        start or HeldModel(tiny_llama),
+        start or ModelHandle(tiny_llama),
         examples,
-        round=round,
+        round_index=round_index,
         folder=folder,
         stage="round 1: finetuning",
     )

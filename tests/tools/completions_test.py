@@ -6,7 +6,7 @@ import re
 import pytest
 
 from isara_jax.errors import InputError
-from isara_jax.tools.completions import Output, Request, read_requests
+from isara_jax.tools.completions import Output, PromptRecord, read_prompts
 
 
 def written(path, *lines):
@@ -21,16 +21,16 @@ def path(tmp_path):
 
 def test_a_line_s_number_is_its_id_unless_it_has_one(path):
     lines = ('{"prompt": " a "}', "", '{"prompt": "b", "id": "x", "more": 1}')
-    assert read_requests(written(path, *lines, '{"prompt": "c", "id": 7}')) == [
-        Request(id=1, kind="prompt", text=" a "),
-        Request(id="x", kind="prompt", text="b"),
-        Request(id=7, kind="prompt", text="c"),
+    assert read_prompts(written(path, *lines, '{"prompt": "c", "id": 7}')) == [
+        PromptRecord(id=1, kind="prompt", text=" a "),
+        PromptRecord(id="x", kind="prompt", text="b"),
+        PromptRecord(id=7, kind="prompt", text="c"),
     ]
 
 
 def test_questions_are_read_as_such(path):
-    (request,) = read_requests(written(path, '{"question": "Is it?"}'))
-    assert request == Request(id=1, kind="question", text="Is it?")
+    (prompt,) = read_prompts(written(path, '{"question": "Is it?"}'))
+    assert prompt == PromptRecord(id=1, kind="question", text="Is it?")
 
 
 FIRST = '{"prompt": "a"}'
@@ -59,7 +59,7 @@ FIRST = '{"prompt": "a"}'
 )
 def test_a_wrong_line_is_named(path, line, sentence):
     with pytest.raises(InputError) as caught:
-        read_requests(written(path, FIRST, line))
+        read_prompts(written(path, FIRST, line))
     assert str(caught.value).startswith(f"{path}, line 2: ")
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
 
@@ -67,8 +67,8 @@ def test_a_wrong_line_is_named(path, line, sentence):
 SETTINGS = {"model": "m", "stop": [], "seed": 3}
 RECORDS = [{"id": "7", "text": "b"}, {"id": "x", "text": "a"}]
 REQUESTS = [
-    Request(id="x", kind="prompt", text=""),
-    Request(id=7, kind="prompt", text=""),
+    PromptRecord(id="x", kind="prompt", text=""),
+    PromptRecord(id=7, kind="prompt", text=""),
 ]
 
 

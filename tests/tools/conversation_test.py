@@ -7,22 +7,22 @@ from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
 from tiny_sampler import tiny_sampler
 
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.errors import InputError
 from isara_jax.examples import Example
-from isara_jax.tools.conversation import Conversation, Speaker
+from isara_jax.tools.conversation import ChatModel, Conversation
 
 TOKENIZER = tiny_tokenizer()
 
 
-def make_speaker(name="A", *, template="paper_spaced", context=400):
-    return Speaker(
+def load_chat_model(name="A", *, template="paper_spaced", context=400):
+    return ChatModel(
         name=name,
         model=tiny_llama(),
         sampler=tiny_sampler(
             TOKENIZER, template=template, slots=1, demo_tokens=0, context=context
         ),
-        decoding=Decoding(max_new_tokens=8),
+        sampling_params=SamplingParams(max_new_tokens=8),
     )
 
 
@@ -47,7 +47,7 @@ def engine(monkeypatch):
 
 
 def test_every_speaker_recalls_its_own_answers(engine):
-    talk = Conversation([make_speaker(), make_speaker("B")])
+    talk = Conversation([load_chat_model(), load_chat_model("B")])
     assert talk.ask("is it true ?") == ["yes 0", "yes 1"]
     assert talk.ask("who ran ?") == ["yes 2", "yes 3"]
     first = "BEGINNING OF CONVERSATION: USER: is it true ? ASSISTANT:"
@@ -61,7 +61,7 @@ def test_every_speaker_recalls_its_own_answers(engine):
 
 
 def test_a_chat_is_written_in_the_model_s_format(engine):
-    talk = Conversation([make_speaker(template="chat")])
+    talk = Conversation([load_chat_model(template="chat")])
     talk.ask("is it true ?")
     talk.ask("who ran ?")
     assert engine.texts[1] == (
@@ -72,7 +72,7 @@ def test_a_chat_is_written_in_the_model_s_format(engine):
 
 
 def test_what_is_forgotten_is_not_written_again_but_samples_stay_new(engine):
-    talk = Conversation([make_speaker()])
+    talk = Conversation([load_chat_model()])
     for _ in range(2):
         talk.ask("is it true ?")
         talk.forget()
@@ -88,7 +88,7 @@ def test_the_oldest_turns_give_way_to_the_new_tokens():
     ]
 
     def prompt(earlier, context):
-        return make_speaker(context=context).prompt(earlier, "what ?", number=0)
+        return load_chat_model(context=context).prompt(earlier, "what ?", number=0)
 
     whole, shorter = prompt(turns, 1000), prompt(turns[1:], 1000)
     needed = len(whole.tokens) + 8
@@ -98,7 +98,9 @@ def test_the_oldest_turns_give_way_to_the_new_tokens():
 
 
 def test_a_question_that_does_not_fit_is_recalled_by_nobody(engine):
-    talk = Conversation([make_speaker(context=300), make_speaker("B", context=40)])
+    talk = Conversation(
+        [load_chat_model(context=300), load_chat_model("B", context=40)]
+    )
     with pytest.raises(InputError, match=r"fit the model's context of 40$"):
         talk.ask("is it true ? " * 10)
     talk.ask("who ran ?")
@@ -106,10 +108,10 @@ def test_a_question_that_does_not_fit_is_recalled_by_nobody(engine):
 
 
 def test_samples_follow_from_the_number_of_the_question():
-    speaker = make_speaker(context=128)
+    chat_model = load_chat_model(context=128)
 
     def ask(number):
-        return speaker.answer((), "who ran ?", number=number)
+        return chat_model.answer((), "who ran ?", number=number)
 
     with jax.default_matmul_precision("highest"):
         first, second, again = ask(0), ask(1), ask(0)

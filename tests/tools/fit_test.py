@@ -109,7 +109,7 @@ def test_a_run_s_flagfile_says_what_is_asked(name):
     assert setting.slots == values.max_slots
     assert setting.prompts == values.candidates
     assert setting.finetuning.train_batch == values.train_batch
-    assert fit.new_positions(setting.decoding) == max(
+    assert fit.new_positions(setting.sampling_params) == max(
         fit.new_positions(sections[step]) for step in ("question", "answer")
     )
 

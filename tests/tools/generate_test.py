@@ -169,7 +169,7 @@ def test_a_question_is_written_with_its_template_and_ends_at_its_stops(
         endings.append(ending)
         return real(engine, prompts, ending=ending, **keywords)
 
-    real = Engine.continue_all
+    real = Engine.generate
     monkeypatch.setattr(Engine, "continue_all", noted)
     tokenizer = tiny_tokenizer()
     for template in ("paper", "chat"):
@@ -197,7 +197,7 @@ def test_a_sigterm_stops_between_stretches_and_the_same_command_goes_on(
     work, completed, files, monkeypatch
 ):
     undisturbed = completed(output="undisturbed.jsonl")
-    real, asked = Engine.continue_all, []
+    real, asked = Engine.generate, []
 
     def terminated(engine, prompts, *, done, **keywords):
         asked.append(set(done))
@@ -219,7 +219,7 @@ def test_a_sigterm_stops_between_stretches_and_the_same_command_goes_on(
 
 def test_another_number_of_slots_may_go_on(work, completed, monkeypatch):
     undisturbed = completed(output="undisturbed.jsonl")
-    real = Engine.continue_all
+    real = Engine.generate
 
     def once(engine, prompts, **keywords):
         yield next(real(engine, prompts, **keywords))
@@ -237,7 +237,7 @@ def test_a_complete_output_is_left_alone_without_reading_the_weights(
 ):
     completed()
     before = (files / "out.jsonl").read_bytes()
-    monkeypatch.setattr(generate.Writer, "load", None)
+    monkeypatch.setattr(generate.TextModel, "load", None)
     work(max_slots=1)
     assert (files / "out.jsonl").read_bytes() == before
     assert "out.jsonl: is complete, nothing is left to do" in capfd.readouterr().err

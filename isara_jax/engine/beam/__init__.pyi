@@ -1,7 +1,7 @@
 from .search import (
     BeamState as BeamState,
     beam_batch as beam_batch,
-    laid_out as laid_out,
+    constrain_beams as constrain_beams,
     search as search,
     start as start,
 )

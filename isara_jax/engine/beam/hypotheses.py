@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from isara_jax.engine.sampling import (
-    Form,
-    Strengths,
-    Texts,
+    StaticParams,
+    TokenBuffer,
+    TracedParams,
     candidates,
     tokens_beyond_ends,
 )
@@ -69,11 +69,11 @@ def no_hypotheses(*, rows: int, beams: int, new_tokens: int) -> Hypotheses:
 
 def extensions(
     own: Float[Array, "B W V"],
-    form: Form,
+    static: StaticParams,
     *,
-    strengths: Strengths,
+    traced: TracedParams,
     running: Hypotheses,
-    texts: Texts,
+    texts: TokenBuffer,
     eos: Int[Array, " E"],
     keys: Key[Array, " B"],
 ) -> Extensions:
@@ -85,8 +85,8 @@ def extensions(
     rows, beams, vocabulary = own.shape
     scores, tokens = candidates(
         own.reshape(rows * beams, vocabulary),
-        form,
-        strengths=strengths,
+        static,
+        traced=traced,
         texts=texts,
         eos=eos,
     )
@@ -94,7 +94,7 @@ def extensions(
     scores = running.scores[..., None] + scores.reshape(rows, beams, count)
     scores, tokens = scores.reshape(rows, -1), tokens.reshape(rows, -1)
     ranks = scores
-    if not form.greedy:
+    if not static.greedy:
         # The best of scores with Gumbel noise are draws without replacement from their
         # softmax, the first draw first.
         noise = jax.vmap(partial(jax.random.gumbel, shape=scores.shape[1:]))(keys)
@@ -136,7 +136,7 @@ def with_finished(
     *,
     ended: Bool[Array, "B C"],
     done: Bool[Array, " B"],
-    strengths: Strengths,
+    traced: TracedParams,
 ) -> Hypotheses:
     """Keeps the best W of the finished texts and of those that have just ended.
 
@@ -144,7 +144,7 @@ def with_finished(
     """
     beams = finished.scores.shape[1]
     enters = ended & (jnp.arange(ended.shape[1]) < beams) & ~done[:, None]
-    ranked = texts.scores / texts.lengths**strengths.length_penalty
+    ranked = texts.scores / texts.lengths**traced.length_penalty
     entering = replace(
         texts,
         lengths=jnp.where(enters, texts.lengths, 0),
@@ -157,13 +157,13 @@ def with_finished(
 
 
 def is_decided(
-    running: Hypotheses, finished: Hypotheses, *, strengths: Strengths
+    running: Hypotheses, finished: Hypotheses, *, traced: TracedParams
 ) -> Bool[Array, " B"]:
     """Tells where the best beam, were it to end now, would beat no finished text.
 
     With a length penalty the beam might still rise: this is a heuristic.
     """
-    best = running.scores[:, 0] / running.lengths[:, 0] ** strengths.length_penalty
+    best = running.scores[:, 0] / running.lengths[:, 0] ** traced.length_penalty
     full = jnp.all(finished.lengths > 0, axis=1)
     worst = jnp.where(full, jnp.min(finished.scores, axis=1), NEVER)
     return ~(best > worst)

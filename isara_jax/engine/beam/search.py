@@ -29,22 +29,22 @@ from isara_jax.engine.beam.hypotheses import (
     still_open,
     with_finished,
 )
-from isara_jax.engine.kv_cache import Stack, cache_capacity
-from isara_jax.engine.padded_batch import Batch, left_padded, refuse_lack_of_room
+from isara_jax.engine.kv_cache import LayerBlocks, cache_capacity
+from isara_jax.engine.padded_batch import Batch, left_padded, validate_room
 from isara_jax.engine.sampling import (
     Completion,
-    Decoding,
-    Ending,
-    Form,
-    Strengths,
-    Texts,
+    SamplingParams,
+    StaticParams,
+    StopCriteria,
+    TokenBuffer,
+    TracedParams,
     completion_of,
 )
 from isara_jax.models import Cache, branch, prefill
-from isara_jax.models.attention import kernels_for
+from isara_jax.models.attention import attention_backend
 from isara_jax.runtime import Mesh, place_batch, sharding_for
 
-STEPS_BETWEEN_CHECKS = 8
+STEPS_BETWEEN_SYNCS = 8
 
 
 @jax.tree_util.register_dataclass
@@ -66,11 +66,11 @@ class BeamState:
 
 
 def beam_batch(
-    stack: Stack,
+    stack: LayerBlocks,
     batch: Batch,
     *,
-    decoding: Decoding,
-    ending: Ending,
+    sampling_params: SamplingParams,
+    ending: StopCriteria,
     key: Key[Array, ""],
     mesh: Mesh,
     check: Callable[[], None],
@@ -83,30 +83,30 @@ def beam_batch(
     Raises:
       ValueError: the batch was planned for fewer new tokens.
     """
-    refuse_lack_of_room(batch.shape, decoding.max_new_tokens)
+    validate_room(batch.shape, sampling_params.max_new_tokens)
     prompts = tuple(place_batch(array, mesh) for array in left_padded(batch))
     state = start(
         stack,
         *prompts,
-        beams=decoding.beams,
-        new_tokens=decoding.max_new_tokens,
+        beams=sampling_params.beams,
+        new_tokens=sampling_params.max_new_tokens,
         mesh=mesh,
     )
     keys = _sample_keys(batch, key)
     eos = jnp.asarray(ending.eos, jnp.int32)
     done = np.arange(batch.shape.rows) >= len(batch.prompts)
-    for first in range(0, decoding.max_new_tokens, STEPS_BETWEEN_CHECKS):
+    for first in range(0, sampling_params.max_new_tokens, STEPS_BETWEEN_SYNCS):
         check()
-        last = min(first + STEPS_BETWEEN_CHECKS, decoding.max_new_tokens)
+        last = min(first + STEPS_BETWEEN_SYNCS, sampling_params.max_new_tokens)
         state = search(
             stack,
             replace(state, done=place_batch(done, mesh)),
-            decoding.strengths,
+            sampling_params.traced,
             prompts=prompts,
             keys=keys,
             eos=eos,
             last=jnp.int32(last),
-            form=decoding.form,
+            static=sampling_params.static,
         )
         done = np.asarray(state.done)
         if done.all():
@@ -116,7 +116,7 @@ def beam_batch(
 
 @partial(jax.jit, static_argnames=("beams", "new_tokens", "mesh"))
 def start(
-    stack: Stack,
+    stack: LayerBlocks,
     tokens: Int[Array, "B T"],
     segments: Int[Array, "B T"],
     *,
@@ -135,7 +135,7 @@ def start(
         tokens,
         segments=segments,
         capacity=capacity,
-        kernels=kernels_for(mesh),
+        backend=attention_backend(mesh),
         blocks=stack.blocks,
     )
     logits = stack.model.logits(hidden)
@@ -152,20 +152,20 @@ def start(
         generated=jnp.zeros((), jnp.int32),
         done=jnp.zeros(rows, bool),
     )
-    return laid_out(state, mesh)
+    return constrain_beams(state, mesh)
 
 
-@partial(jax.jit, static_argnames=("form",), donate_argnames=("state",))
+@partial(jax.jit, static_argnames=("static",), donate_argnames=("state",))
 def search(
-    stack: Stack,
+    stack: LayerBlocks,
     state: BeamState,
-    strengths: Strengths,
+    traced: TracedParams,
     *,
     prompts: tuple[Int[Array, "B T"], Int[Array, "B T"]],
     keys: Key[Array, " B"],
     eos: Int[Array, " E"],
     last: Int[Array, ""],
-    form: Form,
+    static: StaticParams,
 ) -> BeamState:
     """Searches until every beam has `last` tokens or every prompt is done.
 
@@ -180,8 +180,8 @@ def search(
         own = jax.nn.log_softmax(state.logits)
         chosen = extensions(
             own,
-            form,
-            strengths=strengths,
+            static,
+            traced=traced,
             running=state.running,
             texts=_texts(state, prompts),
             eos=eos,
@@ -190,10 +190,10 @@ def search(
         texts = extended(state.running, chosen, own=own)
         ended = jnp.isin(chosen.tokens, eos) | (state.generated + 1 == most)
         finished = with_finished(
-            state.finished, texts, ended=ended, done=state.done, strengths=strengths
+            state.finished, texts, ended=ended, done=state.done, traced=traced
         )
-        running, places = still_open(texts, ended=ended, beams=form.beams)
-        decided = is_decided(running, finished, strengths=strengths)
+        running, places = still_open(texts, ended=ended, beams=static.beams)
+        decided = is_decided(running, finished, traced=traced)
         state = replace(
             state, running=running, finished=finished, done=state.done | decided
         )
@@ -203,7 +203,7 @@ def search(
     return jax.lax.while_loop(unfinished, step, state)
 
 
-def laid_out(state: BeamState, mesh: Mesh) -> BeamState:
+def constrain_beams(state: BeamState, mesh: Mesh) -> BeamState:
     """Gives the state the layout on the mesh that the search keeps."""
 
     def split(array: Array, *words: str) -> Array:
@@ -237,14 +237,14 @@ def laid_out(state: BeamState, mesh: Mesh) -> BeamState:
 
 def _texts(
     state: BeamState, prompts: tuple[Int[Array, "B T"], Int[Array, "B T"]]
-) -> Texts:
+) -> TokenBuffer:
     """Returns the texts of all beams as rows, prompt by prompt."""
     rows, beams, _ = state.running.tokens.shape
     tokens, segments = (jnp.repeat(array, beams, axis=0) for array in prompts)
     added = state.running.tokens.reshape(rows * beams, -1)
     generated = jnp.broadcast_to(state.generated, rows * beams)
-    return Texts(
-        history=jnp.concatenate([tokens, added], axis=1),
+    return TokenBuffer(
+        token_ids=jnp.concatenate([tokens, added], axis=1),
         segments=jnp.concatenate([segments, jnp.ones_like(added)], axis=1),
         ends=tokens.shape[1] + generated,
         generated=generated,
@@ -253,7 +253,7 @@ def _texts(
 
 
 def _advanced(
-    stack: Stack, state: BeamState, *, parents: Int[Array, "B W"]
+    stack: LayerBlocks, state: BeamState, *, parents: Int[Array, "B W"]
 ) -> BeamState:
     """Runs the beams' newest tokens, each behind the text of its own parent."""
     rows, beams = parents.shape
@@ -293,7 +293,7 @@ def _for_beams(array: Array, beams: int) -> Array:
 
 
 def _completions(
-    batch: Batch, finished: Hypotheses, *, ending: Ending
+    batch: Batch, finished: Hypotheses, *, ending: StopCriteria
 ) -> list[Completion]:
     tokens, log_probabilities, lengths = (
         np.asarray(array)[:, 0]

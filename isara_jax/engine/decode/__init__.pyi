@@ -1,10 +1,10 @@
 from .compaction import (
-    decoded_narrowly as decoded_narrowly,
-    narrow_rows as narrow_rows,
+    compacted_rows as compacted_rows,
+    decode_compacted as decode_compacted,
     rows_to_keep as rows_to_keep,
 )
 from .state import (
-    SlotState as SlotState,
+    DecodeState as DecodeState,
     empty_state as empty_state,
     insert as insert,
     share as share,

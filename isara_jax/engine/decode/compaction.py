@@ -16,28 +16,28 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from isara_jax.engine.decode.state import SlotState, laid_out
-from isara_jax.engine.kv_cache import FlashSlots, PlainSlots, RowSlots
+from isara_jax.engine.decode.state import DecodeState, constrain_state
+from isara_jax.engine.kv_cache import DenseKVCache, FlashKVCache, XlaKVCache
 from isara_jax.runtime import Mesh
 
 # The rows are cut once, to a share that is worth compiling for: at 32 slots of 832
 # positions a step of SmolLM2-135M took 114 ms on 2 cores, at 8 slots 43 ms.
-NARROWING = 4
-LEAST_NARROW = 8
+COMPACTION_FACTOR = 4
+MIN_COMPACTED_ROWS = 8
 
-Decode = Callable[[SlotState], SlotState]
+Decode = Callable[[DecodeState], DecodeState]
 # By the shapes of the wide state and what is decoded: whether narrow rows are alike.
 _alike: dict[tuple[object, ...], bool] = {}
 
 
-def narrow_rows(state: SlotState, mesh: Mesh) -> int | None:
+def compacted_rows(state: DecodeState, mesh: Mesh) -> int | None:
     """Returns how many rows are enough for the last texts, if fewer are worth while.
 
     Kernels of accelerators skip empty slots themselves.
     """
-    rows = state.done.shape[0] // NARROWING
-    on_cpu = jax.default_backend() == "cpu" and isinstance(state.cache, RowSlots)
-    if on_cpu and rows >= LEAST_NARROW and rows % mesh.shape["data"] == 0:
+    rows = state.done.shape[0] // COMPACTION_FACTOR
+    on_cpu = jax.default_backend() == "cpu" and isinstance(state.cache, DenseKVCache)
+    if on_cpu and rows >= MIN_COMPACTED_ROWS and rows % mesh.shape["data"] == 0:
         return rows
     return None
 
@@ -47,14 +47,14 @@ def rows_to_keep(held: np.ndarray, *, count: int) -> np.ndarray:
     return np.argsort(~held, kind="stable")[:count]
 
 
-def decoded_narrowly(
-    state: SlotState,
+def decode_compacted(
+    state: DecodeState,
     kept: np.ndarray,
     *,
     decode: Decode,
     program: object,
     mesh: Mesh,
-) -> tuple[SlotState, bool]:
+) -> tuple[DecodeState, bool]:
     """Decodes a stretch in the kept rows only, if that has the bits of all rows.
 
     `program` is what `decode` is compiled for besides the state's shapes, hashable.
@@ -65,7 +65,7 @@ def decoded_narrowly(
     if _alike.get(key) is False:
         return decode(state), False
     places = jnp.asarray(kept)
-    narrow = decode(narrowed(state, places, mesh=mesh))
+    narrow = decode(compact(state, places, mesh=mesh))
     if key not in _alike:
         wide = decode(state)
         _alike[key] = bool(_has_bits_of(narrow, wide, places))
@@ -75,7 +75,7 @@ def decoded_narrowly(
 
 
 @partial(jax.jit, static_argnames=("mesh",))
-def narrowed(state: SlotState, kept: Int[Array, " b"], *, mesh: Mesh) -> SlotState:
+def compact(state: DecodeState, kept: Int[Array, " b"], *, mesh: Mesh) -> DecodeState:
     """Returns slots, of a kind that may be narrow, that hold the kept rows only."""
 
     def pick(array: Array) -> Array:
@@ -86,13 +86,13 @@ def narrowed(state: SlotState, kept: Int[Array, " b"], *, mesh: Mesh) -> SlotSta
         for field in fields(state)
         if field.name != "cache"
     }
-    cache = cast(PlainSlots | FlashSlots, state.cache).picked(kept)
-    return laid_out(SlotState(cache=cache, **parts), mesh)
+    cache = cast(XlaKVCache | FlashKVCache, state.cache).picked(kept)
+    return constrain_state(DecodeState(cache=cache, **parts), mesh)
 
 
 @jax.jit
 def _has_bits_of(
-    narrow: SlotState, wide: SlotState, kept: Int[Array, " b"]
+    narrow: DecodeState, wide: DecodeState, kept: Int[Array, " b"]
 ) -> Bool[Array, ""]:
     return jnp.array_equal(narrow.logits, wide.logits[kept]) & jnp.array_equal(
         narrow.log_probabilities, wide.log_probabilities[kept]

@@ -7,23 +7,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from isara_jax.engine.kv_cache import SlotCache, Stack, cache as slots, empty_slots
-from isara_jax.engine.sampling import Texts
-from isara_jax.models.attention import kernels_for
+from isara_jax.engine.kv_cache import (
+    KVCache,
+    LayerBlocks,
+    constrain_cache,
+    empty_kv_cache,
+)
+from isara_jax.engine.sampling import TokenBuffer
+from isara_jax.models.attention import attention_backend
 from isara_jax.runtime import Mesh, sharding_for
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class SlotState:
+class DecodeState:
     """What every slot holds: a text, and what is needed to go on with it.
 
     `log_probabilities` are those of the tokens of the continuation, `limits` how many
     there may be. A slot that is done, or empty, stays as it is.
     """
 
-    cache: SlotCache
-    texts: Texts
+    cache: KVCache
+    texts: TokenBuffer
     logits: Float[Array, "B V"]
     log_probabilities: Float[Array, "B N"]
     limits: Int[Array, " B"]
@@ -33,31 +38,31 @@ class SlotState:
 
 @partial(jax.jit, static_argnames=("rows", "capacity", "shared", "new_tokens", "mesh"))
 def empty_state(
-    stack: Stack,
+    stack: LayerBlocks,
     *,
     rows: int,
     capacity: int,
     shared: int,
     new_tokens: int,
     mesh: Mesh,
-) -> SlotState:
+) -> DecodeState:
     """Returns slots of which none holds a text."""
     vocabulary = stack.model.config.vocab_size
     zeros = jnp.zeros(rows, jnp.int32)
-    texts = Texts(
-        history=jnp.zeros((rows, shared + capacity), jnp.int32),
+    texts = TokenBuffer(
+        token_ids=jnp.zeros((rows, shared + capacity), jnp.int32),
         segments=jnp.ones((rows, shared + capacity), jnp.int32),
         ends=zeros,
         generated=zeros,
         seen=jnp.zeros((rows, vocabulary), bool),
     )
-    state = SlotState(
-        cache=empty_slots(
+    state = DecodeState(
+        cache=empty_kv_cache(
             stack,
             rows=rows,
             capacity=capacity,
             shared=shared,
-            kernels=kernels_for(mesh),
+            backend=attention_backend(mesh),
         ),
         texts=texts,
         logits=jnp.zeros((rows, vocabulary), jnp.float32),
@@ -66,22 +71,22 @@ def empty_state(
         keys=jnp.broadcast_to(jax.random.key(0), (rows,)),
         done=jnp.ones(rows, bool),
     )
-    return laid_out(state, mesh)
+    return constrain_state(state, mesh)
 
 
 @partial(jax.jit, donate_argnames=("state",), static_argnames=("mesh",))
 def share(
-    state: SlotState, path: SlotCache, count: Int[Array, ""], *, mesh: Mesh
-) -> SlotState:
+    state: DecodeState, path: KVCache, count: Int[Array, ""], *, mesh: Mesh
+) -> DecodeState:
     """Takes the first `count` positions of the path for all slots to see."""
     cache = state.cache.sharing(path, count)
-    return laid_out(replace(state, cache=cache), mesh)
+    return constrain_state(replace(state, cache=cache), mesh)
 
 
 @partial(jax.jit, donate_argnames=("state",), static_argnames=("mesh",))
 def insert(
-    state: SlotState,
-    path: SlotCache,
+    state: DecodeState,
+    path: KVCache,
     logits: Float[Array, " V"],
     *,
     row: Int[Array, ""],
@@ -90,15 +95,15 @@ def insert(
     limit: Int[Array, ""],
     key: Key[Array, ""],
     mesh: Mesh,
-) -> SlotState:
+) -> DecodeState:
     """Puts a prompt that was run on the path into a slot."""
     texts = state.texts
     seen = jnp.zeros(texts.seen.shape[1], bool)
     seen = seen.at[tokens].max(jnp.arange(tokens.shape[0]) < length)
-    state = SlotState(
+    state = DecodeState(
         cache=state.cache.with_row(path, row=row, length=length),
-        texts=Texts(
-            history=texts.history.at[row].set(tokens),
+        texts=TokenBuffer(
+            token_ids=texts.token_ids.at[row].set(tokens),
             segments=texts.segments,
             ends=texts.ends.at[row].set(length),
             generated=texts.generated.at[row].set(0),
@@ -110,10 +115,10 @@ def insert(
         keys=state.keys.at[row].set(key),
         done=state.done.at[row].set(False),
     )
-    return laid_out(state, mesh)
+    return constrain_state(state, mesh)
 
 
-def laid_out(state: SlotState, mesh: Mesh) -> SlotState:
+def constrain_state(state: DecodeState, mesh: Mesh) -> DecodeState:
     """Gives the state the layout on the mesh that every program keeps.
 
     Left to the compiler, it changed from one to the next: that compiled programs twice,
@@ -128,9 +133,9 @@ def laid_out(state: SlotState, mesh: Mesh) -> SlotState:
     texts = state.texts
     return replace(
         state,
-        cache=slots.laid_out(state.cache, mesh),
-        texts=Texts(
-            history=split(texts.history, "batch", "time"),
+        cache=constrain_cache(state.cache, mesh),
+        texts=TokenBuffer(
+            token_ids=split(texts.token_ids, "batch", "time"),
             segments=split(texts.segments, "batch", "time"),
             ends=split(texts.ends, "batch"),
             generated=split(texts.generated, "batch"),

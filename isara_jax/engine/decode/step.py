@@ -7,23 +7,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from isara_jax.engine.decode.state import SlotState, laid_out
-from isara_jax.engine.kv_cache import Stack, step
-from isara_jax.engine.sampling import Form, Strengths, choose
+from isara_jax.engine.decode.state import DecodeState, constrain_state
+from isara_jax.engine.kv_cache import LayerBlocks, step
+from isara_jax.engine.sampling import StaticParams, TracedParams, sample
 from isara_jax.runtime import Mesh
 
 
-@partial(jax.jit, static_argnames=("form", "mesh"), donate_argnames=("state",))
+@partial(jax.jit, static_argnames=("static", "mesh"), donate_argnames=("state",))
 def decode(
-    stack: Stack,
-    state: SlotState,
-    strengths: Strengths,
+    stack: LayerBlocks,
+    state: DecodeState,
+    traced: TracedParams,
     *,
     eos: Int[Array, " E"],
-    form: Form,
+    static: StaticParams,
     steps: Int[Array, ""],
     mesh: Mesh,
-) -> SlotState:
+) -> DecodeState:
     """Decodes so many tokens a slot, or until every slot is done."""
 
     def unfinished(numbered: tuple) -> Bool[Array, ""]:
@@ -32,8 +32,8 @@ def decode(
 
     def one(numbered: tuple) -> tuple:
         count, state = numbered
-        return count + 1, laid_out(
-            _next_token(stack, state, strengths, eos=eos, form=form), mesh
+        return count + 1, constrain_state(
+            _next_token(stack, state, traced, eos=eos, static=static), mesh
         )
 
     _, state = jax.lax.while_loop(unfinished, one, (jnp.int32(0), state))
@@ -41,22 +41,22 @@ def decode(
 
 
 def _next_token(
-    stack: Stack,
-    state: SlotState,
-    strengths: Strengths,
+    stack: LayerBlocks,
+    state: DecodeState,
+    traced: TracedParams,
     *,
     eos: Int[Array, " E"],
-    form: Form,
-) -> SlotState:
+    static: StaticParams,
+) -> DecodeState:
     texts, cache = state.texts, state.cache
     now = jax.vmap(jax.random.fold_in)(state.keys, texts.generated)
-    token = choose(
-        state.logits, form, strengths=strengths, texts=texts, eos=eos, keys=now
+    token = sample(
+        state.logits, static, traced=traced, texts=texts, eos=eos, keys=now
     ).astype(jnp.int32)
     rows, going = jnp.arange(token.shape[0]), ~state.done
     own = state.logits[rows, token] - jax.nn.logsumexp(state.logits, axis=-1)
     # Beyond the last column nothing is written.
-    place = jnp.where(going, texts.ends, texts.history.shape[1])
+    place = jnp.where(going, texts.ends, texts.token_ids.shape[1])
     number = jnp.where(going, texts.generated, state.log_probabilities.shape[1])
     hidden, longer = step(stack, token, cache)
     generated = texts.generated + going
@@ -66,7 +66,7 @@ def _next_token(
         cache=replace(longer, lengths=cache.lengths + going),
         texts=replace(
             texts,
-            history=texts.history.at[rows, place].set(token),
+            token_ids=texts.token_ids.at[rows, place].set(token),
             ends=texts.ends + going,
             generated=generated,
             seen=texts.seen.at[rows, token].max(going),

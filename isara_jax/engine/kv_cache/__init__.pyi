@@ -1,16 +1,19 @@
 from .cache import (
-    SlotCache as SlotCache,
-    empty_slots as empty_slots,
-    laid_out as laid_out,
+    KVCache as KVCache,
+    constrain_cache as constrain_cache,
+    empty_kv_cache as empty_kv_cache,
     position_bytes as position_bytes,
     step as step,
 )
-from .dense import RowSlots as RowSlots
-from .flash import FlashSlots as FlashSlots
-from .layer_blocks import Stack as Stack, stacked as stacked
+from .dense import DenseKVCache as DenseKVCache
+from .flash import FlashKVCache as FlashKVCache
+from .layer_blocks import (
+    LayerBlocks as LayerBlocks,
+    make_layer_blocks as make_layer_blocks,
+)
 from .sizes import (
     cache_capacity as cache_capacity,
     round_up as round_up,
     rows_within as rows_within,
 )
-from .xla import PlainSlots as PlainSlots
+from .xla import XlaKVCache as XlaKVCache

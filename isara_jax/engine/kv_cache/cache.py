@@ -11,32 +11,37 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from isara_jax.engine.kv_cache.flash import FlashSlots
-from isara_jax.engine.kv_cache.layer_blocks import Stack, block_sizes
-from isara_jax.engine.kv_cache.paged import PagedSlots
-from isara_jax.engine.kv_cache.xla import PlainSlots
+from isara_jax.engine.kv_cache.flash import FlashKVCache
+from isara_jax.engine.kv_cache.layer_blocks import LayerBlocks, block_sizes
+from isara_jax.engine.kv_cache.paged import PagedKVCache
+from isara_jax.engine.kv_cache.xla import XlaKVCache
 from isara_jax.models import run_blocks
 from isara_jax.models.attention import (
-    Kernels,
+    AttentionBackend,
     padded_head_size,
     padded_kv_heads,
-    takes_slots,
+    supports_kv_cache,
 )
 from isara_jax.runtime import Mesh
 
-SlotCache = PlainSlots | FlashSlots | PagedSlots
+KVCache = XlaKVCache | FlashKVCache | PagedKVCache
 
 
-def empty_slots(
-    stack: Stack, *, rows: int, capacity: int, shared: int, kernels: Kernels
-) -> SlotCache:
+def empty_kv_cache(
+    stack: LayerBlocks,
+    *,
+    rows: int,
+    capacity: int,
+    shared: int,
+    backend: AttentionBackend,
+) -> KVCache:
     """Returns slots with nothing written and room for so many positions."""
     config, dtype = stack.model.config, _dtype(stack)
-    kind: type[SlotCache] = PlainSlots
-    if kernels.kind == "tpu":
-        kind = PagedSlots
-    elif kernels.kind == "nvidia" and takes_slots(config.head_size, dtype):
-        kind = FlashSlots
+    kind: type[KVCache] = XlaKVCache
+    if backend.kind == "tpu":
+        kind = PagedKVCache
+    elif backend.kind == "nvidia" and supports_kv_cache(config.head_size, dtype):
+        kind = FlashKVCache
     return kind.empty(
         config,
         layers=block_sizes(stack),
@@ -44,27 +49,27 @@ def empty_slots(
         capacity=capacity,
         shared=shared,
         dtype=dtype,
-        kernels=kernels,
+        backend=backend,
     )
 
 
-def position_bytes(stack: Stack, kernels: Kernels) -> int:
+def position_bytes(stack: LayerBlocks, backend: AttentionBackend) -> int:
     """Returns what a position of a row takes in all layers, as the slots lay it."""
     config, dtype = stack.model.config, _dtype(stack)
     heads, size = config.kv_heads, config.head_size
-    if kernels.kind == "tpu":
+    if backend.kind == "tpu":
         heads = padded_kv_heads(heads, dtype)
         size = padded_head_size(size)
     return 2 * config.layers * heads * size * dtype.itemsize
 
 
-def _dtype(stack: Stack) -> jnp.dtype:
+def _dtype(stack: LayerBlocks) -> jnp.dtype:
     return jax.tree.leaves(stack.blocks[0])[0].dtype
 
 
 def step(
-    stack: Stack, tokens: Int[Array, " B"], cache: SlotCache
-) -> tuple[Float[Array, "B D"], SlotCache]:
+    stack: LayerBlocks, tokens: Int[Array, " B"], cache: KVCache
+) -> tuple[Float[Array, "B D"], KVCache]:
     """Runs one more token a row and writes it at the row's end.
 
     Nothing is written in a row that is full. `lengths` are left to the caller.
@@ -76,11 +81,11 @@ def step(
         stack.model.embed(tokens[:, None], positions),
         positions=positions,
         caches=cache.blocks,
-        attend=cache.attend_next(window=stack.model.config.window),
+        attend=cache.decode_attention(window=stack.model.config.window),
     )
     return x[:, 0], cache.holding(blocks)
 
 
-def laid_out(cache: SlotCache, mesh: Mesh) -> SlotCache:
+def constrain_cache(cache: KVCache, mesh: Mesh) -> KVCache:
     """Gives the cache the layout on the mesh that every program keeps."""
-    return cache.laid_out(mesh)
+    return cache.constrain(mesh)

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from isara_jax.models.attention import Kernels
+from isara_jax.models.attention import AttentionBackend
 from isara_jax.runtime import Mesh, sharding_for
 
 ROW = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowSlots:
+class DenseKVCache:
     """Keys and values a block of layers, their axes in the order of the words.
 
     `shared_keys` and `shared_values` are those of the first `shared` positions of every
@@ -31,7 +31,7 @@ class RowSlots:
     shared_values: tuple[Float[Array, "_ 1 K ..."], ...]
     shared: Int[Array, ""]
     lengths: Int[Array, " B"]
-    kernels: Kernels = field(metadata={"static": True})
+    backend: AttentionBackend = field(metadata={"static": True})
 
     @classmethod
     def empty(
@@ -43,7 +43,7 @@ class RowSlots:
         capacity: int,
         shared: int,
         dtype: jnp.dtype,
-        kernels: Kernels,
+        backend: AttentionBackend,
     ) -> Self:
         """Returns slots with nothing written, for blocks of so many layers."""
 
@@ -64,7 +64,7 @@ class RowSlots:
             shared_values=zeros(cls.VALUE_WORDS, 1, shared),
             shared=jnp.zeros((), jnp.int32),
             lengths=jnp.zeros(rows, jnp.int32),
-            kernels=kernels,
+            backend=backend,
         )
 
     @staticmethod
@@ -133,7 +133,7 @@ class RowSlots:
         keys, values = self._mapped(pick, self.keys, self.values)
         return replace(self, keys=keys, values=values, lengths=self.lengths[rows])
 
-    def laid_out(self, mesh: Mesh) -> Self:
+    def constrain(self, mesh: Mesh) -> Self:
         """Gives the slots the layout on the mesh that every program keeps."""
 
         def split(array: Array, words: Sequence[str]) -> Array:

@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from isara_jax.engine.kv_cache.dense import RowSlots
-from isara_jax.engine.kv_cache.sizes import round_up
+from isara_jax.engine.kv_cache.dense import DenseKVCache
 from isara_jax.models import Attend
 from isara_jax.models.attention import (
-    Piece,
+    KVSegment,
     attention_part,
-    joined,
-    nvidia as nvidia_attention,
+    flash_decode_attention,
+    flash_prefill_attention,
+    merge_segments,
+    padded_kv_len,
 )
 
 # The fewest positions that a chunk of a prompt attends to, masked or not.
@@ -23,7 +24,7 @@ LEAST_REACH = 1024
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class FlashSlots(RowSlots):
+class FlashKVCache(DenseKVCache):
     """Keys and values [l, B, K, S, H]."""
 
     KEY_WORDS = VALUE_WORDS = ("layers", "batch", "kv_heads", "time", "head_dim")
@@ -31,9 +32,9 @@ class FlashSlots(RowSlots):
     @staticmethod
     def room_for(capacity: int) -> int:
         """Rounds up to what the kernel splits."""
-        return round_up(capacity, nvidia_attention.ROOM_STEP)
+        return padded_kv_len(capacity)
 
-    def attend_next(
+    def decode_attention(
         self, *, window: int | None
     ) -> Callable[[tuple[Array, ...], Array], Attend]:
         """Writes a token at every row's end, and attends to the row up to there."""
@@ -59,14 +60,14 @@ class FlashSlots(RowSlots):
                     )
                 ]
                 if early.size:
-                    piece = Piece(
+                    kv_segment = KVSegment(
                         shared_keys[number],
                         shared_values[number],
                         early_visible[:, None],
                     )
-                    parts.append(attention_part(q, piece))
+                    parts.append(attention_part(q, kv_segment))
                 carried = (longer_keys, longer_values, shared_keys, shared_values)
-                return joined(parts).astype(q.dtype), carried
+                return merge_segments(parts).astype(q.dtype), carried
 
             return attended
 
@@ -82,13 +83,13 @@ class FlashSlots(RowSlots):
     ) -> tuple[Float[Array, "B 1 N H"], Float[Array, "B 1 N"]]:
         def attended(*arrays: Array) -> tuple[Array, Array]:
             q, k, v, first, end = arrays
-            return nvidia_attention.own_attention(q, k, v, first=first, end=end)
+            return flash_decode_attention(q, k, v, first=first, end=end)
 
-        heads = self.kernels.heads_word(k.shape[1])
+        heads = self.backend.heads_word(k.shape[1])
         query, row = ("batch", heads, "head_dim"), ("batch",)
         keys = ("batch", heads, "time", "head_dim")
         shape = (q.shape[0], *q.shape[2:])
-        mixed, sums = self.kernels.run(
+        mixed, sums = self.backend.run(
             attended,
             *(q[:, 0], k, v, first, end),
             words=(query, keys, keys, row, row),
@@ -96,22 +97,22 @@ class FlashSlots(RowSlots):
         )
         return mixed[:, None], sums[:, None]
 
-    def reach(self, end: int) -> int:
+    def kv_len(self, end: int) -> int:
         """Returns up to where a chunk that ends there reads; each is compiled for."""
-        reach = LEAST_REACH
-        while reach < end:
-            reach *= 2
-        return min(reach, self.room)
+        kv_len = LEAST_REACH
+        while kv_len < end:
+            kv_len *= 2
+        return min(kv_len, self.room)
 
-    def attend_chunk(
+    def prefill_attention(
         self,
         *,
         start: Int[Array, ""],
-        reach: int,
+        kv_len: int,
         window: int | None,
     ) -> Callable[[tuple[Array, ...], Array], Attend]:
-        """Writes T tokens from `start` on, and attends to what is before `reach`."""
-        columns = jnp.arange(reach)
+        """Writes T tokens from `start` on, and attends to what is before `kv_len`."""
+        columns = jnp.arange(kv_len)
 
         def attend(block: tuple[Array, ...], number: Array) -> Attend:
             keys, values, *shared = block
@@ -127,7 +128,7 @@ class FlashSlots(RowSlots):
                     for array, new in ((keys, k), (values, v))
                 ]
                 near_keys, near_values = (
-                    array[number][:, :, :reach] for array in longer
+                    array[number][:, :, :kv_len] for array in longer
                 )
                 mixed = self._chunk_attention(q, near_keys, near_values, visible)
                 return mixed, (*longer, *shared)
@@ -144,12 +145,12 @@ class FlashSlots(RowSlots):
         visible: Array,
     ) -> Float[Array, "B T N H"]:
         def attended(q: Array, k: Array, v: Array, visible: Array) -> tuple[Array]:
-            return (nvidia_attention.chunk_attention(q, k, v, visible=visible),)
+            return (flash_prefill_attention(q, k, v, visible=visible),)
 
-        heads = self.kernels.heads_word(k.shape[1])
+        heads = self.backend.heads_word(k.shape[1])
         query = ("batch", "time", heads, "head_dim")
         keys = ("batch", heads, "time", "head_dim")
-        (mixed,) = self.kernels.run(
+        (mixed,) = self.backend.run(
             attended,
             *(q, k, v, visible),
             words=(query, keys, keys, ("batch", "time", "time")),

@@ -21,16 +21,16 @@ from isara_jax.runtime.hardware import free_bytes
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class Stack:
+class LayerBlocks:
     """A model, and its layers as blocks of [l, ...] arrays, l layers each."""
 
     model: Decoder
     blocks: tuple[Any, ...]
 
 
-def stacked(
+def make_layer_blocks(
     model: Decoder, *, mesh: Mesh | None = None, free: int | None = None
-) -> Stack:
+) -> LayerBlocks:
     """Cuts the layers as suits the platform, the default one without a mesh.
 
     Off TPU that copies them; where memory is too short for a copy, they stay in one
@@ -39,13 +39,13 @@ def stacked(
     free = free_bytes() if free is None else free
     platform = platform_of(mesh) if mesh is not None else jax.default_backend()
     if platform == "tpu" or (free is not None and 2 * _size(model, mesh) > free):
-        return Stack(model=model, blocks=(model.layers,))
+        return LayerBlocks(model=model, blocks=(model.layers,))
     count = layers_of(model.layers)
     blocks = tuple(_cut(model.layers, jnp.int32(number)) for number in range(count))
-    return Stack(model=model, blocks=blocks)
+    return LayerBlocks(model=model, blocks=blocks)
 
 
-def block_sizes(stack: Stack) -> tuple[int, ...]:
+def block_sizes(stack: LayerBlocks) -> tuple[int, ...]:
     """Returns how many layers each block holds."""
     return tuple(layers_of(block) for block in stack.blocks)
 

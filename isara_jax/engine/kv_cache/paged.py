@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from isara_jax.models import Attend
 from isara_jax.models.attention import (
     PAGE,
-    Kernels,
+    AttentionBackend,
     combined,
     padded_head_size,
     padded_kv_heads,
@@ -29,7 +29,7 @@ from isara_jax.runtime import Mesh, sharding_for
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class PagedSlots:
+class PagedKVCache:
     """The pages a block of layers, [l, G, S, C, W]: each of G shards has its own rows.
 
     C counts keys and values of the KV heads, W is a head's padded size. `room` are the
@@ -42,7 +42,7 @@ class PagedSlots:
     lengths: Int[Array, " B"]
     room: int = field(metadata={"static": True})
     kv_heads: int = field(metadata={"static": True})
-    kernels: Kernels = field(metadata={"static": True})
+    backend: AttentionBackend = field(metadata={"static": True})
 
     @classmethod
     def empty(
@@ -54,12 +54,12 @@ class PagedSlots:
         capacity: int,
         shared: int,
         dtype: jnp.dtype,
-        kernels: Kernels,
-    ) -> "PagedSlots":
+        backend: AttentionBackend,
+    ) -> "PagedKVCache":
         """Returns slots with nothing written, for blocks of so many layers."""
         data, model = 1, 1
-        if kernels.mesh is not None:
-            data, model = kernels.mesh.shape["data"], kernels.mesh.shape["model"]
+        if backend.mesh is not None:
+            data, model = backend.mesh.shape["data"], backend.mesh.shape["model"]
         shards = data if rows % data == 0 else 1
         parts = model if config.kv_heads % model == 0 else 1
         heads = parts * padded_kv_heads(config.kv_heads // parts, dtype)
@@ -76,7 +76,7 @@ class PagedSlots:
             lengths=jnp.zeros(rows, jnp.int32),
             room=room,
             kv_heads=config.kv_heads,
-            kernels=kernels,
+            backend=backend,
         )
 
     @property
@@ -84,7 +84,7 @@ class PagedSlots:
         """The pages of every block of layers."""
         return self.pages
 
-    def holding(self, blocks: tuple[Array, ...]) -> "PagedSlots":
+    def holding(self, blocks: tuple[Array, ...]) -> "PagedKVCache":
         """Returns the slots with what was written in the blocks."""
         return replace(self, pages=blocks)
 
@@ -99,24 +99,26 @@ class PagedSlots:
         shards, positions = self.pages[0].shape[1:3]
         return (positions - self.room) * shards // self.lengths.shape[0]
 
-    def attend_next(self, *, window: int | None) -> Callable[[Array, Array], Attend]:
+    def decode_attention(
+        self, *, window: int | None
+    ) -> Callable[[Array, Array], Attend]:
         """Writes a token at every row's end, and attends to the row up to there."""
         return self._attend(self.shared - self._first + self.lengths, window=window)
 
-    def reach(self, end: int) -> int:
+    def kv_len(self, end: int) -> int:
         """Returns up to where a chunk that ends there reads; each is compiled for."""
         del end
         return self._own
 
-    def attend_chunk(
+    def prefill_attention(
         self,
         *,
         start: Int[Array, ""],
-        reach: int,
+        kv_len: int,
         window: int | None,
     ) -> Callable[[Array, Array], Attend]:
         """Writes T tokens from `start` on, and attends to what is before them."""
-        del reach
+        del kv_len
         return self._attend(start[None], window=window)
 
     def _attend(
@@ -140,10 +142,10 @@ class PagedSlots:
 
         def attend(pages: Array, number: Array) -> Attend:
             def attended(q: Array, k: Array, v: Array) -> tuple[Array, Array]:
-                heads = self.kernels.heads_word(self.kv_heads)
+                heads = self.backend.heads_word(self.kv_heads)
                 tokens = ("batch", "time", heads, "head_dim")
                 words = ("layers", "batch", "time", heads, "head_dim")
-                mixed, longer = self.kernels.run(
+                mixed, longer = self.backend.run(
                     run,
                     *(q, k, v, pages, start, self._first, number),
                     words=(tokens, tokens, tokens, words, ("batch",), (), ()),
@@ -182,7 +184,7 @@ class PagedSlots:
         beyond = begins[:, None] + jnp.clip(place - full, 0, own - 1)
         return number * (positions // PAGE) + jnp.where(place < full, place, beyond)
 
-    def sharing(self, path: Any, count: Int[Array, ""]) -> "PagedSlots":
+    def sharing(self, path: Any, count: Int[Array, ""]) -> "PagedKVCache":
         """Takes the first `count` positions of a path of this kind for all rows."""
         pages = tuple(
             slots.at[:, :, : self.room].set(of_path[:, :, : self.room])
@@ -192,7 +194,7 @@ class PagedSlots:
 
     def with_row(
         self, path: Any, *, row: Int[Array, ""], length: Int[Array, ""]
-    ) -> "PagedSlots":
+    ) -> "PagedKVCache":
         """Puts `length` positions of a path, less the shared ones, into a row."""
         shard, place = jnp.divmod(row, self.lengths.shape[0] // self.pages[0].shape[1])
         at = (0, shard, self.room + place * self._own, 0, 0)
@@ -207,7 +209,7 @@ class PagedSlots:
             lengths=self.lengths.at[row].set(length - self.shared),
         )
 
-    def laid_out(self, mesh: Mesh) -> "PagedSlots":
+    def constrain(self, mesh: Mesh) -> "PagedKVCache":
         """Gives the slots the layout on the mesh that every program keeps."""
 
         def split(array: Array, *words: str) -> Array:
@@ -215,7 +217,7 @@ class PagedSlots:
                 array, sharding_for(words, array.shape, mesh)
             )
 
-        heads = self.kernels.heads_word(self.kv_heads)
+        heads = self.backend.heads_word(self.kv_heads)
         words = ("layers", "batch", "time", heads, "head_dim")
         return replace(
             self,

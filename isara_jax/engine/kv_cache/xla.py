@@ -10,20 +10,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from isara_jax.engine.kv_cache.dense import RowSlots
+from isara_jax.engine.kv_cache.dense import DenseKVCache
 from isara_jax.models import Attend
-from isara_jax.models.attention import Piece, attention_from, attention_over
+from isara_jax.models.attention import KVSegment, attention_from, attention_over
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class PlainSlots(RowSlots):
+class XlaKVCache(DenseKVCache):
     """Keys [l, B, K, H, S] and values [l, B, K, S, H]."""
 
     KEY_WORDS = ("layers", "batch", "kv_heads", "head_dim", "time")
     VALUE_WORDS = ("layers", "batch", "kv_heads", "time", "head_dim")
 
-    def attend_next(
+    def decode_attention(
         self, *, window: int | None
     ) -> Callable[[tuple[Array, ...], Array], Attend]:
         """Writes a token at every row's end, and attends to the row up to there."""
@@ -44,42 +44,42 @@ class PlainSlots(RowSlots):
                 at = self.lengths
                 longer_keys = keys.at[number, rows, :, :, at].set(k[:, 0])
                 longer_values = values.at[number, rows, :, at].set(v[:, 0])
-                pieces = [
-                    Piece(
+                kv_segments = [
+                    KVSegment(
                         longer_keys[number].swapaxes(2, 3),
                         longer_values[number],
                         own_visible[:, None],
                     )
                 ]
                 if early.size:
-                    pieces.append(
-                        Piece(
+                    kv_segments.append(
+                        KVSegment(
                             shared_keys[number].swapaxes(2, 3),
                             shared_values[number],
                             early_visible[:, None],
                         )
                     )
-                mixed = attention_over(q, pieces)
+                mixed = attention_over(q, kv_segments)
                 return mixed, (longer_keys, longer_values, shared_keys, shared_values)
 
             return attended
 
         return attend
 
-    def reach(self, end: int) -> int:
+    def kv_len(self, end: int) -> int:
         """Returns up to where a chunk that ends there reads; each is compiled for."""
         del end
         return self.room
 
-    def attend_chunk(
+    def prefill_attention(
         self,
         *,
         start: Int[Array, ""],
-        reach: int,
+        kv_len: int,
         window: int | None,
     ) -> Callable[[tuple[Array, ...], Array], Attend]:
         """Writes T tokens from `start` on, and attends to what is before them."""
-        del reach
+        del kv_len
 
         def attend(block: tuple[Array, ...], number: Array) -> Attend:
             keys, values, *shared = block

@@ -1,7 +1,7 @@
 from .roofline import (
-    Sizes as Sizes,
+    ModelSizes as ModelSizes,
     decode_cost as decode_cost,
+    model_sizes as model_sizes,
     prefill_cost as prefill_cost,
-    sizes_of as sizes_of,
 )
-from .throughput import Figures as Figures
+from .throughput import EngineMetrics as EngineMetrics

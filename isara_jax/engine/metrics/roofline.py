@@ -24,7 +24,7 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sizes:
+class ModelSizes:
     """A model's numbers that costs follow from.
 
     `body` counts the parameters that every token is multiplied with, `head` those of
@@ -40,7 +40,7 @@ class Sizes:
     window: int | None
 
 
-def sizes_of(model: Decoder) -> Sizes:
+def model_sizes(model: Decoder) -> ModelSizes:
     """Counts a model's parameters by what is done with them."""
     c = model.config
     counts = {"body": 0, "vocab": 0, "positions": 0}
@@ -50,7 +50,7 @@ def sizes_of(model: Decoder) -> Sizes:
         # A head of its own has the embedding's shape, and only one of both is used up.
         counts[kind] = array.size if kind == "vocab" else counts[kind] + array.size
     itemsize = array.dtype.itemsize
-    return Sizes(
+    return ModelSizes(
         body=counts["body"],
         head=counts["vocab"],
         itemsize=itemsize,
@@ -60,7 +60,7 @@ def sizes_of(model: Decoder) -> Sizes:
     )
 
 
-def prefill_cost(sizes: Sizes, *, start: int, end: int) -> Cost:
+def prefill_cost(sizes: ModelSizes, *, start: int, end: int) -> Cost:
     """Runs a prompt's positions from `start` to `end`; the head, at the last of them.
 
     The weights are counted once, however many chunks the positions are run in.
@@ -74,7 +74,7 @@ def prefill_cost(sizes: Sizes, *, start: int, end: int) -> Cost:
 
 
 def decode_cost(
-    sizes: Sizes, *, lengths: np.ndarray, new: np.ndarray, shared: int
+    sizes: ModelSizes, *, lengths: np.ndarray, new: np.ndarray, shared: int
 ) -> Cost:
     """Decodes `new` tokens a slot, in as many steps as the most of them.
 

@@ -9,13 +9,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from isara_jax.engine.metrics.roofline import Cost, Sizes, decode_cost, prefill_cost
-from isara_jax.engine.prefill import Path
+from isara_jax.engine.metrics.roofline import (
+    Cost,
+    ModelSizes,
+    decode_cost,
+    prefill_cost,
+)
+from isara_jax.engine.prefill import PrefixCache
 from isara_jax.runtime.hardware import Rates, compiled
 
 
 @dataclass(kw_only=True)
-class Figures:
+class EngineMetrics:
     """Counts of a stage.
 
     `run_tokens` of prompts were computed, `reused_tokens` were there already. Of the
@@ -36,7 +41,7 @@ class Figures:
     decode_costs: list[Cost] = field(default_factory=list)
 
     @contextmanager
-    def prefilling(self, path: Path, sizes: Sizes) -> Iterator[None]:
+    def time_prefill(self, path: PrefixCache, sizes: ModelSizes) -> Iterator[None]:
         """Times a prompt's way into a slot, and counts its tokens."""
         run, reused = path.run_tokens, path.reused_tokens
         with self._timed("prefill_seconds"):
@@ -50,13 +55,13 @@ class Figures:
             self.prefill_costs.append(prefill_cost(sizes, start=start, end=end))
 
     @contextmanager
-    def decoding(self) -> Iterator[None]:
+    def time_decode(self) -> Iterator[None]:
         """Times a stretch of decoding, whose results must be waited for in it."""
         with self._timed("decode_seconds"):
             yield
 
     def count_new(
-        self, new: np.ndarray, *, lengths: np.ndarray, shared: int, sizes: Sizes
+        self, new: np.ndarray, *, lengths: np.ndarray, shared: int, sizes: ModelSizes
     ) -> None:
         """Adds the tokens that a stretch gave each slot.
 

@@ -1,14 +1,14 @@
 from .chunking import (
-    Cuts as Cuts,
-    chunks_of as chunks_of,
+    PrefillSpans as PrefillSpans,
+    chunk_widths as chunk_widths,
+    chunks_for as chunks_for,
     common_length as common_length,
-    cuts_in_order as cuts_in_order,
-    widths as widths,
+    plan_spans as plan_spans,
 )
 from .prefix_cache import (
-    Path as Path,
-    advance as advance,
+    PrefixCache as PrefixCache,
+    empty_prefix_cache as empty_prefix_cache,
     empty_row as empty_row,
-    new_path as new_path,
-    path_capacity as path_capacity,
+    prefill_chunk as prefill_chunk,
+    prefix_cache_len as prefix_cache_len,
 )

@@ -13,7 +13,7 @@ from isara_jax.runtime import Mesh, platform_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Widths:
+class ChunkWidths:
     """The positions that may be run at once; `overhead` is a chunk's cost in positions.
 
     Each width is compiled. Narrow ones end a prompt with less padding.
@@ -26,41 +26,41 @@ class Widths:
 # Measured with SmolLM2-135M on 2 CPU cores: a chunk took 17 ms and 0.81 ms a position
 # more. A width compiles for 2.6 s, once a machine; the three between 128 and 256 took
 # a twelfth off the time of few-shot prompts, those below 128 next to nothing.
-ON_CPU = Widths(sizes=(32, 64, 128, 160, 192, 224, 256), overhead=20)
+ON_CPU = ChunkWidths(sizes=(32, 64, 128, 160, 192, 224, 256), overhead=20)
 # An accelerator reads all weights a chunk, in the time of some hundred positions.
-ELSEWHERE = Widths(sizes=(128, 512, 1024), overhead=160)
+ELSEWHERE = ChunkWidths(sizes=(128, 512, 1024), overhead=160)
 # A beginning of fewer tokens is computed again: the cut would cost more.
 LEAST_REUSED = 32
 
 
-def widths(mesh: Mesh) -> Widths:
+def chunk_widths(mesh: Mesh) -> ChunkWidths:
     """Returns the widths for the mesh's platform."""
     return ON_CPU if platform_of(mesh) == "cpu" else ELSEWHERE
 
 
 @cache
-def chunks_of(length: int, *, within: Widths) -> tuple[int, ...]:
+def chunks_for(length: int, *, within: ChunkWidths) -> tuple[int, ...]:
     """Returns the widths, widest first, that run so many positions at the least cost.
 
     Together they cover the length; only the last one may be padded.
     """
     widest = within.sizes[-1]
     if length > widest:
-        return (widest, *chunks_of(length - widest, within=within))
+        return (widest, *chunks_for(length - widest, within=within))
     covering = next(size for size in within.sizes if size >= length)
     narrower = [size for size in within.sizes if size < length]
     if not narrower:
         return (covering,)
-    split = (narrower[-1], *chunks_of(length - narrower[-1], within=within))
+    split = (narrower[-1], *chunks_for(length - narrower[-1], within=within))
     return min((covering,), split, key=lambda chunks: _cost(chunks, within))
 
 
-def _cost(chunks: Sequence[int], within: Widths) -> int:
+def _cost(chunks: Sequence[int], within: ChunkWidths) -> int:
     return sum(chunks) + within.overhead * len(chunks)
 
 
 @dataclass(frozen=True)
-class Cut:
+class PrefillSpan:
     """A stretch of positions that is run as one, in chunks that begin at its start.
 
     Of a prompt's cuts each is used up to where the next one starts, and may have been
@@ -71,25 +71,25 @@ class Cut:
     end: int
 
 
-Cuts = tuple[Cut, ...]
+PrefillSpans = tuple[PrefillSpan, ...]
 
 
-def cuts_in_order(prompts: Sequence[Sequence[int]]) -> Iterator[Cuts]:
+def plan_spans(prompts: Sequence[Sequence[int]]) -> Iterator[PrefillSpans]:
     """Yields the cuts of prompts in the order of their tokens.
 
     A prompt goes on from the one before where both part. It does not matter which of
     them are run: the cuts say how what is missing has to be made up for.
     """
     before: Sequence[int] = ()
-    cuts: Cuts = ()
+    spans: PrefillSpans = ()
     for tokens in prompts:
         if tokens != before:
             same = min(common_length(before, tokens), len(tokens) - 1)
             same = same if same >= LEAST_REUSED else 0
-            kept = tuple(cut for cut in cuts if cut.start < same)
-            cuts = (*kept, Cut(same, len(tokens)))
+            kept = tuple(span for span in spans if span.start < same)
+            spans = (*kept, PrefillSpan(same, len(tokens)))
         before = tokens
-        yield cuts
+        yield spans
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
@@ -100,19 +100,23 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     return min(len(one), len(other))
 
 
-def cuts_held(
-    held: Sequence[int], held_cuts: Cuts, *, tokens: Sequence[int], cuts: Cuts
+def spans_held(
+    held: Sequence[int],
+    held_cuts: PrefillSpans,
+    *,
+    tokens: Sequence[int],
+    spans: PrefillSpans,
 ) -> int:
     """Counts the cuts, of all but the last, that lie in the row as they would.
 
     The row holds the tokens `held`, run in `held_cuts`.
     """
     same = common_length(held, tokens)
-    for number, (cut, following) in enumerate(pairwise(cuts)):
+    for number, (span, following) in enumerate(pairwise(spans)):
         left = held_cuts[number + 1 :]
         intact = left[0].start if left else len(held)
-        if held_cuts[number : number + 1] != (cut,) or following.start > min(
+        if held_cuts[number : number + 1] != (span,) or following.start > min(
             same, intact
         ):
             return number
-    return len(cuts) - 1
+    return len(spans) - 1

@@ -15,101 +15,109 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from isara_jax.engine.kv_cache import (
-    SlotCache,
-    Stack,
+    KVCache,
+    LayerBlocks,
     cache_capacity,
-    empty_slots,
-    laid_out,
+    constrain_cache,
+    empty_kv_cache,
 )
-from isara_jax.engine.prefill.chunking import Cut, Cuts, chunks_of, cuts_held, widths
+from isara_jax.engine.prefill.chunking import (
+    PrefillSpan,
+    PrefillSpans,
+    chunk_widths,
+    chunks_for,
+    spans_held,
+)
 from isara_jax.models import Decoder, run_blocks
-from isara_jax.models.attention import KEY_BLOCK, kernels_for
+from isara_jax.models.attention import KEY_BLOCK, attention_backend
 from isara_jax.runtime import Mesh, sharding_for
 
 
-def path_capacity(longest: int, mesh: Mesh) -> int:
+def prefix_cache_len(longest: int, mesh: Mesh) -> int:
     """Returns the positions that a path for prompts of so many tokens needs."""
-    return cache_capacity(longest + widths(mesh).sizes[-1], step=KEY_BLOCK)
+    return cache_capacity(longest + chunk_widths(mesh).sizes[-1], step=KEY_BLOCK)
 
 
 @dataclass
-class Path:
+class PrefixCache:
     """The row, and the tokens whose keys and values it holds.
 
     `run_tokens` and `reused_tokens` count what was computed and what was there.
     """
 
-    stack: Stack
-    cache: SlotCache
+    stack: LayerBlocks
+    cache: KVCache
     mesh: Mesh
     tokens: tuple[int, ...] = ()
-    cuts: Cuts = ()
+    spans: PrefillSpans = ()
     logits: Float[Array, " V"] | None = None
     run_tokens: int = 0
     reused_tokens: int = 0
 
-    def run(self, tokens: Sequence[int], cuts: Cuts) -> None:
+    def run(self, tokens: Sequence[int], spans: PrefillSpans) -> None:
         """Makes the row hold these tokens, and `logits` those after the last one."""
         tokens = tuple(tokens)
-        if (tokens, cuts) == (self.tokens, self.cuts):
+        if (tokens, spans) == (self.tokens, self.spans):
             self.reused_tokens += len(tokens)
             return
-        held = cuts_held(self.tokens, self.cuts, tokens=tokens, cuts=cuts)
-        for cut in cuts[held:]:
-            hidden = self._run_cut(tokens, cut)
+        held = spans_held(self.tokens, self.spans, tokens=tokens, spans=spans)
+        for span in spans[held:]:
+            hidden = self._run_cut(tokens, span)
         self.logits = logits_after(self.stack.model, hidden)
-        start = cuts[held].start
+        start = spans[held].start
         self.reused_tokens += start
         self.run_tokens += len(tokens) - start
-        self.tokens, self.cuts = tokens, cuts
+        self.tokens, self.spans = tokens, spans
 
-    def _run_cut(self, tokens: tuple[int, ...], cut: Cut) -> Float[Array, " D"]:
+    def _run_cut(
+        self, tokens: tuple[int, ...], span: PrefillSpan
+    ) -> Float[Array, " D"]:
         """Returns the hidden state after the cut's last token."""
-        start = cut.start
-        for width in chunks_of(cut.end - cut.start, within=widths(self.mesh)):
-            given = tokens[start : min(start + width, cut.end)]
+        start = span.start
+        for width in chunks_for(span.end - span.start, within=chunk_widths(self.mesh)):
+            given = tokens[start : min(start + width, span.end)]
             chunk = np.zeros((1, width), np.int32)
             chunk[0, : len(given)] = given
-            self.cache, hidden = advance(
+            self.cache, hidden = prefill_chunk(
                 self.stack,
                 chunk,
                 self.cache,
                 start=np.int32(start),
                 last=np.int32(max(len(given), 1) - 1),
-                reach=self.cache.reach(start + width),
+                kv_len=self.cache.kv_len(start + width),
                 mesh=self.mesh,
             )
             start += width
         return hidden
 
 
-def new_path(stack: Stack, *, longest: int, mesh: Mesh) -> Path:
+def empty_prefix_cache(stack: LayerBlocks, *, longest: int, mesh: Mesh) -> PrefixCache:
     """Returns an empty path for prompts of up to so many tokens."""
-    row = empty_row(stack, capacity=path_capacity(longest, mesh), mesh=mesh)
-    return Path(stack, row, mesh)
+    row = empty_row(stack, capacity=prefix_cache_len(longest, mesh), mesh=mesh)
+    return PrefixCache(stack, row, mesh)
 
 
 @partial(jax.jit, static_argnames=("capacity", "mesh"))
-def empty_row(stack: Stack, *, capacity: int, mesh: Mesh) -> SlotCache:
+def empty_row(stack: LayerBlocks, *, capacity: int, mesh: Mesh) -> KVCache:
     """Returns a path's row, of which no position is written."""
-    row = empty_slots(
-        stack, rows=1, capacity=capacity, shared=0, kernels=kernels_for(mesh)
+    row = empty_kv_cache(
+        stack, rows=1, capacity=capacity, shared=0, backend=attention_backend(mesh)
     )
-    return laid_out(row, mesh)
+    return constrain_cache(row, mesh)
 
 
-@partial(jax.jit, donate_argnames=("cache",), static_argnames=("reach", "mesh"))
-def advance(
-    stack: Stack,
+@partial(jax.jit, donate_argnames=("cache",), static_argnames=("kv_len", "mesh"))
+def prefill_chunk(
+    stack: LayerBlocks,
     tokens: Int[Array, "1 T"],
-    cache: SlotCache,
+    cache: KVCache,
     *,
     start: Int[Array, ""],
     last: Int[Array, ""],
-    reach: int,
+    kv_len: int,
     mesh: Mesh,
-) -> tuple[SlotCache, Float[Array, " D"]]:
-    """Runs T tokens from position `start` on, none of which is beyond `reach`.
+) -> tuple[KVCache, Float[Array, " D"]]:
+    """Runs T tokens from position `start` on, none of which is beyond `kv_len`.
 
     Returns the hidden state after that of them with number `last`.
     """
@@ -122,11 +130,11 @@ def advance(
         jax.lax.with_sharding_constraint(x, split),
         positions=positions,
         caches=cache.blocks,
-        attend=cache.attend_chunk(
-            start=start, reach=reach, window=stack.model.config.window
+        attend=cache.prefill_attention(
+            start=start, kv_len=kv_len, window=stack.model.config.window
         ),
     )
-    return laid_out(cache.holding(blocks), mesh), x[0, last]
+    return constrain_cache(cache.holding(blocks), mesh), x[0, last]
 
 
 @jax.jit

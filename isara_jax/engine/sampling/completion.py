@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isara_jax.engine.request import Prompt
+from isara_jax.engine.request import Request
 
 Decode = Callable[[Sequence[int]], str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
+class StopCriteria:
     """What ends a continuation besides its length."""
 
     eos: tuple[int, ...]
@@ -36,7 +36,7 @@ class Completion:
     finish: str
 
 
-def has_stop(tokens: np.ndarray, ending: Ending) -> bool:
+def has_stop(tokens: np.ndarray, ending: StopCriteria) -> bool:
     """Whether a stop string is in what was decoded."""
     if not ending.stops:
         return False
@@ -45,7 +45,7 @@ def has_stop(tokens: np.ndarray, ending: Ending) -> bool:
 
 
 def completion_of(
-    prompt: Prompt, tokens: np.ndarray, *, scores: np.ndarray, ending: Ending
+    prompt: Request, tokens: np.ndarray, *, scores: np.ndarray, ending: StopCriteria
 ) -> Completion:
     """Cuts what was decoded for a prompt; `scores` are its log-probabilities."""
     kept, ended = _until_eos(tokens, ending.eos)

@@ -1,6 +1,6 @@
 """The decoding rules as functions of scores, one a rule; -inf: the token is ruled out.
 
-`decoding.candidates` puts them in order. They are those of transformers, and so is
+`sample.candidates` puts them in order. They are those of transformers, and so is
 every edge that shows in a text.
 """
 
@@ -17,7 +17,7 @@ HIGHEST = 1e30
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class Texts:
+class TokenBuffer:
     """What the rules look at: prompt and continuation of every row so far.
 
         history   . . p p p c c . .
@@ -28,7 +28,7 @@ class Texts:
     What stands from `ends` on counts for nothing, whatever its segment says.
     """
 
-    history: Int[Array, "B S"]
+    token_ids: Int[Array, "B S"]
     segments: Int[Array, "B S"]
     ends: Int[Array, " B"]
     generated: Int[Array, " B"]
@@ -44,20 +44,20 @@ def penalise_repetition(
 
 
 def repeated_ngrams(
-    texts: Texts, *, length: int, vocabulary: int
+    texts: TokenBuffer, *, length: int, vocabulary: int
 ) -> Bool[Array, "B V"]:
     """Marks the tokens that would end an n-gram which the row already holds."""
-    rows, slots = texts.history.shape
+    rows, slots = texts.token_ids.shape
     written = (texts.segments != 0) & (jnp.arange(slots) < texts.ends[:, None])
     repeats = written
     for back in range(1, length):
         at = jnp.maximum(texts.ends - back, 0)[:, None]
-        newest = jnp.take_along_axis(texts.history, at, axis=1)
-        earlier = jnp.roll(texts.history, back, axis=1)
+        newest = jnp.take_along_axis(texts.token_ids, at, axis=1)
+        earlier = jnp.roll(texts.token_ids, back, axis=1)
         inside = jnp.roll(written, back, axis=1) & (jnp.arange(slots) >= back)
         repeats &= (earlier == newest) & inside
     marks = jnp.zeros((rows, vocabulary), bool)
-    return marks.at[jnp.arange(rows)[:, None], texts.history].max(repeats)
+    return marks.at[jnp.arange(rows)[:, None], texts.token_ids].max(repeats)
 
 
 def rule_out_early_ends(

@@ -11,7 +11,7 @@ from isara_jax.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoding:
+class SamplingParams:
     """The decoding rules of one step of the loop (PAPER.md 1, table 'Decoding')."""
 
     max_new_tokens: int = field(metadata={"help": "longest continuation, in tokens"})
@@ -95,10 +95,10 @@ class Decoding:
                 raise InputError(f"{name}={getattr(self, name)}: must be {rule}")
 
     @property
-    def form(self) -> "Form":
+    def static(self) -> "StaticParams":
         """What is compiled: which rules apply. Their strengths are data."""
         greedy = self.temperature == 0
-        return Form(
+        return StaticParams(
             greedy=greedy,
             beams=self.beams,
             penalised=self.repetition_penalty != 1,
@@ -111,9 +111,9 @@ class Decoding:
         )
 
     @property
-    def strengths(self) -> "Strengths":
+    def traced(self) -> "TracedParams":
         """What is passed to the compiled program."""
-        return Strengths(
+        return TracedParams(
             temperature=jnp.float32(self.temperature or 1.0),
             top_p=jnp.float32(self.top_p),
             min_p=jnp.float32(self.min_p),
@@ -126,8 +126,8 @@ class Decoding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
-    """The static part of a `Decoding`."""
+class StaticParams:
+    """The static part of a `SamplingParams`."""
 
     greedy: bool
     beams: int
@@ -142,8 +142,8 @@ class Form:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class Strengths:
-    """The part of a `Decoding` that changes without a compilation."""
+class TracedParams:
+    """The part of a `SamplingParams` that changes without a compilation."""
 
     temperature: Float[Array, ""]
     top_p: Float[Array, ""]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from isara_jax.engine.sampling.logits_processors import (
-    Texts,
+    TokenBuffer,
     decay_length,
     keep_likely,
     keep_nucleus,
@@ -13,21 +13,21 @@ from isara_jax.engine.sampling.logits_processors import (
     repeated_ngrams,
     rule_out_early_ends,
 )
-from isara_jax.engine.sampling.params import Form, Strengths
+from isara_jax.engine.sampling.params import StaticParams, TracedParams
 
 
-def choose(
+def sample(
     logits: Float[Array, "B V"],
-    form: Form,
+    static: StaticParams,
     *,
-    strengths: Strengths,
-    texts: Texts,
+    traced: TracedParams,
+    texts: TokenBuffer,
     eos: Int[Array, " E"],
     keys: Key[Array, " B"],
 ) -> Int[Array, " B"]:
     """Chooses a token a row; the row's key and nothing else decides its chance."""
-    scores, tokens = candidates(logits, form, strengths=strengths, texts=texts, eos=eos)
-    if form.greedy:
+    scores, tokens = candidates(logits, static, traced=traced, texts=texts, eos=eos)
+    if static.greedy:
         chosen = jnp.argmax(scores, axis=-1)
     else:
         chosen = jax.vmap(jax.random.categorical)(keys, scores)
@@ -36,10 +36,10 @@ def choose(
 
 def candidates(
     logits: Float[Array, "B V"],
-    form: Form,
+    static: StaticParams,
     *,
-    strengths: Strengths,
-    texts: Texts,
+    traced: TracedParams,
+    texts: TokenBuffer,
     eos: Int[Array, " E"],
 ) -> tuple[Float[Array, "B C"], Int[Array, "B C"]]:
     """Returns the scores to choose by and the tokens they are of; -inf: ruled out.
@@ -49,18 +49,18 @@ def candidates(
     last place of the top-k the lower ids are in. With beams the logits are
     log-probabilities, and sampling leaves a beam a token more than there are ends.
     """
-    scores = _ruled(logits, form, strengths=strengths, texts=texts, eos=eos)
-    scores = scores / strengths.temperature
+    scores = _ruled(logits, static, traced=traced, texts=texts, eos=eos)
+    scores = scores / traced.temperature
     vocabulary = scores.shape[1]
-    if not (form.top_k or form.nucleus or form.likely):
+    if not (static.top_k or static.nucleus or static.likely):
         return scores, jnp.broadcast_to(jnp.arange(vocabulary), scores.shape)
-    least = tokens_beyond_ends(eos) if form.beams > 1 else 1
-    count = max(form.top_k, least) if form.top_k else vocabulary
+    least = tokens_beyond_ends(eos) if static.beams > 1 else 1
+    count = max(static.top_k, least) if static.top_k else vocabulary
     best, tokens = jax.lax.top_k(scores, min(count, vocabulary))
-    if form.nucleus:
-        best = keep_nucleus(best, top_p=strengths.top_p, least=least)
-    if form.likely:
-        best = keep_likely(best, min_p=strengths.min_p, least=least)
+    if static.nucleus:
+        best = keep_nucleus(best, top_p=traced.top_p, least=least)
+    if static.likely:
+        best = keep_likely(best, min_p=traced.min_p, least=least)
     return best, tokens
 
 
@@ -71,35 +71,35 @@ def tokens_beyond_ends(eos: Int[Array, " E"]) -> int:
 
 def _ruled(
     scores: Float[Array, "B V"],
-    form: Form,
+    static: StaticParams,
     *,
-    strengths: Strengths,
-    texts: Texts,
+    traced: TracedParams,
+    texts: TokenBuffer,
     eos: Int[Array, " E"],
 ) -> Float[Array, "B V"]:
     """Applies the rules that hold whether a token is sampled or the best is taken."""
-    if form.penalised:
+    if static.penalised:
         scores = penalise_repetition(
-            scores, seen=texts.seen, penalty=strengths.repetition_penalty
+            scores, seen=texts.seen, penalty=traced.repetition_penalty
         )
-    if form.no_repeat_ngram:
+    if static.no_repeat_ngram:
         repeated = repeated_ngrams(
-            texts, length=form.no_repeat_ngram, vocabulary=scores.shape[1]
+            texts, length=static.no_repeat_ngram, vocabulary=scores.shape[1]
         )
         scores = jnp.where(repeated, -jnp.inf, scores)
-    if form.prolonged:
+    if static.prolonged:
         scores = rule_out_early_ends(
             scores,
             eos=eos,
             generated=texts.generated,
-            least=strengths.min_new_tokens,
+            least=traced.min_new_tokens,
         )
-    if form.decayed:
+    if static.decayed:
         scores = decay_length(
             scores,
             eos=eos,
             generated=texts.generated,
-            start=strengths.length_decay_start,
-            factor=strengths.length_decay_factor,
+            start=traced.length_decay_start,
+            factor=traced.length_decay_factor,
         )
     return scores

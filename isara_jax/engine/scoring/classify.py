@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
 from isara_jax.engine.padded_batch import Batch, left_padded, plan
-from isara_jax.engine.request import Prompt
+from isara_jax.engine.request import Request
 from isara_jax.errors import InputError
 from isara_jax.models import Decoder, pooled_scores
-from isara_jax.models.attention import kernels_for
+from isara_jax.models.attention import attention_backend
 from isara_jax.runtime import Mesh, place_batch
 
 
@@ -61,7 +61,7 @@ def _batches(
 ) -> tuple[Batch, ...]:
     return plan(
         [
-            Prompt(id=str(number), number=number, tokens=tuple(tokens))
+            Request(id=str(number), number=number, tokens=tuple(tokens))
             for number, tokens in enumerate(prompts)
         ],
         slots=slots,
@@ -87,4 +87,6 @@ def _pooled(
     *,
     mesh: Mesh,
 ) -> Float[Array, "B labels"]:
-    return pooled_scores(model, tokens, segments=segments, kernels=kernels_for(mesh))
+    return pooled_scores(
+        model, tokens, segments=segments, backend=attention_backend(mesh)
+    )

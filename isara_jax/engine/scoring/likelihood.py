@@ -11,10 +11,10 @@ from jaxtyping import Array, Float, Int
 
 from isara_jax.engine.kv_cache import round_up, rows_within
 from isara_jax.engine.padded_batch import Batch, Shape, left_padded
-from isara_jax.engine.request import Prompt
+from isara_jax.engine.request import Request
 from isara_jax.errors import InputError
 from isara_jax.models import Cache, Decoder, extend, prefill
-from isara_jax.models.attention import kernels_for
+from isara_jax.models.attention import attention_backend
 from isara_jax.runtime import Mesh, place_batch
 
 PROMPT_STEP = 32
@@ -60,7 +60,7 @@ def _score_group(
     model: Decoder, items: Sequence[Scored], *, rows: int, length: int, mesh: Mesh
 ) -> list[tuple[float, ...]]:
     prompts = tuple(
-        Prompt(id="", number=0, tokens=tuple(item.prompt)) for item in items
+        Request(id="", number=0, tokens=tuple(item.prompt)) for item in items
     )
     shape = Shape(rows=rows, prompt=length, capacity=length)
     tokens, segments = left_padded(Batch(prompts=prompts, shape=shape))
@@ -127,7 +127,7 @@ def _prefill(
         tokens,
         segments=segments,
         capacity=tokens.shape[1],
-        kernels=kernels_for(mesh),
+        backend=attention_backend(mesh),
     )
 
 

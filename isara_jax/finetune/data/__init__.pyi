@@ -4,7 +4,8 @@ from .batches import (
     Row as Row,
     TrainingExample as TrainingExample,
     abstract_batch as abstract_batch,
-    lay_out as lay_out,
+    collate as collate,
+    fitting as fitting,
 )
 from .packing import packed_plan as packed_plan
 from .plan import (

@@ -123,7 +123,7 @@ def shuffled_steps(
     *,
     examples_a_step: int,
     epochs: int,
-    round: int,
+    round_index: int,
     seed: int,
 ) -> Iterator[tuple[TrainingExample, ...]]:
     """Yields the examples of every optimizer step, a new order every epoch.
@@ -131,7 +131,9 @@ def shuffled_steps(
     An epoch's last step holds what is left, one example at least.
     """
     for epoch in range(epochs):
-        order = np.random.default_rng([seed, round, epoch]).permutation(len(examples))
+        order = np.random.default_rng([seed, round_index, epoch]).permutation(
+            len(examples)
+        )
         for start in range(0, len(order), examples_a_step):
             chosen = order[start : start + examples_a_step]
             yield tuple(examples[index] for index in chosen)
@@ -175,10 +177,10 @@ def rounded_up(length: int, *, step: int = LENGTH_STEP) -> int:
 
 def make_batch(examples: Sequence[TrainingExample], *, shape: BatchShape) -> Batch:
     """Lays a step's examples out, one a row."""
-    return lay_out([(example,) for example in examples], shape=shape)
+    return collate([(example,) for example in examples], shape=shape)
 
 
-def lay_out(rows: Sequence[Row], *, shape: BatchShape) -> Batch:
+def collate(rows: Sequence[Row], *, shape: BatchShape) -> Batch:
     """Writes a step's rows into arrays, each padded on the right.
 
     Rows that are left over have no token and no loss.

@@ -39,7 +39,7 @@ def balanced_steps(
     *,
     examples_a_step: int,
     epochs: int,
-    round: int,
+    round_index: int,
     seed: int,
 ) -> Iterator[tuple[TrainingExample, ...]]:
     """Yields the examples of every optimizer step, a new order every epoch.
@@ -50,7 +50,7 @@ def balanced_steps(
     steps = -(-len(examples) // examples_a_step)
     in_last = len(examples) - (steps - 1) * examples_a_step
     for epoch in range(epochs):
-        random = np.random.default_rng([seed, round, epoch])
+        random = np.random.default_rng([seed, round_index, epoch])
         shuffled = [examples[at] for at in random.permutation(len(examples))]
         by_length = iter(sorted(shuffled, key=len))
         gives_to_last = random.permutation(examples_a_step) < in_last

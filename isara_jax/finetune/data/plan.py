@@ -27,7 +27,7 @@ def make_plan(
     *,
     config: FinetuneConfig,
     epochs: int,
-    round: int,
+    round_index: int,
     seed: int,
     mesh: Mesh,
 ) -> Plan:
@@ -38,7 +38,7 @@ def make_plan(
             examples,
             examples_a_step=config.train_batch * config.accumulation,
             epochs=epochs,
-            round=round,
+            round_index=round_index,
             seed=seed,
         )
     )
@@ -57,13 +57,13 @@ def make_plan(
 
 
 def hold_out(
-    examples: Examples, *, config: FinetuneConfig, round: int, seed: int
+    examples: Examples, *, config: FinetuneConfig, round_index: int, seed: int
 ) -> tuple[Examples, Examples]:
     """Draws the examples that are only measured; returns the others, and them."""
     count = held_out_count(len(examples), config=config)
     if not count:
         return examples, ()
-    order = np.random.default_rng([seed, round]).permutation(len(examples))
+    order = np.random.default_rng([seed, round_index]).permutation(len(examples))
     held_out = set(order[:count].tolist())
     return (
         [one for at, one in enumerate(examples) if at not in held_out],

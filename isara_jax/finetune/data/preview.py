@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data.batches import Batch, TrainingExample, fitting, lay_out
+from isara_jax.finetune.data.batches import Batch, TrainingExample, collate, fitting
 from isara_jax.finetune.data.plan import hold_out, make_plan
 from isara_jax.runtime import Mesh
 
@@ -28,9 +28,11 @@ def first_rows(
     is trained. The last token of an example is trained without being read.
     """
     kept = fitting(examples, max_length=min(config.max_length, limit))
-    trained, _ = hold_out(kept, config=config, round=1, seed=seed)
-    plan = make_plan(trained, config=config, epochs=1, round=1, seed=seed, mesh=mesh)
-    batch = lay_out(plan.steps[0], shape=plan.shape)
+    trained, _ = hold_out(kept, config=config, round_index=1, seed=seed)
+    plan = make_plan(
+        trained, config=config, epochs=1, round_index=1, seed=seed, mesh=mesh
+    )
+    batch = collate(plan.steps[0], shape=plan.shape)
     labels = _labels(batch)
     for number, row in enumerate(plan.steps[0][:rows]):
         at, micro_batch = divmod(number, plan.shape.micro_batches)

@@ -58,14 +58,14 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
 
 
 def learning_rate_at(
-    config: FinetuneConfig, *, round: int, step: int, steps: int
+    config: FinetuneConfig, *, round_index: int, step: int, steps: int
 ) -> float:
     """Returns the rate of a round's `step`, both counted from 1.
 
     Linear up to the peak over the warm-up, then a half cosine towards the step after
     the last: a round has a dozen steps, and none is spent at a rate of 0.
     """
-    peak = config.learning_rate * config.learning_rate_decay ** (round - 1)
+    peak = config.learning_rate * config.learning_rate_decay ** (round_index - 1)
     warmup = math.ceil(config.warmup * steps)
     if step <= warmup:
         return peak * step / warmup

@@ -1,10 +1,15 @@
 from .dispatch import (
-    PLAIN as PLAIN,
-    Kernels as Kernels,
-    kernels_for as kernels_for,
-    whole_rows as whole_rows,
+    XLA as XLA,
+    AttentionBackend as AttentionBackend,
+    attention_backend as attention_backend,
+    causal_attention as causal_attention,
 )
-from .nvidia import takes_slots as takes_slots
+from .nvidia import (
+    flash_decode_attention as flash_decode_attention,
+    flash_prefill_attention as flash_prefill_attention,
+    padded_kv_len as padded_kv_len,
+    supports_kv_cache as supports_kv_cache,
+)
 from .tpu import (
     PAGE as PAGE,
     combined as combined,
@@ -14,10 +19,10 @@ from .tpu import (
 )
 from .xla import (
     KEY_BLOCK as KEY_BLOCK,
-    Piece as Piece,
+    KVSegment as KVSegment,
     attention as attention,
     attention_from as attention_from,
     attention_over as attention_over,
     attention_part as attention_part,
-    joined as joined,
+    merge_segments as merge_segments,
 )

@@ -14,7 +14,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from isara_jax.models.attention import nvidia as nvidia_attention, tpu as tpu_attention
-from isara_jax.models.attention.xla import causal_attention
+from isara_jax.models.attention.xla import xla_causal_attention
 from isara_jax.runtime import Described, Mesh, on_shards
 
 Kind = Literal["plain", "nvidia", "tpu"]
@@ -24,7 +24,7 @@ KINDS: dict[str, Kind] = {"gpu": "nvidia", "cuda": "nvidia", "tpu": "tpu"}
 
 
 @dataclass(frozen=True)
-class Kernels:
+class AttentionBackend:
     """Which kernels run, and the mesh over whose shards they do: batch and heads.
 
     Without a mesh they run where the program does.
@@ -57,52 +57,55 @@ class Kernels:
         return cut(*arrays)
 
 
-PLAIN = Kernels("plain")
+XLA = AttentionBackend("plain")
 
 
-def kernels_for(mesh: Mesh | None) -> Kernels:
+def attention_backend(mesh: Mesh | None) -> AttentionBackend:
     """Returns the kernels of the mesh's platform, or of the default one without a mesh.
 
     The compiler cannot cut a kernel for several devices, so without a mesh to cut by
     there must be one device only.
     """
     if mesh is not None:
-        return Kernels(KINDS.get(mesh.devices.flat[0].platform, "plain"), mesh)
+        return AttentionBackend(KINDS.get(mesh.devices.flat[0].platform, "plain"), mesh)
     if jax.device_count() > 1:
-        return PLAIN
-    return Kernels(KINDS.get(jax.default_backend(), "plain"))
+        return XLA
+    return AttentionBackend(KINDS.get(jax.default_backend(), "plain"))
 
 
-def whole_rows(
+def causal_attention(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B K T H"],
     v: Float[Array, "B K T H"],
     *,
     segments: Int[Array, "B T"],
     window: int | None,
-    kernels: Kernels | None = None,
+    backend: AttentionBackend | None = None,
 ) -> Float[Array, "B T N H"]:
     """Attends to the positions up to one's own that have one's own segment id.
 
-    With a window, to the last so many of them only, one's own among these. `kernels`
+    With a window, to the last so many of them only, one's own among these. `backend`
     are those of the platform unless given.
     """
-    kernels = kernels_for(None) if kernels is None else kernels
+    backend = attention_backend(None) if backend is None else backend
 
-    if kernels.kind == "plain" or (
-        kernels.kind == "nvidia" and not nvidia_attention.takes_rows(q, window=window)
+    if backend.kind == "plain" or (
+        backend.kind == "nvidia"
+        and not nvidia_attention.supports_rows(q, window=window)
     ):
-        return causal_attention(q, k, v, segments=segments, window=window)
+        return xla_causal_attention(q, k, v, segments=segments, window=window)
 
     def attended(q: Array, k: Array, v: Array, segments: Array) -> tuple[Array]:
-        if kernels.kind == "nvidia":
-            return (nvidia_attention.whole_rows(q, k, v, segments=segments),)
-        return (tpu_attention.whole_rows(q, k, v, segments=segments, window=window),)
+        if backend.kind == "nvidia":
+            return (nvidia_attention.causal_attention(q, k, v, segments=segments),)
+        return (
+            tpu_attention.causal_attention(q, k, v, segments=segments, window=window),
+        )
 
-    heads = kernels.heads_word(k.shape[1])
+    heads = backend.heads_word(k.shape[1])
     queries = ("batch", "time", heads, "head_dim")
     keys = ("batch", heads, "time", "head_dim")
-    (mixed,) = kernels.run(
+    (mixed,) = backend.run(
         attended,
         *(q, k, v, segments),
         words=(queries, keys, keys, ("batch", "time")),

@@ -28,7 +28,7 @@ ROOM_STEP = 128
 ROW_BLOCK = 64
 
 
-def takes_slots(head_size: int, dtype: jnp.dtype) -> bool:
+def supports_kv_cache(head_size: int, dtype: jnp.dtype) -> bool:
     """Tells whether the kernels of decoding and prefill take such heads.
 
     Triton's tiles are powers of two, and fp32 would be rounded to tf32 inside.
@@ -36,12 +36,17 @@ def takes_slots(head_size: int, dtype: jnp.dtype) -> bool:
     return dtype in NARROW and head_size in (16, 32, 64, 128)
 
 
-def takes_rows(q: Float[Array, "B T N H"], *, window: int | None) -> bool:
+def padded_kv_len(positions: int) -> int:
+    """Rounds the positions of a row's cache up to what the decoding kernel splits."""
+    return -(-positions // ROOM_STEP) * ROOM_STEP
+
+
+def supports_rows(q: Float[Array, "B T N H"], *, window: int | None) -> bool:
     """Tells whether the kernel of whole rows takes them; it knows no window."""
-    return window is None and takes_slots(q.shape[-1], q.dtype)
+    return window is None and supports_kv_cache(q.shape[-1], q.dtype)
 
 
-def own_attention(
+def flash_decode_attention(
     q: Float[Array, "B N H"],
     k: Float[Array, "B K S H"],
     v: Float[Array, "B K S H"],
@@ -68,7 +73,7 @@ def own_attention(
     return mixed.astype(jnp.float32), highest + jnp.log(total)
 
 
-def chunk_attention(
+def flash_prefill_attention(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B K S H"],
     v: Float[Array, "B K S H"],
@@ -85,7 +90,7 @@ def chunk_attention(
     )
 
 
-def whole_rows(
+def causal_attention(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B K T H"],
     v: Float[Array, "B K T H"],

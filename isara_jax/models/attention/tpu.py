@@ -27,7 +27,7 @@ QUERIES_AT_ONCE = 32
 SCRATCH_BYTES = 64 * 2**20
 
 
-def whole_rows(
+def causal_attention(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B K T H"],
     v: Float[Array, "B K T H"],

@@ -19,7 +19,7 @@ KEY_BLOCK = 256
 
 
 @dataclass(frozen=True)
-class Piece:
+class KVSegment:
     """A part of the keys: `k` and `v` are [B, K, S, H], or [1, K, S, H] for all rows.
 
     `visible` is [B, T, S].
@@ -41,22 +41,22 @@ def attention(
 
     A query must see at least one key.
     """
-    return attention_over(q, [Piece(k, v, visible)])
+    return attention_over(q, [KVSegment(k, v, visible)])
 
 
 def attention_over(
-    q: Float[Array, "B T N H"], pieces: Sequence[Piece]
+    q: Float[Array, "B T N H"], kv_segments: Sequence[KVSegment]
 ) -> Float[Array, "B T N H"]:
     """Attends to keys that lie in pieces, as if they lay in one.
 
     A query must see at least one key in some piece.
     """
-    length, kv_heads = q.shape[1], pieces[0].k.shape[1]
+    length, kv_heads = q.shape[1], kv_segments[0].k.shape[1]
     rows = _by_kv_head(q, kv_heads)
-    scores = [_scores(rows, piece, length=length) for piece in pieces]
-    parts = zip(_joint_softmax(scores), pieces, strict=True)
+    scores = [_scores(rows, kv_segment, length=length) for kv_segment in kv_segments]
+    parts = zip(_joint_softmax(scores), kv_segments, strict=True)
     mixed = functools.reduce(
-        jnp.add, [_mixed(weights, piece) for weights, piece in parts]
+        jnp.add, [_mixed(weights, kv_segment) for weights, kv_segment in parts]
     )
     return _by_position(mixed, length)
 
@@ -118,23 +118,23 @@ def attention_from(
 
 
 def attention_part(
-    q: Float[Array, "B T N H"], piece: Piece
+    q: Float[Array, "B T N H"], kv_segment: KVSegment
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
     """Attends to a piece alone; returns the log-sum-exps of its scores as well.
 
     Those of a query that sees nothing are so low that `joined` drops the part.
     """
-    length, kv_heads = q.shape[1], piece.k.shape[1]
-    scores = _scores(_by_kv_head(q, kv_heads), piece, length=length)
+    length, kv_heads = q.shape[1], kv_segment.k.shape[1]
+    scores = _scores(_by_kv_head(q, kv_heads), kv_segment, length=length)
     highest = jnp.max(scores, axis=-1, keepdims=True)
     weights = jnp.exp(scores - highest)
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    mixed = _mixed(weights / total, piece)
+    mixed = _mixed(weights / total, kv_segment)
     sums = _by_position(highest + jnp.log(total), length)
     return _by_position(mixed, length), sums[..., 0]
 
 
-def joined(
+def merge_segments(
     parts: Sequence[tuple[Float[Array, "*q H"], Float[Array, "*q"]]],
 ) -> Float[Array, "*q H"]:
     """Joins what was attended in parts, by the log-sum-exps of their scores."""
@@ -176,32 +176,34 @@ def _joint_softmax(scores: Sequence[Array]) -> list[Array]:
 
 
 def _scores(
-    rows: Float[Array, "B K M H"], piece: Piece, *, length: int
+    rows: Float[Array, "B K M H"], kv_segment: KVSegment, *, length: int
 ) -> Float[Array, "B K M S"]:
     batch, kv_heads, count, _ = rows.shape
-    keys = piece.k.swapaxes(2, 3)
-    if piece.k.shape[0] != batch:
+    keys = kv_segment.k.swapaxes(2, 3)
+    if kv_segment.k.shape[0] != batch:
         rows = rows.swapaxes(0, 1).reshape(1, kv_heads, batch * count, -1)
     scores = jnp.matmul(rows, keys, preferred_element_type=jnp.float32)
-    if piece.k.shape[0] != batch:
+    if kv_segment.k.shape[0] != batch:
         scores = scores.reshape(kv_heads, batch, count, -1).swapaxes(0, 1)
     scores = scores.reshape(batch, kv_heads, count // length, length, -1)
     hidden = jnp.finfo(jnp.float32).min
-    scores = jnp.where(piece.visible[:, None, None], scores, hidden)
+    scores = jnp.where(kv_segment.visible[:, None, None], scores, hidden)
     return scores.reshape(batch, kv_heads, count, -1)
 
 
-def _mixed(weights: Float[Array, "B K M S"], piece: Piece) -> Float[Array, "B K M H"]:
+def _mixed(
+    weights: Float[Array, "B K M S"], kv_segment: KVSegment
+) -> Float[Array, "B K M H"]:
     batch, kv_heads, count, _ = weights.shape
-    weights = weights.astype(piece.v.dtype)
-    if piece.v.shape[0] == batch:
-        return jnp.matmul(weights, piece.v)
+    weights = weights.astype(kv_segment.v.dtype)
+    if kv_segment.v.shape[0] == batch:
+        return jnp.matmul(weights, kv_segment.v)
     weights = weights.swapaxes(0, 1).reshape(1, kv_heads, batch * count, -1)
-    mixed = jnp.matmul(weights, piece.v)
+    mixed = jnp.matmul(weights, kv_segment.v)
     return mixed.reshape(kv_heads, batch, count, -1).swapaxes(0, 1)
 
 
-def causal_attention(
+def xla_causal_attention(
     q: Float[Array, "B T N H"],
     k: Float[Array, "B K T H"],
     v: Float[Array, "B K T H"],

@@ -125,13 +125,13 @@ class EncoderTensors:
           InputError: one is missing, mis-shaped or damaged.
         """
         shape = tuple(self._sizes[axis] for axis in axes)
-        stacked = np.empty((self._layers, *shape), np.float32)
+        make_layer_blocks = np.empty((self._layers, *shape), np.float32)
         for number in range(self._layers):
             in_file = self._read(f"encoder.layer.{number}.{name}", shape[::-1])
-            stacked[number] = in_file.T
-        return nnx.Param(jnp.asarray(stacked), axes=("layers", *axes))
+            make_layer_blocks[number] = in_file.T
+        return nnx.Param(jnp.asarray(make_layer_blocks), axes=("layers", *axes))
 
-    def refuse_unread(self) -> None:
+    def validate_all_read(self) -> None:
         """Checks that every tensor of the folder has become part of the encoder.
 
         Raises:

@@ -134,5 +134,5 @@ def load_encoder(folder: Path) -> Encoder:
     config = read_config(folder)
     tensors = EncoderTensors(folder, config=config)
     encoder = Encoder(config, tensors)
-    tensors.refuse_unread()
+    tensors.validate_all_read()
     return encoder

@@ -18,7 +18,7 @@ from isara_jax.models.families import (
     unknown_tensor,
 )
 from isara_jax.models.formats import (
-    Attributes,
+    ConfigReader,
     Weights,
     _theirs,
     open_orbax,
@@ -48,7 +48,7 @@ def load_config(source: Path) -> ModelConfig:
     attributes = read_json(path)
     if not isinstance(attributes, dict):
         raise InputError(f"{path}: expected a JSON object")
-    a = Attributes(place=path, values=attributes)
+    a = ConfigReader(place=path, values=attributes)
     config: ModelConfig = family_named(a).config_from_hugging_face(a)
     return config
 
@@ -74,7 +74,7 @@ def load_model(
     weights = open_model_weights(source, config, adapter=adapter)
     abstract = abstract_model(config, dtype=dtype)
     values = {}
-    for tensor in family_of(config).tensor_formats(config):
+    for tensor in family_of(config).tensor_maps(config):
         variable = _at(abstract, tensor.path)
         value = variable.replace(placed(weights, tensor, variable, mesh=mesh))
         if quantise and tensor.is_kernel:
@@ -110,7 +110,7 @@ def read_tensors(
       InputError: a tensor is damaged or mis-shaped.
     """
     abstract = abstract_model(config, dtype="float32")
-    for tensor in family_of(config).tensor_formats(config):
+    for tensor in family_of(config).tensor_maps(config):
         shape = _at(abstract, tensor.path).get_value().shape
         own = shape[1:] if tensor.layered else shape
         for name in tensor.names(config.layers):
@@ -133,7 +133,7 @@ def dtype_of(model: LanguageModel) -> str:
 
 def named_tensors(model: LanguageModel) -> Iterator[tuple[str, np.ndarray]]:
     """Yields every tensor under its Hugging Face name, in that format's orientation."""
-    for tensor in family_of(model.config).tensor_formats(model.config):
+    for tensor in family_of(model.config).tensor_maps(model.config):
         value = _at(model, tensor.path).get_value()
         for number, name in enumerate(tensor.names(model.config.layers)):
             own = value[number] if tensor.layered else value
@@ -143,7 +143,7 @@ def named_tensors(model: LanguageModel) -> Iterator[tuple[str, np.ndarray]]:
 def _refuse_other_tensors(weights: Weights, config: ModelConfig) -> None:
     # One by one, so that an absurd count of layers ends at the first one missing.
     known = set()
-    for tensor in family_of(config).tensor_formats(config):
+    for tensor in family_of(config).tensor_maps(config):
         for name in tensor.names(config.layers):
             if name not in weights.readers:
                 raise InputError(f"{weights.source}: the tensor {name!r} is missing")

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from isara_jax.errors import InputError
-from isara_jax.models.attention import PLAIN
+from isara_jax.models.attention import XLA
 from isara_jax.models.checkpoints.load import load_model
 from isara_jax.models.decoder import Decoder, hidden_states
 from isara_jax.runtime import Tokenizer, make_mesh
@@ -102,7 +102,7 @@ def _outputs(model: Decoder, tokens: Int[Array, "1 T"]) -> Float[Array, "T outpu
         segments=jnp.ones_like(tokens),
         positions=jnp.arange(tokens.shape[1])[None],
         remat="none",
-        kernels=PLAIN,  # formats are compared, not kernels
+        backend=XLA,  # formats are compared, not kernels
     )[0]
     if model.config.score is None:
         return model.logits(hidden)

@@ -1,4 +1,4 @@
-from .config_reader import Attributes as Attributes
+from .config_reader import ConfigReader as ConfigReader
 from .parameter import _theirs as _theirs, placed as placed
 from .safetensors import (
     tensor_readers as tensor_readers,
@@ -13,7 +13,7 @@ from .score_head import (
 )
 from .tensor_map import (
     Layout as Layout,
-    TensorFormat as TensorFormat,
+    TensorMap as TensorMap,
     layer_format as layer_format,
     whole_format as whole_format,
 )

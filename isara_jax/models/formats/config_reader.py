@@ -10,7 +10,7 @@ from isara_jax.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attributes:
+class ConfigReader:
     """The attributes of a file; an error names the file, the attribute and its value.
 
     An attribute that is null counts as absent.
@@ -84,7 +84,7 @@ class Attributes:
         if value != expected:
             raise self.error(name, value, f"expected {expected!r}")
 
-    def refuse_unknown(self, known: Container[str]) -> None:
+    def validate_known(self, known: Container[str]) -> None:
         """Checks that every attribute is known.
 
         Raises:

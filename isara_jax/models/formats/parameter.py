@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Array, Int, Shaped
 
 from isara_jax.errors import InputError
-from isara_jax.models.formats.tensor_map import TensorFormat
+from isara_jax.models.formats.tensor_map import TensorMap
 from isara_jax.models.formats.tensor_source import Weights
 from isara_jax.runtime import Mesh, sharding_for
 
 
 def placed(
-    weights: Weights, tensor: TensorFormat, variable: Any, *, mesh: Mesh
+    weights: Weights, tensor: TensorMap, variable: Any, *, mesh: Mesh
 ) -> jax.Array:
     """Reads a parameter onto the devices, layer by layer where it has layers.
 
@@ -56,13 +56,13 @@ def _with_layer(
 
 
 def _ours(
-    weights: Weights, name: str, shape: tuple[int, ...], *, tensor: TensorFormat
+    weights: Weights, name: str, shape: tuple[int, ...], *, tensor: TensorMap
 ) -> np.ndarray:
     return tensor.ours(_theirs(weights, name, shape, tensor=tensor), shape)
 
 
 def _theirs(
-    weights: Weights, name: str, shape: tuple[int, ...], *, tensor: TensorFormat
+    weights: Weights, name: str, shape: tuple[int, ...], *, tensor: TensorMap
 ) -> np.ndarray:
     read, expected = weights.read(name), tensor.their_shape(shape)
     if read.shape != expected:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from isara_jax.models.formats.config_reader import Attributes
-from isara_jax.models.formats.tensor_map import TensorFormat, whole_format
+from isara_jax.models.formats.config_reader import ConfigReader
+from isara_jax.models.formats.tensor_map import TensorMap, whole_format
 from isara_jax.models.layers import ScoreHead
 
 SCORE_ATTRIBUTES = frozenset(
@@ -15,7 +15,7 @@ CLASSIFICATION = "ForSequenceClassification"
 SCORE = "ForScore"
 
 
-def score_head(a: Attributes) -> ScoreHead | None:
+def score_head(a: ConfigReader) -> ScoreHead | None:
     """Returns the score head that the architecture names, or nothing.
 
     Raises:
@@ -40,7 +40,7 @@ def score_head(a: Attributes) -> ScoreHead | None:
     return None
 
 
-def score_formats(head: ScoreHead | None) -> list[TensorFormat]:
+def score_formats(head: ScoreHead | None) -> list[TensorMap]:
     """Lists the head's parameters."""
     if head is None:
         return []

@@ -13,7 +13,7 @@ Layout = Literal["table", "vector", "projection", "merging", "rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TensorFormat:
+class TensorMap:
     """A parameter's name in a file, `{}` the layer's number, and its path here."""
 
     name: str
@@ -65,11 +65,11 @@ class TensorFormat:
         return np.ascontiguousarray(value.reshape(rows_and_columns))
 
 
-def layer_format(name: str, ours: str, layout: Layout) -> TensorFormat:
+def layer_format(name: str, ours: str, layout: Layout) -> TensorMap:
     """Describes a parameter that every layer has."""
-    return TensorFormat(name=name, path=("layers", ours), layout=layout)
+    return TensorMap(name=name, path=("layers", ours), layout=layout)
 
 
-def whole_format(name: str, ours: str, layout: Layout = "table") -> TensorFormat:
+def whole_format(name: str, ours: str, layout: Layout = "table") -> TensorMap:
     """Describes a parameter that the model has once."""
-    return TensorFormat(name=name, path=(ours,), layout=layout)
+    return TensorMap(name=name, path=(ours,), layout=layout)

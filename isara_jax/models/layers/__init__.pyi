@@ -1,8 +1,8 @@
 from .linear import (
-    Adapted as Adapted,
+    LoraWeight as LoraWeight,
     Quantisation as Quantisation,
+    linear as linear,
     plain as plain,
-    project as project,
     quantised as quantised,
 )
 from .norm import layer_norm as layer_norm, rms_norm as rms_norm

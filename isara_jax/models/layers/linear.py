@@ -1,8 +1,8 @@
-"""A layer's projections: by plain kernels, quantised ones, or adapted ones.
+"""A layer's linear maps, by dense weights, quantised ones, or weights with adapters.
 
-What a `nnx.Param` of a kernel holds decides: an array, a `qwix.QArray`, or `Adapted`,
-which has one of the two as its base. All are pytrees whose arrays lead with the axis of
-layers, so a model that holds them is stacked, scanned and placed like any other.
+What the `nnx.Param` of a weight holds decides: an array, a `qwix.QArray`, or a
+`LoraWeight`, whose base is one of the two. All are pytrees whose arrays lead with the
+axis of layers, so a model that holds them is scanned and sharded like any other.
 """
 
 import math
@@ -27,7 +27,7 @@ BLOCK = 64
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class Adapted:
+class LoraWeight:
     """A kernel W + scale * A B of low rank beside it (Hu et al. 2021).
 
     The base is an array or a `qwix.QArray`. A is [r, *inputs], B [r, *outputs], behind
@@ -41,10 +41,10 @@ class Adapted:
     scale: float = field(metadata={"static": True})
 
 
-def project(x: Float[Array, "B T *inputs"], kernel: nnx.Variable) -> Array:
+def linear(x: Float[Array, "B T *inputs"], kernel: nnx.Variable) -> Array:
     """Multiplies by a layer's kernel, [*inputs, *outputs]; returns [B, T, *outputs]."""
     value = kernel.get_value()
-    if isinstance(value, Adapted):
+    if isinstance(value, LoraWeight):
         return _adapted_product(x, value)
     if isinstance(value, qwix.QArray):
         # The backward pass widens the kernel again: kept for it, the wide ones of all
@@ -54,7 +54,7 @@ def project(x: Float[Array, "B T *inputs"], kernel: nnx.Variable) -> Array:
 
 
 @jax.custom_vjp
-def _adapted_product(x: Array, kernel: Adapted) -> Array:
+def _adapted_product(x: Array, kernel: LoraWeight) -> Array:
     """Multiplies by the sum, with a gradient by A, B and the inputs, not by the base.
 
     The sum is made anew in both passes: a layer's kernel is smaller than what goes
@@ -64,15 +64,15 @@ def _adapted_product(x: Array, kernel: Adapted) -> Array:
     return _widened_product(x, kernel)
 
 
-def _adapted_forward(x: Array, kernel: Adapted) -> tuple[Array, Any]:
+def _adapted_forward(x: Array, kernel: LoraWeight) -> tuple[Array, Any]:
     return _widened_product(x, kernel), (x, kernel)
 
 
-def _adapted_backward(kept: Any, gradient: Array) -> tuple[Array, Adapted]:
+def _adapted_backward(kept: Any, gradient: Array) -> tuple[Array, LoraWeight]:
     # All as products of two matrices: over more axes, XLA on CPU takes longer.
     x, kernel = kept
     inputs, outputs = (math.prod(array.shape[2:]) for array in (x, gradient))
-    wide = widened(kernel, x.dtype).reshape(inputs, outputs)
+    wide = dequantize(kernel, x.dtype).reshape(inputs, outputs)
     a, b = kernel.a.reshape(-1, inputs), kernel.b.reshape(-1, outputs)
     given, rows = gradient.reshape(-1, outputs), x.reshape(-1, inputs)
     by_low = kernel.scale * (given @ b.T)
@@ -89,8 +89,8 @@ def _adapted_backward(kept: Any, gradient: Array) -> tuple[Array, Adapted]:
 _adapted_product.defvjp(_adapted_forward, _adapted_backward)
 
 
-def _widened_product(x: Array, kernel: Adapted | qwix.QArray) -> Array:
-    return _product(x, widened(kernel, x.dtype))
+def _widened_product(x: Array, kernel: LoraWeight | qwix.QArray) -> Array:
+    return _product(x, dequantize(kernel, x.dtype))
 
 
 def _product(x: Array, kernel: Array) -> Array:
@@ -142,7 +142,7 @@ def _quantised(
     return jax.lax.map(one, stack)  # one layer in fp32 at a time
 
 
-def widened(kernel: Adapted | qwix.QArray, dtype: Any) -> Array:
+def dequantize(kernel: LoraWeight | qwix.QArray, dtype: Any) -> Array:
     """Returns a layer's kernel as one array, computed in fp32."""
     if isinstance(kernel, qwix.QArray):
         return qwix.dequantize(kernel).astype(dtype)
@@ -155,6 +155,6 @@ def widened(kernel: Adapted | qwix.QArray, dtype: Any) -> Array:
     return (base.astype(jnp.float32) + kernel.scale * both).astype(dtype)
 
 
-def plain(stack: Adapted | qwix.QArray, dtype: Any) -> Shaped[Array, "L ..."]:
+def plain(stack: LoraWeight | qwix.QArray, dtype: Any) -> Shaped[Array, "L ..."]:
     """Returns the kernels of all layers as one array."""
-    return jax.lax.map(partial(widened, dtype=dtype), stack)
+    return jax.lax.map(partial(dequantize, dtype=dtype), stack)

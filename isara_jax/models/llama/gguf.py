@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from isara_jax.errors import InputError
-from isara_jax.models.formats import Attributes, Weights
+from isara_jax.models.formats import ConfigReader, Weights
 from isara_jax.models.layers import RopeScaling, rotary_frequencies
-from isara_jax.models.llama.huggingface import refuse_uneven
+from isara_jax.models.llama.huggingface import validate_heads
 from isara_jax.models.llama.model import LlamaConfig
 from isara_jax.runtime import gguf_metadata, read_gguf
 
@@ -47,14 +47,14 @@ def load_gguf_config(path: Path) -> LlamaConfig:
     )
     scaled = FREQUENCY_FACTORS in weights.readers
     return config_from_gguf(
-        Attributes(place=path, values=gguf_metadata(reader, path)),
+        ConfigReader(place=path, values=gguf_metadata(reader, path)),
         tensors=weights.readers.keys(),
         frequency_factors=weights.read(FREQUENCY_FACTORS) if scaled else None,
     )
 
 
 def config_from_gguf(
-    a: Attributes,
+    a: ConfigReader,
     *,
     tensors: Collection[str],
     frequency_factors: Float32[np.ndarray, " half"] | None,
@@ -66,7 +66,7 @@ def config_from_gguf(
         that is not computed.
     """
     a.require("general.architecture", "llama")
-    a.refuse_unknown(KEYS | {k for k in a.values if not k.startswith("llama.")})
+    a.validate_known(KEYS | {k for k in a.values if not k.startswith("llama.")})
     heads = a.whole("llama.attention.head_count")
     width = a.whole("llama.embedding_length")
     head_size = a.whole("llama.rope.dimension_count", default=width // heads)
@@ -93,7 +93,7 @@ def config_from_gguf(
         attention_bias=ATTENTION_BIAS in tensors,
         mlp_bias=MLP_BIAS in tensors,
     )
-    refuse_uneven(
+    validate_heads(
         config,
         a,
         kv_heads="llama.attention.head_count_kv",
@@ -102,7 +102,7 @@ def config_from_gguf(
     return config
 
 
-def _linear_scaling(a: Attributes) -> RopeScaling | None:
+def _linear_scaling(a: ConfigReader) -> RopeScaling | None:
     name = "llama.rope.scaling.type"
     if a.one_of(name, ("none", "linear"), default="none") == "linear":
         return RopeScaling(kind="linear", factor=a.real("llama.rope.scaling.factor"))
@@ -111,7 +111,7 @@ def _linear_scaling(a: Attributes) -> RopeScaling | None:
 
 
 def _llama3_scaling(
-    a: Attributes,
+    a: ConfigReader,
     factors: Float32[np.ndarray, " half"] | None,
     *,
     head_size: int,
@@ -132,7 +132,7 @@ def _llama3_scaling(
     )
 
 
-def _count_of_tokens(a: Attributes) -> int:
+def _count_of_tokens(a: ConfigReader) -> int:
     tokens = a.values.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not tokens:
         raise InputError(f"{a.place}: tokenizer.ggml.tokens is no list of tokens")

@@ -8,9 +8,9 @@ from typing import Any
 
 from isara_jax.models.formats import (
     SCORE_ATTRIBUTES,
-    Attributes,
+    ConfigReader,
     Layout,
-    TensorFormat,
+    TensorMap,
     head_attributes,
     layer_format,
     score_formats,
@@ -51,7 +51,7 @@ SHAPE_ATTRIBUTES = frozenset(
 )
 
 
-def tensor_formats(config: LlamaConfig) -> tuple[TensorFormat, ...]:
+def tensor_maps(config: LlamaConfig) -> tuple[TensorMap, ...]:
     """Lists every parameter of a LLaMA with its name in a Hugging Face file."""
     whole = [
         whole_format("model.embed_tokens.weight", "embedding"),
@@ -75,7 +75,7 @@ def tensor_formats(config: LlamaConfig) -> tuple[TensorFormat, ...]:
     return (*whole, *layers)
 
 
-def config_from_hugging_face(a: Attributes) -> LlamaConfig:
+def config_from_hugging_face(a: ConfigReader) -> LlamaConfig:
     """Reads a `config.json`.
 
     Raises:
@@ -84,7 +84,7 @@ def config_from_hugging_face(a: Attributes) -> LlamaConfig:
     """
     for name in ONLY_VALUES.keys() & a.values.keys():
         a.require(name, ONLY_VALUES[name])
-    a.refuse_unknown(
+    a.validate_known(
         IGNORED_ATTRIBUTES | SHAPE_ATTRIBUTES | ONLY_VALUES.keys() | SCORE_ATTRIBUTES
     )
     heads, width = a.whole("num_attention_heads"), a.whole("hidden_size")
@@ -106,7 +106,7 @@ def config_from_hugging_face(a: Attributes) -> LlamaConfig:
         mlp_bias=a.flag("mlp_bias", default=False),
         score=score_head(a),
     )
-    refuse_uneven(config, a, kv_heads="num_key_value_heads", head_size="head_dim")
+    validate_heads(config, a, kv_heads="num_key_value_heads", head_size="head_dim")
     return config
 
 
@@ -140,8 +140,8 @@ def config_to_hugging_face(config: LlamaConfig, *, dtype: str) -> dict[str, Any]
     return attributes | biases
 
 
-def refuse_uneven(
-    config: LlamaConfig, a: Attributes, *, kv_heads: str, head_size: str
+def validate_heads(
+    config: LlamaConfig, a: ConfigReader, *, kv_heads: str, head_size: str
 ) -> None:
     """Checks that heads share KV heads evenly and have halves to rotate.
 

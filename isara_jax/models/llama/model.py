@@ -18,7 +18,7 @@ from isara_jax.models.decoder import Attend
 from isara_jax.models.layers import (
     RopeScaling,
     ScoreHead,
-    project,
+    linear,
     rms_norm,
     rotary_angles,
     rotate,
@@ -141,13 +141,13 @@ class Llama(nnx.Module):
             scaling=c.rope_scaling,
         )
         normed = rms_norm(x, layer.attention_norm[...], epsilon=c.norm_epsilon)
-        q, k = project(normed, layer.q), project(normed, layer.k)
-        v = project(normed, layer.v)
+        q, k = linear(normed, layer.q), linear(normed, layer.k)
+        v = linear(normed, layer.v)
         if c.attention_bias:
             q, k = q + layer.q_bias[...], k + layer.k_bias[...]
             v = v + layer.v_bias[...]
         mixed, carried = attend(rotate(q, *angles), rotate(k, *angles), v)
-        out = project(mixed, layer.o)
+        out = linear(mixed, layer.o)
         x = x + (out + layer.o_bias[...] if c.attention_bias else out)
         normed = rms_norm(x, layer.mlp_norm[...], epsilon=c.norm_epsilon)
         return x + self._feed_forward(layer, normed), carried
@@ -155,11 +155,11 @@ class Llama(nnx.Module):
     def _feed_forward(
         self, layer: LlamaLayers, x: Float[Array, "B T D"]
     ) -> Float[Array, "B T D"]:
-        gate, up = project(x, layer.gate), project(x, layer.up)
+        gate, up = linear(x, layer.gate), linear(x, layer.up)
         if not self.config.mlp_bias:
-            return project(jax.nn.silu(gate) * up, layer.down)
+            return linear(jax.nn.silu(gate) * up, layer.down)
         gate, up = gate + layer.gate_bias[...], up + layer.up_bias[...]
-        return project(jax.nn.silu(gate) * up, layer.down) + layer.down_bias[...]
+        return linear(jax.nn.silu(gate) * up, layer.down) + layer.down_bias[...]
 
     def finish(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Applies the final norm."""

@@ -5,7 +5,7 @@ Older files have `rope_theta` and `rope_scaling`, newer ones `rope_parameters`.
 
 from typing import Any
 
-from isara_jax.models.formats import Attributes
+from isara_jax.models.formats import ConfigReader
 from isara_jax.models.layers import RopeScaling
 from isara_jax.models.llama.model import LlamaConfig
 
@@ -16,7 +16,7 @@ LLAMA3 = {
 }
 
 
-def rope_base(a: Attributes) -> float:
+def rope_base(a: ConfigReader) -> float:
     """Returns the base of the frequencies.
 
     Raises:
@@ -27,7 +27,7 @@ def rope_base(a: Attributes) -> float:
     return inner.real("rope_theta", default=outer) if inner else outer
 
 
-def rope_scaling(a: Attributes) -> RopeScaling | None:
+def rope_scaling(a: ConfigReader) -> RopeScaling | None:
     """Returns how the frequencies are scaled, or nothing.
 
     Raises:
@@ -41,16 +41,16 @@ def rope_scaling(a: Attributes) -> RopeScaling | None:
     kind = inner.values.get("rope_type", inner.values.get("type", "default"))
     allowed = {"rope_type", "type", "rope_theta"}
     if kind == "default":
-        inner.refuse_unknown(allowed)
+        inner.validate_known(allowed)
         return None
     if kind == "linear":
-        inner.refuse_unknown(allowed | {"factor"})
+        inner.validate_known(allowed | {"factor"})
         return RopeScaling(kind="linear", factor=inner.real("factor"))
     if kind != "llama3":
         raise a.error(
             name, inner.values, "expected rope_type default, linear or llama3"
         )
-    inner.refuse_unknown(allowed | {"factor"} | LLAMA3.keys())
+    inner.validate_known(allowed | {"factor"} | LLAMA3.keys())
     low, high = inner.real("low_freq_factor"), inner.real("high_freq_factor")
     if high <= low:
         raise inner.error("high_freq_factor", high, f"expected more than {low}")
@@ -79,10 +79,10 @@ def rope_attributes(config: LlamaConfig) -> dict[str, Any]:
     return attributes
 
 
-def _inner(a: Attributes, name: str) -> Attributes | None:
+def _inner(a: ConfigReader, name: str) -> ConfigReader | None:
     value = a.values.get(name)
     if value is None:
         return None
     if not isinstance(value, dict):
         raise a.error(name, value, "expected a JSON object")
-    return Attributes(place=a.place, values=value)
+    return ConfigReader(place=a.place, values=value)

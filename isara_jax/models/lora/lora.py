@@ -18,8 +18,8 @@ from jaxtyping import Array, Key
 
 from isara_jax.errors import InputError
 from isara_jax.models.families import LanguageModel, family_of
-from isara_jax.models.formats import TensorFormat
-from isara_jax.models.layers import Adapted, Quantisation, plain, quantised
+from isara_jax.models.formats import TensorMap
+from isara_jax.models.layers import LoraWeight, Quantisation, plain, quantised
 from isara_jax.runtime import Mesh, model_shardings, sharding_for
 
 Model = TypeVar("Model")
@@ -30,7 +30,7 @@ WORDS = frozenset(("heads", "kv_heads", "mlp"))
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class LowRank:
+class LoraPair:
     """A is [L, r, *inputs], B [L, r, *outputs]; a layer adds scale * A B."""
 
     a: nnx.Variable
@@ -42,7 +42,7 @@ class LowRank:
 class Adapters:
     """The adapters of the kernels that have one, by the kernels' names."""
 
-    kernels: dict[str, LowRank]
+    kernels: dict[str, LoraPair]
     scale: float = field(metadata={"static": True})
 
     @property
@@ -57,11 +57,11 @@ class Adapters:
         return self.scale * self.rank
 
 
-def kernel_formats(config: Any) -> dict[str, TensorFormat]:
+def kernel_formats(config: Any) -> dict[str, TensorMap]:
     """Returns where each kernel of the layers lives in a file, by its name here."""
     return {
         tensor.path[-1]: tensor
-        for tensor in family_of(config).tensor_formats(config)
+        for tensor in family_of(config).tensor_maps(config)
         if tensor.is_kernel
     }
 
@@ -136,7 +136,7 @@ def _fresh(
         size, drawn = (shape[0], rank, *shape[1:split]), jax.random.fold_in(key, number)
         a = jax.random.uniform(drawn, size, minval=-bound, maxval=bound)
         b = jnp.zeros((shape[0], rank, *shape[split:]), dtype)
-        pairs[name] = LowRank(
+        pairs[name] = LoraPair(
             a=nnx.Param(a.astype(dtype), axes=("layers", "rank", *axes[1:split])),
             b=nnx.Param(b, axes=("layers", "rank", *axes[split:])),
         )
@@ -192,7 +192,7 @@ def _beside(kernel: nnx.Variable, adapters: Adapters, name: str) -> nnx.Variable
         return kernel
     pair = adapters.kernels[name]
     return kernel.replace(
-        Adapted(
+        LoraWeight(
             base=kernel.get_value(),
             a=pair.a.get_value(),
             b=pair.b.get_value(),

@@ -17,8 +17,8 @@ import numpy as np
 from isara_jax.errors import InputError
 from isara_jax.models.families import LanguageModel, ModelConfig
 from isara_jax.models.formats import (
-    Attributes,
-    TensorFormat,
+    ConfigReader,
+    TensorMap,
     Weights,
     open_safetensors,
     placed,
@@ -26,7 +26,7 @@ from isara_jax.models.formats import (
 )
 from isara_jax.models.lora.lora import (
     Adapters,
-    LowRank,
+    LoraPair,
     abstract_adapters,
     kernel_formats,
 )
@@ -88,7 +88,7 @@ def open_peft(folder: Path, config: ModelConfig) -> PeftFolder:
     values = read_json(path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a JSON object")
-    a = Attributes(place=path, values=values)
+    a = ConfigReader(place=path, values=values)
     a.require("peft_type", "LORA")
     for name in sorted(values.keys() - IGNORED - READ):
         if values[name] not in NOTHING:
@@ -152,14 +152,12 @@ def _kernels(weights: Weights, config: ModelConfig) -> tuple[str, ...]:
     return tuple(found)
 
 
-def adapter_formats(kernel: TensorFormat) -> tuple[TensorFormat, TensorFormat]:
+def adapter_formats(kernel: TensorMap) -> tuple[TensorMap, TensorMap]:
     """Returns where a kernel's A, [r, in] in a file, and B, [out, r], live."""
     (own,) = kernel.path[-1:]
     return (
-        TensorFormat(
-            name=_adapter_name(kernel.name, "A"), path=(own, "a"), layout="rows"
-        ),
-        TensorFormat(
+        TensorMap(name=_adapter_name(kernel.name, "A"), path=(own, "a"), layout="rows"),
+        TensorMap(
             name=_adapter_name(kernel.name, "B"), path=(own, "b"), layout="projection"
         ),
     )
@@ -180,9 +178,9 @@ def read_adapters(peft: PeftFolder, model: LanguageModel, *, mesh: Mesh) -> Adap
     )
     formats = kernel_formats(model.config)
 
-    def read(name: str, pair: LowRank) -> LowRank:
+    def read(name: str, pair: LoraPair) -> LoraPair:
         a, b = adapter_formats(formats[name])
-        return LowRank(
+        return LoraPair(
             a=pair.a.replace(placed(peft.weights, a, pair.a, mesh=mesh)),
             b=pair.b.replace(placed(peft.weights, b, pair.b, mesh=mesh)),
         )

@@ -4,9 +4,9 @@ from typing import Any
 
 from isara_jax.models.formats import (
     SCORE_ATTRIBUTES,
-    Attributes,
+    ConfigReader,
     Layout,
-    TensorFormat,
+    TensorMap,
     head_attributes,
     layer_format,
     score_formats,
@@ -42,13 +42,13 @@ PROJECTIONS: dict[str, tuple[str, Layout]] = {
 NORMS = {"attention_norm": "self_attn_layer_norm", "mlp_norm": "final_layer_norm"}
 
 
-def config_from_hugging_face(a: Attributes) -> OptConfig:
+def config_from_hugging_face(a: ConfigReader) -> OptConfig:
     """Reads a `config.json`.
 
     Raises:
       InputError: an attribute is unknown, missing, or has a value that is not computed.
     """
-    a.refuse_unknown(IGNORED_ATTRIBUTES | SHAPE_ATTRIBUTES | SCORE_ATTRIBUTES)
+    a.validate_known(IGNORED_ATTRIBUTES | SHAPE_ATTRIBUTES | SCORE_ATTRIBUTES)
     if not a.flag("layer_norm_elementwise_affine", default=True):
         raise a.error("layer_norm_elementwise_affine", False, "expected true")
     width, heads = a.whole("hidden_size"), a.whole("num_attention_heads")
@@ -95,7 +95,7 @@ def config_to_hugging_face(config: OptConfig, *, dtype: str) -> dict[str, Any]:
     }
 
 
-def tensor_formats(config: OptConfig) -> tuple[TensorFormat, ...]:
+def tensor_maps(config: OptConfig) -> tuple[TensorMap, ...]:
     """Lists every parameter of an OPT with its name in a Hugging Face file."""
     formats = [
         whole_format(f"{DECODER}embed_tokens.weight", "embedding"),

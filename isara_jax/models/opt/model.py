@@ -18,7 +18,7 @@ from isara_jax.models.decoder import Attend
 from isara_jax.models.layers import (
     ScoreHead,
     layer_norm,
-    project,
+    linear,
     score_parameters,
     scored,
 )
@@ -165,14 +165,14 @@ class Opt(nnx.Module):
     def _attend(
         self, layer: OptLayers, x: Float[Array, "B T D"], attend: Attend
     ) -> tuple[Float[Array, "B T D"], Any]:
-        q, k, v = (project(x, kernel) for kernel in (layer.q, layer.k, layer.v))
+        q, k, v = (linear(x, kernel) for kernel in (layer.q, layer.k, layer.v))
         if not self.config.biases:
             mixed, carried = attend(q, k, v)
-            return project(mixed, layer.o), carried
+            return linear(mixed, layer.o), carried
         mixed, carried = attend(
             q + layer.q_bias[...], k + layer.k_bias[...], v + layer.v_bias[...]
         )
-        out = project(mixed, layer.o) + layer.o_bias[...]
+        out = linear(mixed, layer.o) + layer.o_bias[...]
         return out, carried
 
     def _feed_forward(
@@ -180,9 +180,9 @@ class Opt(nnx.Module):
     ) -> Float[Array, "B T D"]:
         activate = ACTIVATIONS[self.config.activation]
         if not self.config.biases:
-            return project(activate(project(x, layer.up)), layer.down)
-        raised = activate(project(x, layer.up) + layer.up_bias[...])
-        return project(raised, layer.down) + layer.down_bias[...]
+            return linear(activate(linear(x, layer.up)), layer.down)
+        raised = activate(linear(x, layer.up) + layer.up_bias[...])
+        return linear(raised, layer.down) + layer.down_bias[...]
 
     def finish(self, x: Float[Array, "B T D"]) -> Float[Array, "B T E"]:
         """Applies the final norm and the projection to the embeddings' width."""

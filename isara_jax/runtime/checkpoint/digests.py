@@ -24,7 +24,7 @@ def write_digests(folder: Path) -> None:
     (folder / DIGESTS).write_text(json.dumps(digests, indent=1), encoding="utf-8")
 
 
-def refuse_damaged(folder: Path) -> None:
+def validate_digests(folder: Path) -> None:
     """Compares every file with its digest, where there are digests.
 
     Raises:

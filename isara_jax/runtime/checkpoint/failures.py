@@ -20,7 +20,7 @@ def writing(path: Path, *, again: str) -> Iterator[None]:
       EnvironmentFailure: the disk does not take it.
     """
     try:
-        with hushed():
+        with silence_orbax():
             yield
     except (EnvironmentFailure, jax.errors.JaxRuntimeError):
         raise
@@ -39,7 +39,7 @@ def reading(path: Path) -> Iterator[None]:
       InputError: it is.
     """
     try:
-        with hushed():
+        with silence_orbax():
             yield
     except (InputError, MemoryError, jax.errors.JaxRuntimeError):
         raise
@@ -50,7 +50,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
+def silence_orbax() -> Iterator[None]:
     """Keeps off the terminal what Orbax's threads say; what fails is raised as well."""
     with _quiet(), _one_failure():
         yield

@@ -11,7 +11,7 @@ from orbax.checkpoint import v1
 from isara_jax.errors import AGAIN, InputError
 from isara_jax.runtime.checkpoint.failures import reading, writing
 from isara_jax.runtime.checkpoint.trees import stored_tree
-from isara_jax.runtime.files import Tensors, appearing, in_groups
+from isara_jax.runtime.files import Tensors, atomic_dir, in_groups
 
 GROUP_BYTES = 2**29
 
@@ -34,7 +34,7 @@ def save_stream(
     context.array.saving.use_compression = False  # weights are noise
     # Where the devices of a later reader differ, a stored sharding is a wrong one.
     context.array.saving.enable_write_sharding_file = False
-    with appearing(path.absolute()) as partial, context:
+    with atomic_dir(path.absolute()) as partial, context:
         session = partial / "session"
         for group in in_groups(tensors, most_bytes=group_bytes):
             with writing(path, again=AGAIN):

@@ -9,8 +9,8 @@ import jax
 import orbax.checkpoint as ocp
 
 from isara_jax.errors import GO_ON, InputError
-from isara_jax.runtime.checkpoint.digests import refuse_damaged, write_digests
-from isara_jax.runtime.checkpoint.failures import hushed, reading, writing
+from isara_jax.runtime.checkpoint.digests import validate_digests, write_digests
+from isara_jax.runtime.checkpoint.failures import reading, silence_orbax, writing
 
 Tree = TypeVar("Tree")
 
@@ -43,7 +43,7 @@ class TreeWriter:
         named = _by_path(tree)
         for left in path.parent.glob(f"{path.name}.orbax-checkpoint-tmp*"):
             shutil.rmtree(left)
-        self._hushed.enter_context(hushed())
+        self._hushed.enter_context(silence_orbax())
         checkpointer = _writer()
         with writing(path, again=GO_ON):
             checkpointer.save(path.absolute(), args=_Save(named))
@@ -90,7 +90,7 @@ def restore_tree(path: Path, target: Tree) -> Tree:
     """
     names = _by_path(target)
     with reading(path), _reader() as checkpointer:
-        refuse_damaged(path)
+        validate_digests(path)
         _refuse_other_tree(path, stored_tree(path), names)
         read = checkpointer.restore(
             path.absolute(), args=ocp.args.StandardRestore(names)

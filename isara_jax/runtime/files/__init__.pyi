@@ -1,4 +1,4 @@
-from .atomic import appearing as appearing
+from .atomic import atomic_dir as atomic_dir
 from .records import (
     Records as Records,
     read_json as read_json,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
+def atomic_dir(folder: Path) -> Iterator[Path]:
     """Gives a hidden neighbour to fill, which becomes the folder when it is whole.
 
     What was in the folder's place stays there until then. Of what fails nothing is

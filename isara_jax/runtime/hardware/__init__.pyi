@@ -1,5 +1,8 @@
-from .compilation import compiled as compiled, keep_compiled as keep_compiled
-from .memory import free_bytes as free_bytes, give_back as give_back
+from .compilation import (
+    compiled as compiled,
+    enable_compilation_cache as enable_compilation_cache,
+)
+from .memory import free_bytes as free_bytes, trim_malloc as trim_malloc
 from .platforms import look_for_present_ones as look_for_present_ones
 from .rates import (
     Rates as Rates,

@@ -24,7 +24,7 @@ class Compiled:
 _so_far = {"programs": 0, "seconds": 0.0}
 
 
-def keep_compiled(folder: str) -> None:
+def enable_compilation_cache(folder: str) -> None:
     """Turns JAX's persistent compilation cache on; an empty name leaves it off."""
     if not folder:
         return

@@ -22,7 +22,7 @@ def free_bytes() -> int | None:
     return min(found["bytes_limit"] - found["bytes_in_use"] for found in stats)
 
 
-def give_back() -> None:
+def trim_malloc() -> None:
     """Hands what was freed back to the system, where the C library keeps it.
 
     glibc keeps a layer's arrays for the next ones of their size, beside which what is

@@ -7,9 +7,9 @@ from tiny_llama import tiny_llama
 from benchmarks.peers import engine as module
 from benchmarks.peers.engine import EngineSide
 from benchmarks.works import Rules, Work
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.completion import Ending
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.request import Request
+from isara_jax.engine.sampling.completion import StopCriteria
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.runtime.hardware.rates import Rates
 
 WORK = Work(
@@ -33,13 +33,13 @@ def test_every_text_is_as_long_as_the_work_says(side):
 
 
 def test_a_text_of_another_length_is_no_measurement(side):
-    ending = Ending(eos=tuple(range(97)), stops=(), decode=str)
+    ending = StopCriteria(eos=tuple(range(97)), stops=(), decode=str)
     rules = Rules(
-        decoding=Decoding(max_new_tokens=6),
+        sampling_params=SamplingParams(max_new_tokens=6),
         ending=ending,
         key=jax.random.key(0),
         prompts=[
-            Prompt(id=str(number), number=number, tokens=tuple(tokens))
+            Request(id=str(number), number=number, tokens=tuple(tokens))
             for number, tokens in enumerate(WORK.prompts)
         ],
     )

@@ -14,8 +14,8 @@ from benchmarks.peers.transformers_peer import (
     random_weights,
 )
 from benchmarks.works import Rules, Work
-from isara_jax.engine.sampling.completion import Ending
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.sampling.completion import StopCriteria
+from isara_jax.engine.sampling.params import SamplingParams
 
 SHARED = [5, 6, 7, 8, 9]
 
@@ -37,9 +37,9 @@ def work(**changes):
 
 
 def rules(**changes):
-    ending = Ending(eos=(2, 3), stops=(), decode=str)
-    decoding = Decoding(max_new_tokens=9, **changes)
-    return Rules(decoding=decoding, ending=ending, key=None, prompts=())
+    ending = StopCriteria(eos=(2, 3), stops=(), decode=str)
+    sampling_params = SamplingParams(max_new_tokens=9, **changes)
+    return Rules(sampling_params=sampling_params, ending=ending, key=None, prompts=())
 
 
 def test_a_batch_is_written_to_the_longest_of_its_rows(peer):
@@ -119,7 +119,7 @@ def test_rules_are_put_into_words_that_transformers_knows():
 def test_ends_of_text_are_forbidden(peer, temperature):
     every = rules(temperature=temperature, top_k=0)
     # All tokens but one end a text.
-    all_but_one = Ending(eos=tuple(range(1, 97)), stops=(), decode=str)
+    all_but_one = StopCriteria(eos=tuple(range(1, 97)), stops=(), decode=str)
     given = work(rules=dataclasses.replace(every, ending=all_but_one))
     assert peer.run(given).decoded_tokens == 17
 

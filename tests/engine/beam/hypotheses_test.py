@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from isara_jax.engine.beam.hypotheses import extensions, no_hypotheses
-from isara_jax.engine.sampling.logits_processors import Texts
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.sampling.logits_processors import TokenBuffer
+from isara_jax.engine.sampling.params import SamplingParams
 
 BEAMS, VOCABULARY = 2, 9
 NOTHING = jnp.zeros((BEAMS, 1), jnp.int32)
-TEXTS = Texts(
-    history=NOTHING,
+TEXTS = TokenBuffer(
+    token_ids=NOTHING,
     segments=NOTHING,
     ends=NOTHING[:, 0],
     generated=NOTHING[:, 0],
@@ -33,15 +33,15 @@ TEXTS = Texts(
     ids=str,
 )
 def test_as_many_as_there_are_beams_do_not_end_even_if_ends_are_best(rules, eos):
-    decoding = Decoding(max_new_tokens=4, beams=BEAMS, **rules)
+    sampling_params = SamplingParams(max_new_tokens=4, beams=BEAMS, **rules)
     running = no_hypotheses(rows=1, beams=BEAMS, new_tokens=4)
     running = dataclasses.replace(running, scores=jnp.zeros((1, BEAMS)))
     logits = jnp.arange(9.0).at[jnp.asarray(eos, jnp.int32)].add(50.0)
     own = jax.nn.log_softmax(jnp.broadcast_to(logits, (1, BEAMS, VOCABULARY)))
     found = extensions(
         own,
-        decoding.form,
-        strengths=decoding.strengths,
+        sampling_params.static,
+        traced=sampling_params.traced,
         running=running,
         texts=TEXTS,
         eos=jnp.asarray(eos, jnp.int32),

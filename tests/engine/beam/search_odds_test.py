@@ -13,8 +13,8 @@ import torch
 from completions import complete
 from tiny_llama import TINY, torch_llama
 
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.request import Request
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.models.llama.model import Llama
 
 SMALL = dataclasses.replace(
@@ -28,7 +28,7 @@ SMALL = dataclasses.replace(
     tied_head=False,
 )
 EOS = 1
-PAIRS = Decoding(
+PAIRS = SamplingParams(
     max_new_tokens=2, temperature=1.5, top_k=4, beams=2, length_penalty=0.7
 )
 START = (1, 4, 3)
@@ -109,9 +109,9 @@ def test_beam_sample_has_its_distribution():
     chances = chances_of_texts(log_probabilities)
     assert math.isclose(sum(chances.values()), 1.0)
     draws = 20_000
-    prompts = [Prompt(id=str(n), number=n, tokens=START) for n in range(draws)]
+    prompts = [Request(id=str(n), number=n, tokens=START) for n in range(draws)]
     completions = complete(
-        small_llama(), prompts, decoding=PAIRS, eos=(EOS,), slots=2000
+        small_llama(), prompts, sampling_params=PAIRS, eos=(EOS,), slots=2000
     )
     counts = collections.Counter(c.tokens for c in completions.values())
     assert set(counts) <= set(chances)

@@ -11,9 +11,9 @@ from tiny_llama import TINY, tiny_llama, torch_llama
 from tiny_opt import load_opt, write_opt
 from twin_texts import their_texts
 
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.sampling.params import SamplingParams
 
-SEARCH = Decoding(max_new_tokens=12, temperature=0.0, beams=4)
+SEARCH = SamplingParams(max_new_tokens=12, temperature=0.0, beams=4)
 TWENTY = random_prompts(*[5, 70] * 10)
 
 
@@ -54,9 +54,11 @@ def torch_mistral():
     return twin.eval()
 
 
-def ending_somewhere(model, *, decoding, count):
+def ending_somewhere(model, *, sampling_params, count):
     """Continues the prompts with ends at which some of the texts, not all, do end."""
-    run = functools.partial(complete, model, TWENTY, decoding=decoding, slots=20)
+    run = functools.partial(
+        complete, model, TWENTY, sampling_params=sampling_params, slots=20
+    )
     texts = [completion.tokens for completion in run(eos=(96,) * count).values()]
     held = collections.Counter(token for text in texts for token in set(text[3:]))
     for token, _ in held.most_common():
@@ -86,15 +88,15 @@ CASES = [
 @pytest.mark.parametrize(("family", "rules", "ends"), CASES, ids=str)
 def test_beam_search_is_that_of_transformers(pairs, family, rules, ends):
     twin, model = pairs(family)
-    decoding = dataclasses.replace(SEARCH, **rules)
-    ours, eos = ending_somewhere(model, decoding=decoding, count=ends)
-    theirs = their_texts(twin, TWENTY, decoding=decoding, eos=eos)
+    sampling_params = dataclasses.replace(SEARCH, **rules)
+    ours, eos = ending_somewhere(model, sampling_params=sampling_params, count=ends)
+    theirs = their_texts(twin, TWENTY, sampling_params=sampling_params, eos=eos)
     assert {id: completion.tokens for id, completion in ours.items()} == theirs
 
 
 def test_the_search_finds_what_the_greedy_way_does_not():
     model, greedy = tiny_llama(), dataclasses.replace(SEARCH, beams=1)
-    ours = complete(model, TWENTY, decoding=SEARCH, slots=20)
-    others = complete(model, TWENTY, decoding=greedy, slots=20)
+    ours = complete(model, TWENTY, sampling_params=SEARCH, slots=20)
+    others = complete(model, TWENTY, sampling_params=greedy, slots=20)
     better = [ours[id].log_probability - others[id].log_probability for id in ours]
     assert np.mean(np.array(better) > 0.01) > 0.7

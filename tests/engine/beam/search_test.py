@@ -24,17 +24,17 @@ from tiny_llama import TINY, tiny_llama
 from isara_jax.engine.beam import search as beam
 from isara_jax.engine.beam.search import search, start
 from isara_jax.engine.kv_cache import layer_blocks as stack
-from isara_jax.engine.kv_cache.layer_blocks import stacked
+from isara_jax.engine.kv_cache.layer_blocks import make_layer_blocks
 from isara_jax.engine.padded_batch import plan
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.completion import Ending
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.request import Request
+from isara_jax.engine.sampling.completion import StopCriteria
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.models.llama.model import Llama
 from isara_jax.runtime.mesh import make_mesh, place_batch
 
 PROMPTS = random_prompts(1, 5, 70, 12, 30, 3)
-SEARCH = Decoding(max_new_tokens=20, temperature=0.0, beams=4)
-SAMPLED = Decoding(
+SEARCH = SamplingParams(max_new_tokens=20, temperature=0.0, beams=4)
+SAMPLED = SamplingParams(
     max_new_tokens=12,
     temperature=0.9,
     top_k=30,
@@ -43,7 +43,7 @@ SAMPLED = Decoding(
     length_penalty=1.5,
     **EVERY_RULE,
 )
-sampled = functools.partial(complete, decoding=SAMPLED, eos=(8, 40))
+sampled = functools.partial(complete, sampling_params=SAMPLED, eos=(8, 40))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_a_sample_does_not_depend_on_its_batch(alone):
 
 def test_layers_in_one_block_write_the_same(alone, monkeypatch):
     monkeypatch.setattr(stack, "free_bytes", lambda: 1000)
-    assert stack.block_sizes(stacked(tiny_llama())) == (TINY.layers,)
+    assert stack.block_sizes(make_layer_blocks(tiny_llama())) == (TINY.layers,)
     assert_same(sampled(tiny_llama(), PROMPTS), alone)
 
 
@@ -72,7 +72,7 @@ def test_eight_devices_are_one_and_compile_once(alone, compilations):
     assert compilations.count("jit(search)") == 1
     compilations.clear()
     changed = dataclasses.replace(SAMPLED, length_penalty=0.3, temperature=0.5)
-    others = sampled(split, PROMPTS, mesh=mesh, decoding=changed)
+    others = sampled(split, PROMPTS, mesh=mesh, sampling_params=changed)
     assert all(others[id].tokens != alone[id].tokens for id in alone)
     assert compilations == []
 
@@ -84,7 +84,7 @@ def test_number_and_key_decide_the_sample(alone):
 
 
 def test_stretches_change_nothing(monkeypatch, alone):
-    monkeypatch.setattr(beam, "STEPS_BETWEEN_CHECKS", 5)
+    monkeypatch.setattr(beam, "STEPS_BETWEEN_SYNCS", 5)
     assert_same(sampled(tiny_llama(), PROMPTS), alone)
 
 
@@ -96,8 +96,8 @@ def count_up(*, stops=(), eos=(90,), check=lambda: None):
     """Continues 0 by 1, 2, 3 and so on up to 20, a letter each."""
     (completion,) = complete(
         counting_llama(),
-        [Prompt(id="", number=0, tokens=(0,))],
-        decoding=SEARCH,
+        [Request(id="", number=0, tokens=(0,))],
+        sampling_params=SEARCH,
         stops=stops,
         eos=eos,
         check=check,
@@ -106,11 +106,11 @@ def count_up(*, stops=(), eos=(90,), check=lambda: None):
 
 
 def test_a_stop_string_cuts_the_chosen_text():
-    cut = count_up(stops=(letters([4, 5]),))
-    assert (cut.text, cut.tokens, cut.finish) == (
+    span = count_up(stops=(letters([4, 5]),))
+    assert (span.text, span.tokens, span.finish) == (
         *(letters([1, 2, 3]), (1, 2, 3, 4, 5), "stop"),
     )
-    assert cut.log_probability == pytest.approx(5 * math.log(0.9), rel=1e-4)
+    assert span.log_probability == pytest.approx(5 * math.log(0.9), rel=1e-4)
 
 
 def test_check_is_called_before_every_stretch_and_may_raise():
@@ -142,10 +142,10 @@ def test_a_batch_planned_for_fewer_tokens_is_refused():
         ValueError, match=r"^max_new_tokens=90: the batch was planned with room for "
     ):
         beam.beam_batch(
-            stacked(tiny_llama()),
+            make_layer_blocks(tiny_llama()),
             batch,
-            decoding=dataclasses.replace(SEARCH, max_new_tokens=90),
-            ending=Ending(eos=(), stops=(), decode=letters),
+            sampling_params=dataclasses.replace(SEARCH, max_new_tokens=90),
+            ending=StopCriteria(eos=(), stops=(), decode=letters),
             key=jax.random.key(7),
             mesh=one_device(),
             check=lambda: None,
@@ -158,17 +158,17 @@ def test_the_cache_is_updated_in_place():
     config = dataclasses.replace(TINY, layers=8)
     deep = jax.jit(lambda key: Llama(config, key=key))(jax.random.key(0))
     prompts = (place_batch(np.ones((8, 32), np.int32), mesh),) * 2
-    split = stacked(place(deep, mesh), mesh=mesh)
+    split = make_layer_blocks(place(deep, mesh), mesh=mesh)
     state = start(split, *prompts, beams=3, new_tokens=500, mesh=mesh)
     loop = search.lower(
         split,
         state,
-        SAMPLED.strengths,
+        SAMPLED.traced,
         prompts=prompts,
         keys=jax.random.split(jax.random.key(0), 8),
         eos=jnp.zeros(1, jnp.int32),
         last=jnp.int32(0),
-        form=SAMPLED.form,
+        static=SAMPLED.static,
     )
     memory = loop.compile().memory_analysis()
     a_device = sum(array.nbytes for array in jax.tree.leaves(state.cache.pairs))

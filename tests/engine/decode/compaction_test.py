@@ -7,7 +7,7 @@ from completions import SAMPLED, complete, random_prompts
 from tiny_llama import tiny_llama
 
 from isara_jax.engine.decode import compaction as narrowing
-from isara_jax.engine.metrics.throughput import Figures
+from isara_jax.engine.metrics.throughput import EngineMetrics
 from isara_jax.runtime.mesh import make_mesh
 
 PROMPTS = [
@@ -17,14 +17,16 @@ PROMPTS = [
 
 
 def written(figures):
-    return complete(tiny_llama(), PROMPTS, decoding=SAMPLED, slots=32, figures=figures)
+    return complete(
+        tiny_llama(), PROMPTS, sampling_params=SAMPLED, slots=32, figures=figures
+    )
 
 
 @pytest.fixture(scope="module")
 def in_all_rows():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(narrowing, "LEAST_NARROW", 100)
-        figures = Figures()
+        patch.setattr(narrowing, "MIN_COMPACTED_ROWS", 100)
+        figures = EngineMetrics()
         return written(figures), figures
 
 
@@ -39,7 +41,7 @@ def test_the_last_texts_are_those_of_all_rows(monkeypatch, in_all_rows, alike):
         return alike
 
     monkeypatch.setattr(narrowing, "_has_bits_of", has_bits_of)
-    figures = Figures()
+    figures = EngineMetrics()
     for _ in range(2):
         found = written(figures)
         for id, completion in wanted.items():
@@ -62,12 +64,12 @@ def test_rows_that_are_not_alike_to_the_bit_are_found(monkeypatch):
         other = dataclasses.replace(narrow, logits=nudged)
         answers.append(bool(has_bits_of(other, wide, kept)))
         # The rows of the wide state against themselves.
-        answers.append(bool(has_bits_of(narrowed(wide, kept), wide, kept)))
+        answers.append(bool(has_bits_of(compact(wide, kept), wide, kept)))
         return answers[-1]
 
-    def narrowed(state, kept):
-        return narrowing.narrowed(state, kept, mesh=make_mesh(data=1, model=1))
+    def compact(state, kept):
+        return narrowing.compact(state, kept, mesh=make_mesh(data=1, model=1))
 
     monkeypatch.setattr(narrowing, "_has_bits_of", noted)
-    written(Figures())
+    written(EngineMetrics())
     assert answers == [False, True]

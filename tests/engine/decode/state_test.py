@@ -12,7 +12,7 @@ from tiny_llama import TINY
 
 from isara_jax.engine.decode.state import empty_state
 from isara_jax.engine.decode.step import decode
-from isara_jax.engine.kv_cache.layer_blocks import stacked
+from isara_jax.engine.kv_cache.layer_blocks import make_layer_blocks
 from isara_jax.engine.prefill.chunking import ON_CPU
 from isara_jax.models.llama.model import Llama
 from isara_jax.runtime.mesh import make_mesh
@@ -25,15 +25,15 @@ def test_each_loop_is_compiled_once(compilations, data, model):
     config = dataclasses.replace(TINY, layers=3)
     split = place(Llama(config, key=jax.random.key(0)), mesh)
     run = functools.partial(complete, split, mesh=mesh, slots=16)
-    run(random_prompts(*range(1, 17)), decoding=SAMPLED)
+    run(random_prompts(*range(1, 17)), sampling_params=SAMPLED)
     # Of the chunks' widths these prompts take one.
     for program in ("jit(advance)", "jit(insert)", "jit(decode)"):
         assert compilations.count(program) == 1, program
     compilations.clear()
-    run(random_prompts(*range(10, 26)), decoding=SAMPLED)
+    run(random_prompts(*range(10, 26)), sampling_params=SAMPLED)
     for field in ("temperature", "top_p", "repetition_penalty"):
         changed = dataclasses.replace(SAMPLED, **{field: 0.7})
-        run(random_prompts(*range(1, 17)), decoding=changed)
+        run(random_prompts(*range(1, 17)), sampling_params=changed)
     assert compilations == []
 
 
@@ -42,7 +42,7 @@ def test_a_second_round_of_long_and_short_prompts_compiles_nothing(compilations)
     model = Llama(config, key=jax.random.key(0))
     lengths = np.random.default_rng(0)
     first, second = (lengths.integers(20, 2001, 30).tolist() for _ in range(2))
-    run = functools.partial(complete, model, decoding=SAMPLED, slots=4)
+    run = functools.partial(complete, model, sampling_params=SAMPLED, slots=4)
     run(random_prompts(20, 2000, *first))
     assert compilations.count("jit(advance)") <= len(ON_CPU.sizes)
     compilations.clear()
@@ -57,16 +57,16 @@ def test_the_cache_is_updated_in_place(data, model):
     config = dataclasses.replace(TINY, layers=8)
     deep = jax.jit(lambda key: Llama(config, key=key))(jax.random.key(0))
     split = place(deep, mesh)
-    stack = stacked(split)
+    stack = make_layer_blocks(split)
     state = empty_state(
         stack, rows=8, capacity=2016, shared=0, new_tokens=20, mesh=mesh
     )
     loop = decode.lower(
         stack,
         state,
-        SAMPLED.strengths,
+        SAMPLED.traced,
         eos=jnp.zeros(1, jnp.int32),
-        form=SAMPLED.form,
+        static=SAMPLED.static,
         steps=jnp.int32(8),
         mesh=mesh,
     )

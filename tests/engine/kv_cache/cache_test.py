@@ -11,17 +11,22 @@ from interpreted import interpret_kernels
 from tiny_llama import TINY
 
 from isara_jax.engine.kv_cache import cache as slots, paged as paged_slots
-from isara_jax.engine.kv_cache.cache import empty_slots, laid_out, position_bytes, step
-from isara_jax.engine.kv_cache.flash import FlashSlots
-from isara_jax.engine.kv_cache.layer_blocks import Stack
-from isara_jax.engine.kv_cache.paged import PagedSlots
-from isara_jax.engine.kv_cache.xla import PlainSlots
-from isara_jax.engine.prefill.prefix_cache import advance, logits_after
+from isara_jax.engine.kv_cache.cache import (
+    constrain_cache,
+    empty_kv_cache,
+    position_bytes,
+    step,
+)
+from isara_jax.engine.kv_cache.flash import FlashKVCache
+from isara_jax.engine.kv_cache.layer_blocks import LayerBlocks
+from isara_jax.engine.kv_cache.paged import PagedKVCache
+from isara_jax.engine.kv_cache.xla import XlaKVCache
+from isara_jax.engine.prefill.prefix_cache import logits_after, prefill_chunk
 from isara_jax.models.attention import (
     nvidia as nvidia_attention,
     xla as plain_attention,
 )
-from isara_jax.models.attention.dispatch import PLAIN, Kernels
+from isara_jax.models.attention.dispatch import XLA, AttentionBackend
 from isara_jax.models.decoder import hidden_states
 from isara_jax.models.llama.model import Llama
 from isara_jax.runtime.mesh import make_mesh, model_shardings
@@ -57,16 +62,16 @@ def stack_of(config, mesh, dtype=jnp.float32):
         )
     )
     model = jax.device_put(drawn(), model_shardings(drawn(), mesh))
-    return Stack(model=model, blocks=(model.layers,))
+    return LayerBlocks(model=model, blocks=(model.layers,))
 
 
-def written(stack, *, kernels, mesh, shared):
+def written(stack, *, backend, mesh, shared):
     """Runs the prompts on a path, takes each into a slot, and decodes what follows.
 
     Returns the hidden states after the last token of each prompt and each one more.
     """
-    path, cache = jax.jit(_empty, static_argnames=("shared", "kernels", "mesh"))(
-        stack, shared=shared, kernels=kernels, mesh=mesh
+    path, cache = jax.jit(_empty, static_argnames=("shared", "backend", "mesh"))(
+        stack, shared=shared, backend=backend, mesh=mesh
     )
     fill = jax.jit(_filled, static_argnames="mesh")
     states = []
@@ -75,13 +80,13 @@ def written(stack, *, kernels, mesh, shared):
             chunk = np.zeros((1, CHUNK), np.int32)
             given = TEXTS[row, start : min(start + CHUNK, length)]
             chunk[0, : len(given)] = given
-            path, hidden = advance(
+            path, hidden = prefill_chunk(
                 stack,
                 chunk,
                 path,
                 start=np.int32(start),
                 last=np.int32(len(given) - 1),
-                reach=64,
+                kv_len=64,
                 mesh=mesh,
             )
         states.append(np.asarray(logits_after(stack.model, hidden)))
@@ -95,16 +100,16 @@ def written(stack, *, kernels, mesh, shared):
     return np.stack(states, axis=1), cache
 
 
-def _empty(stack, *, shared, kernels, mesh):
-    empty = functools.partial(empty_slots, stack, kernels=kernels)
+def _empty(stack, *, shared, backend, mesh):
+    empty = functools.partial(empty_kv_cache, stack, backend=backend)
     path = empty(rows=1, capacity=96, shared=0)
     cache = empty(rows=4, capacity=57 - shared, shared=32 if shared else 0)
-    return laid_out(path, mesh), laid_out(cache, mesh)
+    return constrain_cache(path, mesh), constrain_cache(cache, mesh)
 
 
 def _filled(cache, path, row, length, shared, *, mesh):
     cache = cache.sharing(path, shared)
-    return laid_out(cache.with_row(path, row=row, length=length), mesh)
+    return constrain_cache(cache.with_row(path, row=row, length=length), mesh)
 
 
 def _next(stack, tokens, cache):
@@ -117,13 +122,13 @@ def _next(stack, tokens, cache):
 def whole(config):
     stack = stack_of(config, make_mesh(data=1, model=1))
     tokens = jnp.asarray(TEXTS)
-    hidden = jax.jit(hidden_states, static_argnames=("remat", "kernels"))(
+    hidden = jax.jit(hidden_states, static_argnames=("remat", "backend"))(
         stack.model,
         tokens,
         segments=jnp.ones_like(tokens),
         positions=jnp.broadcast_to(jnp.arange(64), tokens.shape),
         remat="none",
-        kernels=PLAIN,
+        backend=XLA,
     )
     at = np.array(LENGTHS)[:, None] - 1 + np.arange(NEW + 1)
     chosen = hidden[np.arange(4)[:, None], at].reshape(4 * (NEW + 1), -1)
@@ -135,7 +140,7 @@ CASES = [
     pytest.param({"head_size": 128, "heads": 2, "window": 6}, SHARED, id="MHA 128"),
     pytest.param({"heads": 9, "kv_heads": 3}, 0, id="SmolLM2, nothing shared"),
 ]
-KINDS = {"plain": PlainSlots, "nvidia": FlashSlots, "tpu": PagedSlots}
+KINDS = {"plain": XlaKVCache, "nvidia": FlashKVCache, "tpu": PagedKVCache}
 
 
 @pytest.mark.parametrize(("changed", "shared"), CASES)
@@ -144,7 +149,7 @@ def test_slots_are_whole_rows(kind, changed, shared):
     mesh = make_mesh(data=1, model=1)
     config = dataclasses.replace(MODEL, **changed)
     got, cache = written(
-        stack_of(config, mesh), kernels=Kernels(kind), mesh=mesh, shared=shared
+        stack_of(config, mesh), backend=AttentionBackend(kind), mesh=mesh, shared=shared
     )
     assert isinstance(cache, KINDS[kind])
     np.testing.assert_allclose(got, whole(config), atol=3e-5)
@@ -154,7 +159,9 @@ def test_slots_are_whole_rows(kind, changed, shared):
 def test_bf16_stays_bf16_and_near(kind):
     mesh = make_mesh(data=1, model=1)
     stack = stack_of(MODEL, mesh, jnp.bfloat16)
-    got, cache = written(stack, kernels=Kernels(kind), mesh=mesh, shared=SHARED)
+    got, cache = written(
+        stack, backend=AttentionBackend(kind), mesh=mesh, shared=SHARED
+    )
     held = jax.tree.leaves(cache.blocks)
     assert all(array.dtype == jnp.bfloat16 for array in held)
     np.testing.assert_allclose(got, whole(MODEL), atol=0.3)
@@ -167,7 +174,9 @@ def test_bf16_stays_bf16_and_near(kind):
 def test_eight_devices_are_one(kind, data, model):
     mesh = make_mesh(data=data, model=model)
     stack = stack_of(MODEL, mesh)
-    got, cache = written(stack, kernels=Kernels(kind, mesh), mesh=mesh, shared=SHARED)
+    got, cache = written(
+        stack, backend=AttentionBackend(kind, mesh), mesh=mesh, shared=SHARED
+    )
     np.testing.assert_allclose(got, whole(MODEL), atol=3e-5)
     largest = max(jax.tree.leaves(cache.blocks), key=lambda array: array.size)
     split = largest.sharding.shard_shape(largest.shape)
@@ -179,12 +188,16 @@ def test_what_triton_does_not_take_lies_as_xla_reads_it(monkeypatch):
     monkeypatch.undo()
     stack = stack_of(MODEL, make_mesh(data=1, model=1))
     made = functools.partial(
-        empty_slots, rows=2, capacity=33, shared=0, kernels=Kernels("nvidia")
+        empty_kv_cache,
+        rows=2,
+        capacity=33,
+        shared=0,
+        backend=AttentionBackend("nvidia"),
     )
-    assert isinstance(made(stack), PlainSlots), "fp32"
+    assert isinstance(made(stack), XlaKVCache), "fp32"
     model = jax.tree.map(lambda array: array.astype(jnp.bfloat16), stack.model)
-    narrow = Stack(model=model, blocks=(model.layers,))
-    assert isinstance(made(narrow), FlashSlots)
+    narrow = LayerBlocks(model=model, blocks=(model.layers,))
+    assert isinstance(made(narrow), FlashKVCache)
     assert made(narrow).keys[0].shape == (2, 2, 2, 128, 64)
 
 
@@ -194,9 +207,9 @@ def test_position_bytes_are_those_of_the_slots(kind, changed):
     mesh = make_mesh(data=1, model=1)
     stack = stack_of(dataclasses.replace(MODEL, **changed), mesh)
     room = 1024
-    cache = slots.empty_slots(
-        stack, rows=3, capacity=room, shared=0, kernels=Kernels(kind)
+    cache = slots.empty_kv_cache(
+        stack, rows=3, capacity=room, shared=0, backend=AttentionBackend(kind)
     )
     held = sum(array.nbytes for array in jax.tree.leaves(cache.blocks))
     positions = room + (16 if kind == "tpu" else 0)
-    assert held == 3 * positions * position_bytes(stack, Kernels(kind))
+    assert held == 3 * positions * position_bytes(stack, AttentionBackend(kind))

@@ -12,8 +12,8 @@ PLENTY = 2**40
 
 def block_sizes(*, data=1, free=PLENTY):
     mesh = make_mesh(data=data, model=1)
-    cut = stack.stacked(tiny_llama(), mesh=mesh, free=free)
-    return stack.block_sizes(cut)
+    span = stack.make_layer_blocks(tiny_llama(), mesh=mesh, free=free)
+    return stack.block_sizes(span)
 
 
 def layer_bytes():

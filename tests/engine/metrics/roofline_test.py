@@ -10,11 +10,16 @@ from tiny_llama import TINY, tiny_llama
 from tiny_opt import TINY_OPT
 
 from isara_jax.engine.engine import Engine
-from isara_jax.engine.metrics.roofline import Sizes, decode_cost, prefill_cost, sizes_of
-from isara_jax.engine.metrics.throughput import Figures
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.completion import Ending
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.metrics.roofline import (
+    ModelSizes,
+    decode_cost,
+    model_sizes,
+    prefill_cost,
+)
+from isara_jax.engine.metrics.throughput import EngineMetrics
+from isara_jax.engine.request import Request
+from isara_jax.engine.sampling.completion import StopCriteria
+from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.models.checkpoints.load import abstract_model, load_config
 from isara_jax.models.llama.model import Llama
 from isara_jax.models.opt.model import Opt
@@ -22,13 +27,13 @@ from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.sources import locate
 
 # 10 weights a token, 5 of the head, 2 bytes each; 3 bytes a position, 7 FLOPs a pair.
-SMALL = Sizes(body=10, head=5, itemsize=2, position_bytes=3, pair=7, window=None)
+SMALL = ModelSizes(body=10, head=5, itemsize=2, position_bytes=3, pair=7, window=None)
 
 
 def test_a_llama_by_hand():
     # Two layers of width 32: norms, q and o of 4 heads of 8, k and v of 2, three of 64.
     layer = 2 * 32 + 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64
-    assert sizes_of(tiny_llama()) == Sizes(
+    assert model_sizes(tiny_llama()) == ModelSizes(
         body=2 * layer + 32,
         head=97 * 32,
         itemsize=4,
@@ -43,7 +48,7 @@ def test_a_head_of_its_own_counts_once():
     model = jax.eval_shape(
         lambda: Llama(untied, key=jax.random.key(0), dtype="bfloat16")
     )
-    sizes, tied = sizes_of(model), sizes_of(tiny_llama())
+    sizes, tied = model_sizes(model), model_sizes(tiny_llama())
     assert (sizes.body, sizes.head) == (tied.body, tied.head)
     assert (sizes.itemsize, sizes.position_bytes) == (2, tied.position_bytes // 2)
 
@@ -51,7 +56,7 @@ def test_a_head_of_its_own_counts_once():
 def test_positions_that_are_looked_up_do_not_count():
     config = dataclasses.replace(TINY_OPT, embedding_width=16)
     model = jax.eval_shape(lambda: Opt(config, key=jax.random.key(0)))
-    counted = sizes_of(model)
+    counted = model_sizes(model)
     everything = sum(array.size for array in jax.tree.leaves(model))
     looked_up = model.positions.get_value().size
     assert counted.body + counted.head == everything - looked_up
@@ -60,7 +65,7 @@ def test_positions_that_are_looked_up_do_not_count():
 @needs_smollm2
 def test_the_parameters_of_smollm2():
     config = load_config(locate(SMOLLM2))
-    sizes = sizes_of(abstract_model(config, dtype="float32"))
+    sizes = model_sizes(abstract_model(config, dtype="float32"))
     assert sizes.body + sizes.head == 134_515_008
     assert sizes.position_bytes == 46_080
 
@@ -91,7 +96,7 @@ def test_shared_positions_are_read_once_a_step_but_computed_for_all():
 
 
 def test_no_more_than_the_window_is_seen():
-    narrow = Sizes(body=10, head=5, itemsize=2, position_bytes=3, pair=7, window=4)
+    narrow = ModelSizes(body=10, head=5, itemsize=2, position_bytes=3, pair=7, window=4)
     assert prefill_cost(narrow, start=2, end=6).flops == 2 * 45 + (3 + 4 + 4 + 4) * 7
     cost = decode_cost(narrow, lengths=np.array([2]), new=np.array([3]), shared=0)
     assert cost.bytes == 3 * 30 + (3 + 4 + 4) * 3
@@ -104,7 +109,7 @@ def test_nothing_is_free_of_cost():
 
 def written(prompts, *, slots, new):
     """Returns what an engine counted while it wrote `new` tokens after each."""
-    figures = Figures()
+    figures = EngineMetrics()
     engine = Engine(
         model=tiny_llama(),
         mesh=make_mesh(data=1, model=1),
@@ -113,13 +118,13 @@ def written(prompts, *, slots, new):
         check=lambda: None,
     )
     list(
-        engine.continue_all(
+        engine.generate(
             [
-                Prompt(id=str(number), number=number, tokens=tuple(tokens))
+                Request(id=str(number), number=number, tokens=tuple(tokens))
                 for number, tokens in enumerate(prompts)
             ],
-            decoding=Decoding(max_new_tokens=new, temperature=0.0),
-            ending=Ending(eos=(), stops=(), decode=str),
+            sampling_params=SamplingParams(max_new_tokens=new, temperature=0.0),
+            ending=StopCriteria(eos=(), stops=(), decode=str),
             key=jax.random.key(0),
             figures=figures,
         )
@@ -132,7 +137,7 @@ def test_an_engine_is_charged_for_its_prompts_and_tokens(slots):
     # More tokens than are decoded between two looks at the slots.
     lengths, new = [5, 9, 20], 20
     prompts = [range(n + 1, n + 1 + length) for n, length in enumerate(lengths)]
-    figures, sizes = written(prompts, slots=slots, new=new), sizes_of(tiny_llama())
+    figures, sizes = written(prompts, slots=slots, new=new), model_sizes(tiny_llama())
     assert sum(cost.flops for cost in figures.prefill_costs) == sum(
         prefill_cost(sizes, start=0, end=length).flops for length in lengths
     )
@@ -147,7 +152,7 @@ def test_an_engine_is_charged_for_its_prompts_and_tokens(slots):
 def test_an_engine_is_charged_once_for_what_prompts_share():
     beginning = list(range(1, 71))
     prompts = [[*beginning, 80, *range(5)], [*beginning, 90, *range(9)]]
-    figures, sizes = written(prompts, slots=2, new=3), sizes_of(tiny_llama())
+    figures, sizes = written(prompts, slots=2, new=3), model_sizes(tiny_llama())
     assert sum(cost.flops for cost in figures.prefill_costs) == (
         prefill_cost(sizes, start=0, end=76).flops
         + prefill_cost(sizes, start=70, end=80).flops

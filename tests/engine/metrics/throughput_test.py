@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from isara_jax.engine.metrics.roofline import Cost, Sizes
-from isara_jax.engine.metrics.throughput import Figures
+from isara_jax.engine.metrics.roofline import Cost, ModelSizes
+from isara_jax.engine.metrics.throughput import EngineMetrics
 from isara_jax.runtime.hardware.rates import Rates
 
 RATES = Rates(bytes_per_second=100.0, flops_per_second=1000.0)
-SIZES = Sizes(body=10, head=5, itemsize=2, position_bytes=3, pair=7, window=None)
+SIZES = ModelSizes(body=10, head=5, itemsize=2, position_bytes=3, pair=7, window=None)
 
 
 def count(figures, *new):
@@ -21,7 +21,7 @@ def count(figures, *new):
 
 
 def test_rates_follow_from_the_counts():
-    figures = Figures(
+    figures = EngineMetrics(
         run_tokens=30, reused_tokens=10, prefill_seconds=2.0, decode_seconds=4.0
     )
     count(figures, 8, 0, 2)
@@ -35,14 +35,14 @@ def test_rates_follow_from_the_counts():
 
 
 def test_nothing_done_is_no_rate():
-    record = Figures().record(RATES)
+    record = EngineMetrics().record(RATES)
     assert record["decode_tokens_per_second"] is None
     assert record["prefix_hit_rate"] is None
     assert record["decode_share_of_bound"] is None
 
 
 def test_a_share_is_what_the_machine_needs_by_what_it_took():
-    figures = Figures(prefill_seconds=2.0, decode_seconds=4.0)
+    figures = EngineMetrics(prefill_seconds=2.0, decode_seconds=4.0)
     # Bound by memory: 0.5 s; by products: 0.4 s.
     figures.prefill_costs += [Cost(bytes=50, flops=1), Cost(bytes=1, flops=400)]
     figures.decode_costs += [Cost(bytes=100, flops=1000)]
@@ -54,20 +54,20 @@ def test_a_share_is_what_the_machine_needs_by_what_it_took():
 
 
 def test_a_record_is_written_as_json():
-    figures = Figures(decode_seconds=4.0)
+    figures = EngineMetrics(decode_seconds=4.0)
     count(figures, 1, 2)
     assert json.loads(json.dumps(figures.record(RATES)))["new_tokens"] == 3
 
 
 def test_compilations_are_counted_apart():
-    figures = Figures()
+    figures = EngineMetrics()
     new = jax.jit(lambda x: x @ x + 17.25)
     for _ in range(2):
-        with figures.decoding():
+        with figures.time_decode():
             new(jnp.ones((3, 3))).block_until_ready()
     assert figures.compilations >= 1 and figures.compile_seconds > 0
     counted = figures.compilations
-    with figures.decoding():
+    with figures.time_decode():
         new(jnp.ones((3, 3))).block_until_ready()
     assert figures.compilations == counted
     assert figures.decode_seconds > 0

@@ -3,15 +3,15 @@
 import pytest
 
 from isara_jax.engine.prefill.chunking import (
-    Cut,
-    Widths,
-    chunks_of,
+    ChunkWidths,
+    PrefillSpan,
+    chunks_for,
     common_length,
-    cuts_held,
-    cuts_in_order,
+    plan_spans,
+    spans_held,
 )
 
-WIDTHS = Widths(sizes=(4, 8, 16), overhead=2)
+WIDTHS = ChunkWidths(sizes=(4, 8, 16), overhead=2)
 
 
 @pytest.mark.parametrize(
@@ -29,17 +29,17 @@ WIDTHS = Widths(sizes=(4, 8, 16), overhead=2)
     ],
 )
 def test_the_chunks_of_a_stretch(length, chunks):
-    assert chunks_of(length, within=WIDTHS) == chunks
+    assert chunks_for(length, within=WIDTHS) == chunks
 
 
 def test_a_dear_chunk_is_rather_padded():
-    assert chunks_of(9, within=Widths(sizes=(4, 8, 16), overhead=4)) == (16,)
-    assert chunks_of(9, within=Widths(sizes=(4, 8, 16), overhead=3)) == (8, 4)
+    assert chunks_for(9, within=ChunkWidths(sizes=(4, 8, 16), overhead=4)) == (16,)
+    assert chunks_for(9, within=ChunkWidths(sizes=(4, 8, 16), overhead=3)) == (8, 4)
 
 
 @pytest.mark.parametrize("length", range(1, 70))
 def test_only_the_last_chunk_is_padded(length):
-    chunks = chunks_of(length, within=WIDTHS)
+    chunks = chunks_for(length, within=WIDTHS)
     assert sum(chunks[:-1]) < length <= sum(chunks)
     assert sum(chunks) - length < 4 or len(chunks) == 1 or chunks[-1] > 4
 
@@ -56,33 +56,36 @@ A, B, C = [*range(50)], [*range(40), 7, 7], [*range(40), 7, 8, 8]
 
 
 def test_a_prompt_goes_on_where_it_leaves_the_one_before():
-    whole, branch = Cut(0, 50), Cut(40, 42)
-    assert [*cuts_in_order([A, A, B, C])] == [
+    whole, branch = PrefillSpan(0, 50), PrefillSpan(40, 42)
+    assert [*plan_spans([A, A, B, C])] == [
         (whole,),
         (whole,),
         (whole, branch),
-        (whole, branch, Cut(41, 43)),
+        (whole, branch, PrefillSpan(41, 43)),
     ]
 
 
 def test_a_short_beginning_is_not_gone_on_from():
-    assert [*cuts_in_order([A, [*range(31), 7]])][1] == (Cut(0, 32),)
-    assert [*cuts_in_order([A, [*range(32), 7]])][1] == (Cut(0, 50), Cut(32, 33))
+    assert [*plan_spans([A, [*range(31), 7]])][1] == (PrefillSpan(0, 32),)
+    assert [*plan_spans([A, [*range(32), 7]])][1] == (
+        PrefillSpan(0, 50),
+        PrefillSpan(32, 33),
+    )
 
 
 def test_a_prompt_that_ends_within_another_keeps_a_token_of_its_own():
-    assert [*cuts_in_order([A, A[:45]])][1] == (Cut(0, 50), Cut(44, 45))
+    assert [*plan_spans([A, A[:45]])][1] == (PrefillSpan(0, 50), PrefillSpan(44, 45))
 
 
 def test_what_lies_in_the_row_is_held():
-    cuts = dict(zip("ABC", cuts_in_order([A, B, C]), strict=True))
+    spans = dict(zip("ABC", plan_spans([A, B, C]), strict=True))
 
     def held(before, before_cuts, tokens, of):
-        return cuts_held(before, before_cuts, tokens=tokens, cuts=cuts[of])
+        return spans_held(before, before_cuts, tokens=tokens, spans=spans[of])
 
     assert held((), (), C, "C") == 0
-    assert held(A, cuts["A"], B, "B") == 1
-    assert held(A, cuts["A"], C, "C") == 1
-    assert held(B, cuts["B"], C, "C") == 2
-    assert held([*range(39), 7, 7], cuts["A"], B, "B") == 0
-    assert held(B, (Cut(0, 50), Cut(30, 42)), B, "B") == 0
+    assert held(A, spans["A"], B, "B") == 1
+    assert held(A, spans["A"], C, "C") == 1
+    assert held(B, spans["B"], C, "C") == 2
+    assert held([*range(39), 7, 7], spans["A"], B, "B") == 0
+    assert held(B, (PrefillSpan(0, 50), PrefillSpan(30, 42)), B, "B") == 0

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from causal_attention import logits_of
 from completions import place
 from tiny_llama import tiny_llama
 from tiny_opt import load_opt, write_opt
-from whole_rows import logits_of
 
-from isara_jax.engine.kv_cache.layer_blocks import Stack, stacked
-from isara_jax.engine.prefill.chunking import common_length, cuts_in_order
-from isara_jax.engine.prefill.prefix_cache import advance, new_path
+from isara_jax.engine.kv_cache.layer_blocks import LayerBlocks, make_layer_blocks
+from isara_jax.engine.prefill.chunking import common_length, plan_spans
+from isara_jax.engine.prefill.prefix_cache import empty_prefix_cache, prefill_chunk
 from isara_jax.runtime.mesh import make_mesh
 
 pytestmark = pytest.mark.optimized
@@ -29,11 +29,11 @@ PROMPTS = sorted(
         [*RANDOM[:20], 7],
     ]
 )
-CUTS = tuple(cuts_in_order(PROMPTS))
+CUTS = tuple(plan_spans(PROMPTS))
 
 
 def path_of(stack):
-    return new_path(stack, longest=120, mesh=make_mesh(data=1, model=1))
+    return empty_prefix_cache(stack, longest=120, mesh=make_mesh(data=1, model=1))
 
 
 def columns(path):
@@ -47,12 +47,12 @@ def columns(path):
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_reused_is_recomputed_to_the_bit(family, every, tmp_path):
     write_opt(tmp_path)
-    stack = stacked(tiny_llama() if family == "llama" else load_opt(tmp_path))
+    stack = make_layer_blocks(tiny_llama() if family == "llama" else load_opt(tmp_path))
     path = path_of(stack)
-    for prompt, cuts in list(zip(PROMPTS, CUTS, strict=True))[::every]:
-        path.run(prompt, cuts)
+    for prompt, spans in list(zip(PROMPTS, CUTS, strict=True))[::every]:
+        path.run(prompt, spans)
         alone = path_of(stack)
-        alone.run(prompt, cuts)
+        alone.run(prompt, spans)
         assert alone.reused_tokens == 0
         for ours, theirs in zip(columns(path), columns(alone), strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -60,12 +60,12 @@ def test_reused_is_recomputed_to_the_bit(family, every, tmp_path):
 
 
 def test_what_is_shared_with_the_one_before_is_not_run_again():
-    path = path_of(stacked(tiny_llama()))
+    path = path_of(make_layer_blocks(tiny_llama()))
     shared = 0
-    for before, (prompt, cuts) in zip(
+    for before, (prompt, spans) in zip(
         [(), *PROMPTS], zip(PROMPTS, CUTS, strict=True), strict=False
     ):
-        path.run(prompt, cuts)
+        path.run(prompt, spans)
         same = common_length(before, prompt)
         shared += same if same >= 32 else 0
     assert path.reused_tokens == shared
@@ -75,12 +75,12 @@ def test_what_is_shared_with_the_one_before_is_not_run_again():
 @pytest.mark.parametrize("blocks", ["each layer", "all layers"])
 def test_the_logits_are_those_of_a_whole_row(blocks):
     model = tiny_llama()
-    stack = stacked(model)
+    stack = make_layer_blocks(model)
     if blocks == "all layers":
-        stack = Stack(model=model, blocks=(model.layers,))
+        stack = LayerBlocks(model=model, blocks=(model.layers,))
     path = path_of(stack)
-    for prompt, cuts in zip(PROMPTS, CUTS, strict=True):
-        path.run(prompt, cuts)
+    for prompt, spans in zip(PROMPTS, CUTS, strict=True):
+        path.run(prompt, spans)
         np.testing.assert_allclose(
             path.logits, logits_of(model, [prompt])[0, -1], atol=1e-5
         )
@@ -90,7 +90,7 @@ def test_other_weights_need_another_path():
     prompt = PROMPTS[0]
     logits = []
     for seed in (0, 1):
-        path = path_of(stacked(tiny_llama(seed=seed)))
+        path = path_of(make_layer_blocks(tiny_llama(seed=seed)))
         path.run(prompt, CUTS[0])
         logits.append(path.logits)
     assert not jnp.allclose(*logits, atol=1e-2)
@@ -101,15 +101,15 @@ def test_other_weights_need_another_path():
 def test_devices_share_the_positions_of_a_chunk(data, model):
     flops = []
     for mesh in (make_mesh(data=1, model=1), make_mesh(data=data, model=model)):
-        stack = stacked(place(tiny_llama(), mesh))
-        path = new_path(stack, longest=120, mesh=mesh)
-        program = advance.lower(
+        stack = make_layer_blocks(place(tiny_llama(), mesh))
+        path = empty_prefix_cache(stack, longest=120, mesh=mesh)
+        program = prefill_chunk.lower(
             stack,
             np.zeros((1, 128), np.int32),
             path.cache,
             start=np.int32(0),
             last=np.int32(127),
-            reach=path.cache.reach(128),
+            kv_len=path.cache.kv_len(128),
             mesh=mesh,
         )
         flops.append(program.compile().cost_analysis()["flops"])

@@ -24,8 +24,8 @@ from isara_jax.prompts import PAPER_STOPS
         (" Bats see.\n\nBEGINNING OF CONVERSATION", PAPER_STOPS, 12),
     ],
 )
-def test_the_first_stop_past_the_beginning(text, stops, cut):
-    assert find_stop(text, stops) == cut
+def test_the_first_stop_past_the_beginning(text, stops, span):
+    assert find_stop(text, stops) == span
 
 
 def from_bytes(tokens):
@@ -50,8 +50,10 @@ def test_the_count_is_that_of_looking_after_every_token(text, stops):
 
 
 def test_a_stop_may_take_several_tokens_and_a_part_of_them():
-    pieces = ["Ba", "ts E", "N", "D of", " END"]
+    kv_segments = ["Ba", "ts E", "N", "D of", " END"]
     counted = tokens_until_stop(
-        range(5), stops=("END",), decode=lambda ids: "".join(pieces[i] for i in ids)
+        range(5),
+        stops=("END",),
+        decode=lambda ids: "".join(kv_segments[i] for i in ids),
     )
     assert counted == 4

@@ -13,16 +13,16 @@ from counting_llama import PROBABILITY, counting_llama
 from tiny_llama import tiny_llama
 
 from isara_jax.engine import continuous_batching as group_run
-from isara_jax.engine.request import Prompt
-from isara_jax.engine.sampling.params import Decoding
+from isara_jax.engine.request import Request
+from isara_jax.engine.sampling.params import SamplingParams
 
 pytestmark = pytest.mark.optimized
 
 LONGEST = 12
-PLAY = Decoding(max_new_tokens=LONGEST, temperature=0.0)
-SCRIPT = Prompt(id="script", number=0, tokens=(90, 0))
+PLAY = SamplingParams(max_new_tokens=LONGEST, temperature=0.0)
+SCRIPT = Request(id="script", number=0, tokens=(90, 0))
 # A row that goes on to the last token, so that the batch does too.
-ENDLESS = Prompt(id="endless", number=1, tokens=(50,))
+ENDLESS = Request(id="endless", number=1, tokens=(50,))
 # Script, stops; text, end and number of tokens. "|" parts the pieces.
 ENDINGS = {
     "a stop": (" Bats| see|. |END| OF", ("END",), "Bats see.", "stop", 4),
@@ -63,15 +63,21 @@ ENDINGS = {
 
 
 def play(script, stops, prompts, *, check=lambda: None):
-    pieces = ["", *script.split("|")]
-    ends = [at for at, piece in enumerate(pieces) if piece in ("</s>", "</turn>")]
+    kv_segments = ["", *script.split("|")]
+    ends = [
+        at
+        for at, kv_segment in enumerate(kv_segments)
+        if kv_segment in ("</s>", "</turn>")
+    ]
     return complete(
         counting_llama(),
         prompts,
-        decoding=PLAY,
+        sampling_params=PLAY,
         eos=(96, 96, *ends)[-2:],
         stops=stops,
-        decode=lambda ids: "".join(pieces[i] if i < len(pieces) else "~" for i in ids),
+        decode=lambda ids: "".join(
+            kv_segments[i] if i < len(kv_segments) else "~" for i in ids
+        ),
         check=check,
     )
 
@@ -80,7 +86,7 @@ def play(script, stops, prompts, *, check=lambda: None):
 @pytest.mark.parametrize("prompts", [[SCRIPT], [SCRIPT, ENDLESS]], ids=len)
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_an_ending(monkeypatch, ending, prompts, stretch):
-    monkeypatch.setattr(group_run, "STEPS_BETWEEN_CHECKS", stretch)
+    monkeypatch.setattr(group_run, "STEPS_BETWEEN_SYNCS", stretch)
     script, stops, text, finish, count = ENDINGS[ending]
     completions = play(script, stops, prompts)
     played = completions["script"]
@@ -99,10 +105,10 @@ def words(ids):
 
 
 PROMPTS = random_prompts(1, 5, 12, 30, 3, 12, 8, 20)
-SAMPLED = Decoding(max_new_tokens=25, top_k=30, repetition_penalty=1.2)
+SAMPLED = SamplingParams(max_new_tokens=25, top_k=30, repetition_penalty=1.2)
 sampled = functools.partial(
     complete,
-    decoding=SAMPLED,
+    sampling_params=SAMPLED,
     eos=(3, 40, 77),
     stops=("7 2", "6 1", "91 0", "66"),
     decode=words,
@@ -117,8 +123,8 @@ def completions():
 def test_records_do_not_depend_on_when_a_stop_is_noticed(monkeypatch, completions):
     assert {c.finish for c in completions.values()} == {"eos", "stop", "length"}
     for stretch in (1, 3, 25):
-        monkeypatch.setattr(group_run, "STEPS_BETWEEN_CHECKS", stretch)
-        monkeypatch.setattr(group_run, "STEPS_WHILE_WAITING", stretch + 1)
+        monkeypatch.setattr(group_run, "STEPS_BETWEEN_SYNCS", stretch)
+        monkeypatch.setattr(group_run, "STEPS_BETWEEN_SYNCS_WHILE_WAITING", stretch + 1)
         assert sampled(tiny_llama(), PROMPTS) == completions
 
 

@@ -9,10 +9,10 @@ from rule_cases import (
     ROWS,
     SLOTS,
     VOCABULARY,
-    decoding,
     left_aligned,
     our_scores,
     random_state,
+    sampling_params,
     their_scores,
     without_text,
 )
@@ -61,7 +61,7 @@ ENDS = {"min_new_tokens": 4, "length_decay_start": 6, "length_decay_factor": 1.2
     ids=str,
 )
 def test_the_rules_are_those_of_transformers(rules):
-    rules = decoding(**rules)
+    rules = sampling_params(**rules)
     for seed, end in enumerate((20, 22, SLOTS)):
         state = random_state(seed, end=end)
         theirs = their_scores(rules, state)
@@ -80,7 +80,7 @@ def test_rows_are_before_and_after_every_length():
 def test_a_decay_that_goes_through_the_roof_is_certain_and_finite():
     state = random_state(0, end=20)
     state = dataclasses.replace(state, generated=np.full(ROWS, 900, np.int32))
-    kept = our_scores(decoding(length_decay_factor=2.0, temperature=0.1), state)
+    kept = our_scores(sampling_params(length_decay_factor=2.0, temperature=0.1), state)
     assert np.isfinite(kept).all()
     assert (kept[:, EOS] > 1e29).all() and (np.delete(kept, EOS, axis=1) < 1e3).all()
 
@@ -88,12 +88,12 @@ def test_a_decay_that_goes_through_the_roof_is_certain_and_finite():
 @pytest.mark.parametrize("length", [2, 3, 10])
 def test_the_histories_hold_repeated_ngrams(length):
     state = random_state(0, end=20)
-    ruled_out = np.isinf(their_scores(decoding(no_repeat_ngram=length), state))
+    ruled_out = np.isinf(their_scores(sampling_params(no_repeat_ngram=length), state))
     assert ruled_out.any(axis=1).sum() > 5
 
 
 def test_of_tied_tokens_the_lower_ids_are_in_the_top_k():
     logits = np.zeros((1, VOCABULARY), np.float32)
     logits[0, 4] = 1
-    kept = our_scores(decoding(top_k=3), without_text(logits))
+    kept = our_scores(sampling_params(top_k=3), without_text(logits))
     assert np.flatnonzero(np.isfinite(kept[0])).tolist() == [0, 1, 4]

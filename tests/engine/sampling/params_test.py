@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from rule_cases import EOS, VOCABULARY, decoding, their_scores, without_text
+from rule_cases import EOS, VOCABULARY, sampling_params, their_scores, without_text
 
-from isara_jax.engine.sampling.params import Decoding
-from isara_jax.engine.sampling.sample import choose
+from isara_jax.engine.sampling.params import SamplingParams
+from isara_jax.engine.sampling.sample import sample
 from isara_jax.errors import InputError
 
 
@@ -18,10 +18,10 @@ def draw(rules, logits, count):
     """Draws for one row of logits with `count` different keys at once."""
     state = without_text(np.tile(logits, (count, 1)))
     return np.asarray(
-        jax.jit(choose, static_argnames="form")(
+        jax.jit(sample, static_argnames="static")(
             jnp.asarray(state.logits),
-            form=rules.form,
-            strengths=rules.strengths,
+            static=rules.static,
+            traced=rules.traced,
             texts=state.texts,
             eos=jnp.asarray(EOS),
             keys=jax.random.split(jax.random.key(0), count),
@@ -44,7 +44,7 @@ def draw(rules, logits, count):
     ids=str,
 )
 def test_draws_follow_the_distribution(rules):
-    rules, draws = decoding(**rules), 20_000
+    rules, draws = sampling_params(**rules), 20_000
     logits = np.random.default_rng(5).normal(size=(1, VOCABULARY)).astype(np.float32)
     scores = their_scores(rules, without_text(logits))[0].astype(np.float64)
     expected = draws * np.exp(scores) / np.exp(scores).sum()
@@ -57,14 +57,14 @@ def test_draws_follow_the_distribution(rules):
 
 def test_greedy_is_the_best_token_whatever_the_rules_of_sampling_say():
     logits = np.random.default_rng(1).normal(size=VOCABULARY)
-    rules = decoding(temperature=0.0, top_k=5, top_p=0.5, min_p=0.5)
+    rules = sampling_params(temperature=0.0, top_k=5, top_p=0.5, min_p=0.5)
     assert set(draw(rules, logits, 50)) == {logits.argmax()}
-    assert rules.form == decoding(temperature=0.0).form
+    assert rules.static == sampling_params(temperature=0.0).static
 
 
 def test_top_1_is_greedy():
     logits = np.random.default_rng(1).normal(size=VOCABULARY)
-    assert set(draw(decoding(top_k=1), logits, 50)) == {logits.argmax()}
+    assert set(draw(sampling_params(top_k=1), logits, 50)) == {logits.argmax()}
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,11 @@ def test_top_1_is_greedy():
 )
 def test_a_bad_value_is_named(field, value, rule):
     with pytest.raises(InputError, match=rf"^{field}={value}: must be {rule}$"):
-        Decoding(**{"max_new_tokens": 1, field: value})
+        SamplingParams(**{"max_new_tokens": 1, field: value})
 
 
 def test_strengths_do_not_change_what_is_compiled():
-    strengths = {
+    traced = {
         "temperature": 0.7,
         "top_p": 0.6,
         "min_p": 0.2,
@@ -107,11 +107,11 @@ def test_strengths_do_not_change_what_is_compiled():
         "length_decay_factor": 1.2,
         "length_penalty": 3.0,
     }
-    rules = decoding(**strengths, beams=2)
+    rules = sampling_params(**traced, beams=2)
     changed = [
         dataclasses.replace(rules, **{field: type(value)(value * 0.9)})
-        for field, value in strengths.items()
+        for field, value in traced.items()
     ]
-    assert {other.form for other in changed} == {rules.form}
-    leaves = [jax.tree.leaves(other.strengths) for other in [rules, *changed]]
-    assert len(np.unique(leaves, axis=0)) == 1 + len(strengths)
+    assert {other.static for other in changed} == {rules.static}
+    leaves = [jax.tree.leaves(other.traced) for other in [rules, *changed]]
+    assert len(np.unique(leaves, axis=0)) == 1 + len(traced)

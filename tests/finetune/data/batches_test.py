@@ -21,10 +21,10 @@ def example(number, *, prompt=3, answer=2):
     )
 
 
-def order(*, seed=1, round=1, epochs=1, count=10):
+def order(*, seed=1, round_index=1, epochs=1, count=10):
     examples = [example(number) for number in range(count)]
     steps = shuffled_steps(
-        examples, examples_a_step=4, epochs=epochs, round=round, seed=seed
+        examples, examples_a_step=4, epochs=epochs, round_index=round_index, seed=seed
     )
     return [[chosen.id for chosen in step] for step in steps]
 
@@ -67,7 +67,7 @@ def test_every_example_comes_once_an_epoch():
 def test_the_order_is_a_function_of_seed_and_round():
     assert order(seed=1) == order(seed=1)
     assert order(seed=1) != order(seed=2)
-    assert order(seed=1, round=1) != order(seed=1, round=2)
+    assert order(seed=1, round_index=1) != order(seed=1, round_index=2)
 
 
 def test_long_examples_are_left_out_by_name(caplog):

@@ -10,7 +10,7 @@ from isara_jax.finetune.data.batches import (
     Batch,
     BatchShape,
     TrainingExample,
-    lay_out,
+    collate,
     make_batch,
     positions_of,
     shape_for,
@@ -42,9 +42,11 @@ def ids(steps):
     return [[chosen.id for chosen in step] for step in steps]
 
 
-def order(given=None, *, seed=1, round=1, epochs=1, how=balanced_steps):
+def order(given=None, *, seed=1, round_index=1, epochs=1, how=balanced_steps):
     given = given or examples(10)
-    return list(how(given, examples_a_step=4, epochs=epochs, round=round, seed=seed))
+    return list(
+        how(given, examples_a_step=4, epochs=epochs, round_index=round_index, seed=seed)
+    )
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 10, 33])
@@ -63,7 +65,7 @@ def test_every_example_comes_once_an_epoch_as_many_a_step_as_unpacked(count):
 def test_the_order_is_a_function_of_seed_and_round():
     assert ids(order()) == ids(order())
     assert ids(order()) != ids(order(seed=2))
-    assert ids(order()) != ids(order(round=2))
+    assert ids(order()) != ids(order(round_index=2))
 
 
 def test_steps_have_about_equally_many_tokens():
@@ -96,7 +98,7 @@ def test_rows_hold_every_example_once_and_no_more_than_fits(seed):
 def test_a_packed_row_s_arrays():
     rows = [[example(0, prompt=3, answer=2), example(1, prompt=1, answer=3)]]
     shape = BatchShape(rows=1, micro_batches=1, length=8, groups=1, answer_length=6)
-    batch = Batch(*(array[0, 0].tolist() for array in lay_out(rows, shape=shape)))
+    batch = Batch(*(array[0, 0].tolist() for array in collate(rows, shape=shape)))
     assert batch.tokens == [10, 11, 12, 50, 10, 50, 51, 0]
     assert batch.segments == [1, 1, 1, 1, 2, 2, 2, 0]
     assert batch.positions == [0, 1, 2, 3, 0, 1, 2, 0]
@@ -108,7 +110,7 @@ def test_a_packed_row_s_arrays():
 def test_a_group_s_rows_share_the_places_of_the_loss():
     one = [[example(n, prompt=2, answer=2)] for n in range(3)]
     shape = BatchShape(rows=4, micro_batches=1, length=4, groups=2, answer_length=5)
-    batch = lay_out(one, shape=shape)
+    batch = collate(one, shape=shape)
     assert batch.answer_at[:, 0].tolist() == [[1, 2, 5, 6, 0], [1, 2, 0, 0, 0]]
     assert batch.weights[:, 0].sum(axis=1).tolist() == [4, 2]
 
@@ -139,7 +141,7 @@ def test_rows_divide_among_devices_and_micro_batches():
         assert shape.rows % groups == 0
         assert shape.rows * micro_batches >= max(map(len, planned.steps))
         for rows in planned.steps:
-            counted = lay_out(rows, shape=shape).weights.sum()
+            counted = collate(rows, shape=shape).weights.sum()
             answers = [len(one.answer_tokens) for row in rows for one in row]
             assert counted == sum(answers)
 
@@ -163,7 +165,7 @@ def test_loss_and_gradient_are_those_of_padded_rows(tmp_path, variant):
     for length in (48, 128):
         packed = plan(steps, length=length)
         assert packed.shape.rows < 5
-        batch = lay_out(packed.steps[0], shape=packed.shape)
+        batch = collate(packed.steps[0], shape=packed.shape)
         assert_same(gradient(model, batch), gradient(model, padded))
 
 

@@ -10,9 +10,9 @@ from isara_jax.finetune.config import FinetuneConfig
 from isara_jax.finetune.optimizer.optimizer import learning_rate_at
 
 
-def rates(config, *, round, steps):
+def rates(config, *, round_index, steps):
     return [
-        learning_rate_at(config, round=round, step=step, steps=steps)
+        learning_rate_at(config, round_index=round_index, step=step, steps=steps)
         for step in range(1, steps + 1)
     ]
 
@@ -22,12 +22,15 @@ def test_the_rate_is_a_cosine_after_a_warm_up(steps, warmup):
     config = FinetuneConfig(learning_rate=1e-3)
     schedule = optax.warmup_cosine_decay_schedule(0.0, 1e-3, warmup, steps + 1)
     expected = [float(schedule(step)) for step in range(1, steps + 1)]
-    assert rates(config, round=1, steps=steps) == pytest.approx(expected, abs=1e-9)
+    assert rates(config, round_index=1, steps=steps) == pytest.approx(
+        expected, abs=1e-9
+    )
 
 
 def test_every_round_halves_the_rate():
     first, second, third = (
-        rates(FinetuneConfig(), round=round, steps=12) for round in (1, 2, 3)
+        rates(FinetuneConfig(), round_index=round_index, steps=12)
+        for round_index in (1, 2, 3)
     )
     assert max(first) == 2e-5
     assert second == pytest.approx([rate / 2 for rate in first])
@@ -35,8 +38,8 @@ def test_every_round_halves_the_rate():
 
 
 def test_no_step_is_wasted():
-    assert min(rates(FinetuneConfig(), round=1, steps=12)) > 0
-    assert min(rates(FinetuneConfig(warmup=0.0), round=1, steps=12)) > 0
+    assert min(rates(FinetuneConfig(), round_index=1, steps=12)) > 0
+    assert min(rates(FinetuneConfig(warmup=0.0), round_index=1, steps=12)) > 0
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,9 @@ def train(data, *, hooks=None, **changes):
 def with_bad_step(number, *, count=12, bad=1):
     """Returns examples of which those of some consecutive steps cannot be foreseen."""
     data = [plain(at) for at in range(2 * count)]
-    steps = list(balanced_steps(data, examples_a_step=2, epochs=1, round=1, seed=1))
+    steps = list(
+        balanced_steps(data, examples_a_step=2, epochs=1, round_index=1, seed=1)
+    )
     chosen = {one.id for step in steps[number - 1 :][:bad] for one in step}
     random = np.random.default_rng(0)
     return [

@@ -11,8 +11,13 @@ from isara_jax.models.attention import (
     nvidia as nvidia_attention,
     tpu as tpu_attention,
 )
-from isara_jax.models.attention.dispatch import PLAIN, Kernels, kernels_for, whole_rows
-from isara_jax.models.attention.xla import causal_attention
+from isara_jax.models.attention.dispatch import (
+    XLA,
+    AttentionBackend,
+    attention_backend,
+    causal_attention,
+)
+from isara_jax.models.attention.xla import xla_causal_attention
 from isara_jax.runtime.mesh import make_mesh
 
 
@@ -44,10 +49,12 @@ def packed(length):
     return jnp.asarray(np.stack([padded, two]), jnp.int32)
 
 
-def gradients(arrays, segments, kernels):
+def gradients(arrays, segments, backend):
     @jax.jit
     def total(*arrays):
-        mixed = whole_rows(*arrays, segments=segments, window=None, kernels=kernels)
+        mixed = causal_attention(
+            *arrays, segments=segments, window=None, backend=backend
+        )
         return jnp.sum(jnp.where((segments != 0)[..., None, None], jnp.sin(mixed), 0))
 
     return jax.grad(total, argnums=(0, 1, 2))(*arrays)
@@ -65,22 +72,24 @@ KINDS = ["nvidia", "tpu"]
 def test_packed_rows_are_those_of_the_plain_form(kind, heads, kv_heads, size):
     arrays = rows(heads=heads, kv_heads=kv_heads, size=size, length=150)
     segments = packed(150)
-    got = whole_rows(*arrays, segments=segments, window=None, kernels=Kernels(kind))
-    plain = causal_attention(*arrays, segments=segments)
+    got = causal_attention(
+        *arrays, segments=segments, window=None, backend=AttentionBackend(kind)
+    )
+    plain = xla_causal_attention(*arrays, segments=segments)
     np.testing.assert_allclose(got, plain, atol=3e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_packed_text_is_itself_alone(kind):
     q, k, v = rows(heads=4, kv_heads=2, size=64, length=150)
-    whole = whole_rows(
-        *(q, k, v), segments=packed(150), window=None, kernels=Kernels(kind)
+    whole = causal_attention(
+        *(q, k, v), segments=packed(150), window=None, backend=AttentionBackend(kind)
     )
-    alone = whole_rows(
+    alone = causal_attention(
         *(q[1:, 50:141], k[1:, :, 50:141], v[1:, :, 50:141]),
         segments=jnp.ones((1, 91), jnp.int32),
         window=None,
-        kernels=Kernels(kind),
+        backend=AttentionBackend(kind),
     )
     np.testing.assert_allclose(whole[1:, 50:141], alone, atol=3e-6)
 
@@ -88,10 +97,10 @@ def test_a_packed_text_is_itself_alone(kind):
 @pytest.mark.parametrize(("kind", "window"), [("nvidia", 40), ("tpu", 1), ("tpu", 40)])
 def test_a_window_is_that_of_the_plain_form(kind, window):
     arrays = rows(heads=4, kv_heads=2, size=64, length=150)
-    got = whole_rows(
-        *arrays, segments=packed(150), window=window, kernels=Kernels(kind)
+    got = causal_attention(
+        *arrays, segments=packed(150), window=window, backend=AttentionBackend(kind)
     )
-    plain = causal_attention(*arrays, segments=packed(150), window=window)
+    plain = xla_causal_attention(*arrays, segments=packed(150), window=window)
     np.testing.assert_allclose(got, plain, atol=3e-6)
 
 
@@ -99,8 +108,8 @@ def test_a_window_is_that_of_the_plain_form(kind, window):
 def test_the_gradient_is_that_of_the_plain_form(kind):
     arrays = rows(heads=4, kv_heads=2, size=64, length=100)
     for got, plain in zip(
-        gradients(arrays, packed(100), Kernels(kind)),
-        gradients(arrays, packed(100), PLAIN),
+        gradients(arrays, packed(100), AttentionBackend(kind)),
+        gradients(arrays, packed(100), XLA),
         strict=True,
     ):
         np.testing.assert_allclose(got, plain, atol=3e-5)
@@ -114,14 +123,16 @@ def test_eight_devices_are_one(kind, data, model, heads, kv_heads):
     mesh = make_mesh(data=data, model=model)
     arrays = rows(heads=heads, kv_heads=kv_heads, size=64, length=64, batch=4)
     segments = jnp.concatenate([packed(64)] * 2)
-    program = jax.jit(whole_rows, static_argnames=("window", "kernels"))
-    got = program(*arrays, segments=segments, window=None, kernels=Kernels(kind, mesh))
-    plain = causal_attention(*arrays, segments=segments)
+    program = jax.jit(causal_attention, static_argnames=("window", "backend"))
+    got = program(
+        *arrays, segments=segments, window=None, backend=AttentionBackend(kind, mesh)
+    )
+    plain = xla_causal_attention(*arrays, segments=segments)
     np.testing.assert_allclose(got, plain, atol=3e-6)
     if model == 2:
         for ours, theirs in zip(
-            gradients(arrays, segments, Kernels(kind, mesh)),
-            gradients(arrays, segments, PLAIN),
+            gradients(arrays, segments, AttentionBackend(kind, mesh)),
+            gradients(arrays, segments, XLA),
             strict=True,
         ):
             np.testing.assert_allclose(ours, theirs, atol=3e-5)
@@ -135,13 +146,13 @@ def test_eight_devices_are_one(kind, data, model, heads, kv_heads):
 
 
 def test_the_kernels_are_those_of_the_platform(monkeypatch):
-    assert kernels_for(None) == PLAIN, "8 devices, and no mesh to cut by"
+    assert attention_backend(None) == XLA, "8 devices, and no mesh to cut by"
     mesh = make_mesh(data=1, model=1)
-    assert kernels_for(mesh) == Kernels("plain", mesh)
+    assert attention_backend(mesh) == AttentionBackend("plain", mesh)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     for platform, kind in (("cpu", "plain"), ("gpu", "nvidia"), ("tpu", "tpu")):
         monkeypatch.setattr(jax, "default_backend", lambda platform=platform: platform)
-        assert kernels_for(None) == Kernels(kind)
+        assert attention_backend(None) == AttentionBackend(kind)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +178,6 @@ def test_what_triton_does_not_take_is_left_to_xla(
         array.astype(dtype) for array in rows(heads=2, kv_heads=1, size=size, length=8)
     )
     segments = jnp.ones((2, 8), jnp.int32)
-    kernels = attention.Kernels("nvidia")
-    whole_rows(*arrays, segments=segments, window=window, kernels=kernels)
+    backend = attention.AttentionBackend("nvidia")
+    causal_attention(*arrays, segments=segments, window=window, backend=backend)
     assert bool(run) == taken

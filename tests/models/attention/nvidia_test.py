@@ -11,14 +11,14 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 from tiny_llama import TINY
 
-from isara_jax.engine.kv_cache.cache import empty_slots, step
-from isara_jax.engine.kv_cache.layer_blocks import Stack
+from isara_jax.engine.kv_cache.cache import empty_kv_cache, step
+from isara_jax.engine.kv_cache.layer_blocks import LayerBlocks
 from isara_jax.engine.prefill.prefix_cache import advance
-from isara_jax.models.attention.dispatch import Kernels, whole_rows
+from isara_jax.models.attention.dispatch import AttentionBackend, causal_attention
 from isara_jax.models.llama.model import Llama
 from isara_jax.runtime.mesh import make_mesh
 
-NVIDIA = Kernels("nvidia")
+NVIDIA = AttentionBackend("nvidia")
 SHAPES = {"llama_7b": (32, 32, 128), "smollm2": (9, 3, 64)}
 
 
@@ -38,11 +38,11 @@ def stack_of(shape):
     model = jax.eval_shape(
         lambda: Llama(config, key=jax.random.key(0), dtype=jnp.bfloat16)
     )
-    return Stack(model=model, blocks=(model.layers,))
+    return LayerBlocks(model=model, blocks=(model.layers,))
 
 
 def slots_of(stack, **room):
-    return jax.eval_shape(lambda: empty_slots(stack, kernels=NVIDIA, **room))
+    return jax.eval_shape(lambda: empty_kv_cache(stack, backend=NVIDIA, **room))
 
 
 def calls(program, *arguments, **options):
@@ -78,7 +78,7 @@ def test_a_chunk_has_cudnn_s_flash_attention(shape, monkeypatch):
             path,
             start=start,
             last=start,
-            reach=512,
+            kv_len=512,
             mesh=make_mesh(data=1, model=1),
         )
 
@@ -93,7 +93,9 @@ def test_the_gradient_of_whole_rows_has_triton_s_kernels(shape):
     heads, kv_heads, size = SHAPES[shape]
 
     def total(q, k, v, segments):
-        mixed = whole_rows(q, k, v, segments=segments, window=None, kernels=NVIDIA)
+        mixed = causal_attention(
+            q, k, v, segments=segments, window=None, backend=NVIDIA
+        )
         return jnp.sum(mixed.astype(jnp.float32))
 
     q = jax.ShapeDtypeStruct((2, 1000, heads, size), jnp.bfloat16)

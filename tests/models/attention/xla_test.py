@@ -7,13 +7,13 @@ import pytest
 
 from isara_jax.models.attention.xla import (
     QUERY_CHUNK,
-    Piece,
+    KVSegment,
     attention,
     attention_from,
     attention_over,
     attention_part,
-    causal_attention,
-    joined,
+    merge_segments,
+    xla_causal_attention,
 )
 
 
@@ -62,7 +62,7 @@ def test_chunks_of_queries_change_nothing(length):
     at = np.arange(length)
     visible = at[:, None] >= at[None, :]
     visible = visible & (segments[:, :, None] == segments[:, None, :])
-    got = jax.jit(causal_attention)(q, k, v, segments=jnp.asarray(segments))
+    got = jax.jit(xla_causal_attention)(q, k, v, segments=jnp.asarray(segments))
     whole = attention(q, k, v, visible=jnp.asarray(visible))
     assert QUERY_CHUNK == 128, "the lengths above lie around it"
     np.testing.assert_allclose(got, whole, atol=1e-6)
@@ -75,7 +75,9 @@ def test_a_window_shows_the_last_so_many(window):
     k, v = drawn(2, 1, length, 4, seed=1), drawn(2, 1, length, 4, seed=2)
     back = np.arange(length)[:, None] - np.arange(length)[None, :]
     visible = np.broadcast_to((back >= 0) & (back < window), (2, length, length))
-    got = causal_attention(q, k, v, segments=jnp.ones((2, length), int), window=window)
+    got = xla_causal_attention(
+        q, k, v, segments=jnp.ones((2, length), int), window=window
+    )
     whole = attention(q, k, v, visible=jnp.asarray(visible))
     np.testing.assert_allclose(got, whole, atol=1e-6)
     if window == 1:
@@ -89,8 +91,8 @@ def test_bf16_stays_bf16_and_near():
         drawn(1, 2, 40, 8, seed=2),
     )
     segments = jnp.ones((1, 40), jnp.int32)
-    wide = causal_attention(*arrays, segments=segments)
-    narrow = causal_attention(
+    wide = xla_causal_attention(*arrays, segments=segments)
+    narrow = xla_causal_attention(
         *(array.astype(jnp.bfloat16) for array in arrays), segments=segments
     )
     assert narrow.dtype == jnp.bfloat16
@@ -105,19 +107,19 @@ def in_pieces(cut):
     visible[:, :, cut] = True
     visible[0, 1, :cut] = False
     visible = jnp.asarray(visible)
-    pieces = [
-        Piece(k[:1, :, :cut], v[:1, :, :cut], visible[..., :cut]),
-        Piece(k[:, :, cut:], v[:, :, cut:], visible[..., cut:]),
+    kv_segments = [
+        KVSegment(k[:1, :, :cut], v[:1, :, :cut], visible[..., :cut]),
+        KVSegment(k[:, :, cut:], v[:, :, cut:], visible[..., cut:]),
     ]
-    return q, pieces, attention(q, k, v, visible=visible)
+    return q, kv_segments, attention(q, k, v, visible=visible)
 
 
 @pytest.mark.parametrize("cut", [1, 4, 8])
 def test_pieces_are_attended_to_as_one(cut):
-    q, pieces, whole = in_pieces(cut)
-    np.testing.assert_allclose(attention_over(q, pieces), whole, atol=1e-6)
-    parts = [attention_part(q, piece) for piece in pieces]
-    np.testing.assert_allclose(joined(parts), whole, atol=1e-6)
+    q, kv_segments, whole = in_pieces(cut)
+    np.testing.assert_allclose(attention_over(q, kv_segments), whole, atol=1e-6)
+    parts = [attention_part(q, kv_segment) for kv_segment in kv_segments]
+    np.testing.assert_allclose(merge_segments(parts), whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("window", [None, 5, 300])

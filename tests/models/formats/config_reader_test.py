@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from isara_jax.errors import InputError
-from isara_jax.models.formats.config_reader import Attributes
+from isara_jax.models.formats.config_reader import ConfigReader
 
 
 def attributes(**values):
-    return Attributes(place=Path("f/config.json"), values=values)
+    return ConfigReader(place=Path("f/config.json"), values=values)
 
 
 def test_values_are_read():
@@ -18,7 +18,7 @@ def test_values_are_read():
     assert a.flag("tied", default=False) is True
     a.require("heads", 3)
     a.require("scaling", None)
-    a.refuse_unknown({"heads", "base", "epsilon", "tied", "absent", "scaling"})
+    a.validate_known({"heads", "base", "epsilon", "tied", "absent", "scaling"})
 
 
 def test_what_is_absent_or_null_has_its_default():
@@ -77,4 +77,4 @@ def test_another_value_than_the_one_required():
 
 def test_unknown_attribute():
     with pytest.raises(InputError, match="extra=7, an attribute that is unknown"):
-        attributes(heads=3, extra=7).refuse_unknown({"heads"})
+        attributes(heads=3, extra=7).validate_known({"heads"})

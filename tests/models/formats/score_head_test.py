@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from isara_jax.errors import InputError
-from isara_jax.models.formats.config_reader import Attributes
+from isara_jax.models.formats.config_reader import ConfigReader
 from isara_jax.models.formats.score_head import (
     SCORE_ATTRIBUTES,
     head_attributes,
@@ -30,7 +30,7 @@ CLASSIFICATION = {"architectures": ["LlamaForSequenceClassification"]}
 
 
 def head_of(values):
-    a = Attributes(place=Path("f/config.json"), values=values)
+    a = ConfigReader(place=Path("f/config.json"), values=values)
     return score_head(a)
 
 
@@ -61,7 +61,7 @@ def test_the_head_is_read(values, head):
 
 
 def test_everything_that_safe_rlhf_writes_is_known():
-    Attributes(place=Path("f"), values=SAFE_RLHF).refuse_unknown(
+    ConfigReader(place=Path("f"), values=SAFE_RLHF).validate_known(
         SCORE_ATTRIBUTES | {"architectures"}
     )
 

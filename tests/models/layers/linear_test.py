@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from isara_jax.models.layers.linear import Adapted, plain, project, quantised, widened
+from isara_jax.models.layers.linear import (
+    LoraWeight,
+    dequantize,
+    linear,
+    plain,
+    quantised,
+)
 from isara_jax.runtime.mesh import make_mesh
 
 # Dettmers et al. 2023, Appendix E.
@@ -55,7 +61,7 @@ PRODUCTS = {"q": "bti,inh->btnh", "o": "btnh,nhi->bti"}
 def test_a_projection_sums_over_its_inputs(name):
     x, own = inputs_of(name), of_layer(kernel(name))
     wanted = np.einsum(PRODUCTS[name], x, own.get_value())
-    np.testing.assert_allclose(project(x, own), wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(linear(x, own), wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [None, "int8", "nf4"])
@@ -64,7 +70,7 @@ def test_an_adapted_projection_is_that_of_the_merged_kernel(name, kind):
     stack = quantise(name, kind) if kind else kernel(name)
     shape = stack.get_value().shape
     split = 1 + INPUTS[name]
-    both = Adapted(
+    both = LoraWeight(
         base=stack.get_value(),
         a=drawn(2, 3, *shape[1:split], seed=2),
         b=drawn(2, 3, *shape[split:], seed=3),
@@ -72,8 +78,8 @@ def test_an_adapted_projection_is_that_of_the_merged_kernel(name, kind):
     )
     whole, x = plain(both, jnp.dtype("float32")), inputs_of(name)
     for number in range(2):
-        ours = project(x, of_layer(stack.replace(both), number))
-        wanted = project(x, nnx.Param(whole[number]))
+        ours = linear(x, of_layer(stack.replace(both), number))
+        wanted = linear(x, nnx.Param(whole[number]))
         np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-3)
 
 
@@ -84,14 +90,14 @@ def test_gradients_are_those_of_the_kernel_that_is_written_out(name, kind):
     base, split = stack.get_value(), INPUTS[name]
     a = drawn(3, *base.shape[:split], seed=2)
     b, x = drawn(3, *base.shape[split:], seed=3), inputs_of(name)
-    wide = widened(base, jnp.float32) if kind else base
+    wide = dequantize(base, jnp.float32) if kind else base
 
     def ours(x, a, b):
-        both = Adapted(base=base, a=a, b=b, scale=0.5)
-        return jnp.sin(project(x, stack.replace(both))).sum()
+        both = LoraWeight(base=base, a=a, b=b, scale=0.5)
+        return jnp.sin(linear(x, stack.replace(both))).sum()
 
     def theirs(x, a, b):
-        return jnp.sin(project(x, nnx.Param(wide + 0.5 * jnp.tensordot(a, b, (0, 0)))))
+        return jnp.sin(linear(x, nnx.Param(wide + 0.5 * jnp.tensordot(a, b, (0, 0)))))
 
     found = jax.grad(ours, (0, 1, 2))(x, a, b)
     wanted = jax.grad(lambda *given: theirs(*given).sum(), (0, 1, 2))(x, a, b)
@@ -106,13 +112,13 @@ def test_bf16_is_summed_in_fp32_and_keeps_its_dtype(kind):
     a, b = (drawn(3, *shape).astype(jnp.bfloat16) for shape in ((96,), (2, 32)))
 
     def out(x, a, b):
-        both = Adapted(base=base, a=a, b=b, scale=0.5)
-        return project(x, stack.replace(both))
+        both = LoraWeight(base=base, a=a, b=b, scale=0.5)
+        return linear(x, stack.replace(both))
 
     found, pullback = jax.jit(lambda *given: jax.vjp(out, *given))(x, a, b)
-    wide = widened(base, jnp.float32) if kind else base
+    wide = dequantize(base, jnp.float32) if kind else base
     whole = wide + 0.5 * jnp.tensordot(*map(jnp.float32, (a, b)), (0, 0))
-    wanted = project(x, nnx.Param(whole.astype(jnp.bfloat16)))
+    wanted = linear(x, nnx.Param(whole.astype(jnp.bfloat16)))
     np.testing.assert_array_equal(found, wanted)
     assert {one.dtype for one in (found, *pullback(found))} == {jnp.dtype("bfloat16")}
 
@@ -177,7 +183,7 @@ def test_a_kernel_of_zeros_stays_one():
     nothing = nnx.Param(jnp.zeros((1, 64, 2, 8)), axes=AXES["q"])
     for kind in ("int8", "nf4"):
         found = quantised(nothing, kind, inputs=1, mesh=make_mesh(data=1, model=1))
-        assert not np.any(widened(of_layer(found).get_value(), jnp.float32))
+        assert not np.any(dequantize(of_layer(found).get_value(), jnp.float32))
 
 
 @pytest.mark.parametrize("adapted", [False, True])
@@ -185,11 +191,11 @@ def test_the_backward_pass_does_not_keep_a_wide_kernel(adapted):
     stack, x = quantise("q", "nf4", layers=8).get_value(), drawn(1, 2, 96)
     if adapted:
         a, b = drawn(8, 1, 96), drawn(8, 1, 2, 32)
-        stack = Adapted(base=stack, a=a, b=b, scale=1.0)
+        stack = LoraWeight(base=stack, a=a, b=b, scale=1.0)
 
     def loss(x, stack):
         def layer(x, one):
-            out = project(x, nnx.Param(one))
+            out = linear(x, nnx.Param(one))
             return jnp.tanh(
                 jnp.concatenate([out.reshape(1, 2, 64), x[..., 64:]], -1)
             ), 0

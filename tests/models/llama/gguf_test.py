@@ -15,7 +15,7 @@ from tiny_llama import ODD
 
 from isara_jax.errors import InputError
 from isara_jax.models.checkpoints.load import load_config, load_model, named_tensors
-from isara_jax.models.formats.config_reader import Attributes
+from isara_jax.models.formats.config_reader import ConfigReader
 from isara_jax.models.layers.rope import RopeScaling
 from isara_jax.models.llama.gguf import config_from_gguf
 from isara_jax.runtime.mesh import make_mesh
@@ -40,7 +40,7 @@ LINEAR = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
 
 def from_gguf(metadata, *, tensors=(), factors=None):
     return config_from_gguf(
-        Attributes(place=Path("f.gguf"), values=metadata),
+        ConfigReader(place=Path("f.gguf"), values=metadata),
         tensors=tensors,
         frequency_factors=factors,
     )

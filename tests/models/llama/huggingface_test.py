@@ -6,13 +6,13 @@ import transformers
 from tiny_llama import ODD
 
 from isara_jax.errors import InputError
-from isara_jax.models.formats.config_reader import Attributes
+from isara_jax.models.formats.config_reader import ConfigReader
 from isara_jax.models.layers.rope import RopeScaling
 from isara_jax.models.layers.score_head import ScoreHead
 from isara_jax.models.llama.huggingface import (
     config_from_hugging_face,
     config_to_hugging_face,
-    tensor_formats,
+    tensor_maps,
 )
 
 HUGGING_FACE = config_to_hugging_face(ODD, dtype="float32")
@@ -24,7 +24,7 @@ def without(attributes, *names):
 
 def from_hugging_face(attributes):
     return config_from_hugging_face(
-        Attributes(place=Path("f/config.json"), values=attributes)
+        ConfigReader(place=Path("f/config.json"), values=attributes)
     )
 
 
@@ -118,7 +118,7 @@ def test_every_tensor_of_transformers_has_its_format(tied_head):
     config = from_hugging_face(attributes)
     names = {
         tensor.name.format(number)
-        for tensor in tensor_formats(config)
+        for tensor in tensor_maps(config)
         for number in range(config.layers)
     }
     theirs = transformers.LlamaForCausalLM(transformers.LlamaConfig(**attributes))

@@ -7,7 +7,7 @@ import pytest
 from tiny_llama import TINY
 
 from isara_jax.errors import InputError
-from isara_jax.models.formats.config_reader import Attributes
+from isara_jax.models.formats.config_reader import ConfigReader
 from isara_jax.models.layers.rope import RopeScaling
 from isara_jax.models.llama.rope_config import rope_attributes, rope_base, rope_scaling
 
@@ -21,7 +21,7 @@ LLAMA3 = {
 
 
 def attributes(**values):
-    return Attributes(place=Path("f/config.json"), values=values)
+    return ConfigReader(place=Path("f/config.json"), values=values)
 
 
 @pytest.mark.parametrize(

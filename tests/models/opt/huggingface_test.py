@@ -8,7 +8,7 @@ import transformers
 from tiny_opt import TINY_OPT
 
 from isara_jax.errors import InputError
-from isara_jax.models.formats.config_reader import Attributes
+from isara_jax.models.formats.config_reader import ConfigReader
 from isara_jax.models.layers.score_head import ScoreHead
 from isara_jax.models.opt.huggingface import (
     config_from_hugging_face,
@@ -27,7 +27,7 @@ VARIANTS = {
 
 
 def read(values):
-    a = Attributes(place=Path("f/config.json"), values=values)
+    a = ConfigReader(place=Path("f/config.json"), values=values)
     return config_from_hugging_face(a)
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from isara_jax.runtime.files.atomic import appearing
+from isara_jax.runtime.files.atomic import atomic_dir
 
 
 def contents(folder):
@@ -16,7 +16,7 @@ def contents(folder):
 
 def test_it_appears_at_the_end_and_alone(tmp_path):
     target = tmp_path / "a" / "model"
-    with appearing(target) as partial:
+    with atomic_dir(target) as partial:
         (partial / "file").write_text("new")
         assert not target.exists()
     assert (target / "file").read_text() == "new"
@@ -26,7 +26,7 @@ def test_it_appears_at_the_end_and_alone(tmp_path):
 def test_what_was_there_is_replaced_at_the_end(tmp_path):
     target = tmp_path / "model"
     (target / "deep").mkdir(parents=True)
-    with appearing(target) as partial:
+    with atomic_dir(target) as partial:
         (partial / "file").write_text("new")
         assert contents(target) == {"deep"}
     assert contents(target) == {"file"}
@@ -40,7 +40,7 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path, fault):
     (target / "old").touch()
 
     def fails():
-        with appearing(target) as partial:
+        with atomic_dir(target) as partial:
             (partial / "file").touch()
             raise fault
 
@@ -63,7 +63,7 @@ def test_what_a_killed_process_left_is_swept_away(tmp_path):
     assert subprocess.run(command, check=False).returncode == 9
     assert not target.exists()
     assert contents(tmp_path) == {".model.partial"}
-    with appearing(target) as partial:
+    with atomic_dir(target) as partial:
         assert contents(partial) == set()
     assert contents(tmp_path) == {"model"}
 
@@ -79,7 +79,7 @@ def test_a_rename_that_fails_loses_nothing(tmp_path, monkeypatch):
         replace(source, destination)
 
     monkeypatch.setattr(os, "replace", fails)
-    with pytest.raises(OSError, match="no"), appearing(target):
+    with pytest.raises(OSError, match="no"), atomic_dir(target):
         pass
     assert contents(tmp_path) == {".model.old"}
 
@@ -88,8 +88,8 @@ def test_a_failure_that_names_no_file_names_the_folder(tmp_path):
     folder = tmp_path / "model"
     with (
         pytest.raises(OSError, match=r"No space left on device: '.*/model'$"),
-        appearing(folder),
+        atomic_dir(folder),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(OSError, match=r"'other'$"), appearing(folder):
+    with pytest.raises(OSError, match=r"'other'$"), atomic_dir(folder):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "other")

@@ -7,7 +7,7 @@ import sys
 import jax
 import pytest
 
-from isara_jax.runtime.hardware.compilation import keep_compiled
+from isara_jax.runtime.hardware.compilation import enable_compilation_cache
 
 # Half a second to compile, as only that is kept.
 PROGRAM = """
@@ -69,12 +69,12 @@ def _settings_stay():
 @pytest.mark.usefixtures("_settings_stay")
 def test_home_is_expanded(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    keep_compiled("~/compiled")
+    enable_compilation_cache("~/compiled")
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
 
 
 @pytest.mark.usefixtures("_settings_stay")
 def test_an_empty_name_changes_no_setting():
     before = jax.config.jax_compilation_cache_dir
-    keep_compiled("")
+    enable_compilation_cache("")
     assert jax.config.jax_compilation_cache_dir == before
