@@ -112,8 +112,8 @@ class RecordingEngine(Engine):
             lengths |= {c.id: len(c.tokens) for c in completions}
             yield completions
         rules = Rules(
-            sampling_params=how["decoding"],
-            ending=how["ending"],
+            sampling_params=how["sampling_params"],
+            stop_criteria=how["stop_criteria"],
             key=how["key"],
             prompts=tuple(prompts),
         )

@@ -101,8 +101,8 @@ def programs(target: Target, shape: str) -> Iterator[tuple[str, Any]]:
     yield "decode", next_token.lower(stack, tokens, cache)
     path = slots(rows=1, capacity=SHARED + CAPACITY + CHUNK, shared=0)
     tokens = whole(jnp.int32, 1, CHUNK)
-    kv_len = {"start": number, "last": number, "reach": 1024, "mesh": mesh}
-    yield "prefill", prefill_chunk.lower(stack, tokens, path, **kv_len)
+    given = {"start": number, "last": number, "kv_len": 1024, "mesh": mesh}
+    yield "prefill", prefill_chunk.lower(stack, tokens, path, **given)
     yield "gradient", _gradient_of_attention(model.config, attention_backend(mesh))
 
 

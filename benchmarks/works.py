@@ -15,7 +15,7 @@ class Rules:
     """
 
     sampling_params: Any
-    ending: Any
+    stop_criteria: Any
     key: Any
     prompts: Sequence[Any]
 

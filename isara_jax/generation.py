@@ -114,7 +114,7 @@ class Sampler:
         return jax.random.fold_in(key, int(step))
 
     @property
-    def ending(self) -> StopCriteria:
+    def stop_criteria(self) -> StopCriteria:
         """What ends a sample besides its length."""
         return StopCriteria(
             eos=self.tokenizer.eos,
@@ -155,7 +155,7 @@ def sample_into(
         written = sampler.engine(model()).generate(
             prompts,
             sampling_params=sampling_params,
-            ending=sampler.ending,
+            stop_criteria=sampler.stop_criteria,
             key=sampler.key(round_index=round_index, step=step),
             done=done,
             figures=figures,

@@ -93,14 +93,14 @@ def _rules(work: Work) -> dict[str, Any]:
     if work.rules is not None:
         rules = work.rules
         return {
-            "decoding": rules.sampling_params,
-            "ending": rules.ending,
+            "sampling_params": rules.sampling_params,
+            "stop_criteria": rules.stop_criteria,
             "key": rules.key,
         }
     return {
-        "decoding": SamplingParams(
+        "sampling_params": SamplingParams(
             max_new_tokens=max(work.new_tokens), temperature=0.0
         ),
-        "ending": StopCriteria(eos=(), stops=(), decode=str),
+        "stop_criteria": StopCriteria(eos=(), stops=(), decode=str),
         "key": jax.random.key(0),
     }

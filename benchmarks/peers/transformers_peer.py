@@ -119,7 +119,10 @@ def generate_arguments(work: Work, *, new: int) -> dict[str, Any]:
     length = {"min_new_tokens": new, "max_new_tokens": new, "pad_token_id": 0}
     if work.rules is None:
         return {"do_sample": False, **length}
-    sampling_params, ending = work.rules.sampling_params, work.rules.ending
+    sampling_params, stop_criteria = (
+        work.rules.sampling_params,
+        work.rules.stop_criteria,
+    )
     if sampling_params.beams > 1:
         raise ValueError(
             f"beams={sampling_params.beams}: drafting is compared without beams"
@@ -128,7 +131,7 @@ def generate_arguments(work: Work, *, new: int) -> dict[str, Any]:
         **length,
         "repetition_penalty": sampling_params.repetition_penalty,
         "no_repeat_ngram_size": sampling_params.no_repeat_ngram,
-        "eos_token_id": list(ending.eos),
+        "eos_token_id": list(stop_criteria.eos),
     }
     if sampling_params.length_decay_factor != 1:
         arguments["exponential_decay_length_penalty"] = (

@@ -51,12 +51,16 @@ class ContinuousBatch:
         mesh: Mesh,
         check: Callable[[], None],
         sampling_params: SamplingParams,
-        ending: StopCriteria,
+        stop_criteria: StopCriteria,
         key: Key[Array, ""],
         figures: EngineMetrics,
     ):
         self.group, self.path, self.mesh, self.check = group, path, mesh, check
-        self.sampling_params, self.ending, self.key = sampling_params, ending, key
+        self.sampling_params, self.stop_criteria, self.key = (
+            sampling_params,
+            stop_criteria,
+            key,
+        )
         self.figures, self.sizes = figures, model_sizes(path.stack.model)
         self.held: list[Planned | None] = [None] * group.rows
         self.generated = np.zeros(group.rows, np.int64)
@@ -161,7 +165,7 @@ class ContinuousBatch:
             self.path.stack,
             state,
             self.sampling_params.traced,
-            eos=jnp.asarray(self.ending.eos, jnp.int32),
+            eos=jnp.asarray(self.stop_criteria.eos, jnp.int32),
             static=self.sampling_params.static,
             steps=jnp.int32(steps),
             mesh=self.mesh,
@@ -183,7 +187,7 @@ class ContinuousBatch:
             prompt, _ = held
             begin = len(prompt.tokens)
             text = token_ids[row, begin : begin + self.generated[row]]
-            if done[row] or has_stop(text, self.ending):
+            if done[row] or has_stop(text, self.stop_criteria):
                 ended.append((row, prompt, text))
         if not ended:
             return []
@@ -192,6 +196,8 @@ class ContinuousBatch:
             self.held[row], done[row] = None, True
         self.state = replace(self.state, done=place_batch(done, self.mesh))
         return [
-            completion_of(prompt, text, scores=scores[row], ending=self.ending)
+            completion_of(
+                prompt, text, scores=scores[row], stop_criteria=self.stop_criteria
+            )
             for row, prompt, text in ended
         ]

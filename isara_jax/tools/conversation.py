@@ -29,7 +29,7 @@ class ChatModel:
         ((completion,),) = self.engine.generate(
             [prompt],
             sampling_params=self.sampling_params,
-            ending=self.sampler.ending,
+            stop_criteria=self.sampler.stop_criteria,
             key=self.sampler.key(round_index=0, step=Step.ANSWERS),
         )
         return completion.text

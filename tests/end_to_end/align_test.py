@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from causal_attention import logits_of
 from llama_files import reference_logits
 from tiny_run import processor_seconds
+from whole_rows import logits_of
 
 from isara_jax.models.checkpoints.load import (
     abstract_model,

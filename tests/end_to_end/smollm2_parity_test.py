@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from causal_attention import logits_of
 from pretrained import SMOLLM2, needs_smollm2
+from whole_rows import logits_of
 
 from isara_jax.engine.engine import Engine
 from isara_jax.engine.request import Request
@@ -126,7 +126,9 @@ def test_greedy_continuations_are_the_same(ours, theirs, tokenizer, mesh):
         for completions in engine.generate(
             prompts,
             sampling_params=SamplingParams(max_new_tokens=NEW_TOKENS, temperature=0.0),
-            ending=StopCriteria(eos=tokenizer.eos, stops=(), decode=tokenizer.decode),
+            stop_criteria=StopCriteria(
+                eos=tokenizer.eos, stops=(), decode=tokenizer.decode
+            ),
             key=jax.random.key(0),
         )
         for completion in completions

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from causal_attention import logits_of
 from tiny_llama import tiny_llama, torch_llama
 from torch_training import answer_losses
 from training import EXAMPLES as FOUR
+from whole_rows import logits_of
 
 from isara_jax.finetune.data.batches import Batch, make_batch, shape_for
 from isara_jax.finetune.loss import answer_loss, cross_entropy

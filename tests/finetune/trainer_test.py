@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from causal_attention import logits_of
 from tiny_llama import tiny_llama, torch_llama
 from torch_training import assert_steps_are_torch_s
 from training import CONFIG, trained_on
+from whole_rows import logits_of
 
 from isara_jax.errors import InputError
 from isara_jax.finetune.data.batches import TrainingExample

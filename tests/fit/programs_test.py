@@ -25,7 +25,7 @@ from isara_jax.models.llama.model import Llama
 from isara_jax.runtime.mesh import model_shardings
 
 pytestmark = pytest.mark.usefixtures("shapes_for_arrays")
-STATIC = ("config", "dtype", "mesh", "form", "reach", "beams", "new_tokens")
+STATIC = ("config", "dtype", "mesh", "static", "kv_len", "beams", "new_tokens")
 # The tiny model, with room for the open turn that is reckoned with.
 ROOMY = dataclasses.replace(TINY, context=512)
 
@@ -66,7 +66,7 @@ def noted(monkeypatch):
         monkeypatch.setattr(module, name, watched)
 
     watch(trainer, "train_step", last=True)
-    watch(path, "advance", last=False)
+    watch(path, "prefill_chunk", last=False)
     watch(group_run, "decode", last=True)
     watch(beam, "start", last=False)
     watch(beam, "search", last=True)
@@ -121,7 +121,7 @@ def written(asked):
     continued = engine.generate(
         prompts,
         sampling_params=asked.sampling_params,
-        ending=StopCriteria(eos=(96,), stops=(), decode=str),
+        stop_criteria=StopCriteria(eos=(96,), stops=(), decode=str),
         key=jax.random.key(0),
     )
     with pytest.raises(Enough):
@@ -132,7 +132,7 @@ def test_prompts_and_slots_are_the_engine_s(setting, noted):
     asked = setting(shape=ROOMY, devices=2)
     _, prompt, sampling_params = programs_of(asked)
     written(asked)
-    assert given(prompt) == noted["advance"]
+    assert given(prompt) == noted["prefill_chunk"]
     assert given(sampling_params) == noted["decode"]
 
 

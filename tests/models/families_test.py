@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
-from causal_attention import logits_of
 from flax import nnx
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
@@ -23,6 +22,7 @@ from tiny_families import (
     outputs,
     tensors_of,
 )
+from whole_rows import logits_of
 
 from isara_jax.errors import InputError
 from isara_jax.models.checkpoints.load import load_model, named_tensors
@@ -169,9 +169,7 @@ def test_tensors_come_out_as_they_went_in(variant):
 
 def written(model, folder):
     """Writes what makes a Hugging Face folder of the model, and returns its config."""
-    attributes = family_of(model.config).config_to_hugging_face(
-        model.config, dtype="float32"
-    )
+    attributes = family_of(model.config).config_to_hf(model.config, dtype="float32")
     save_file(
         dict(named_tensors(model)),
         folder / "model.safetensors",
@@ -184,7 +182,7 @@ def written(model, folder):
 def test_the_config_comes_back_as_it_went(variant, tmp_path):
     attributes = written(variant.ours, tmp_path)
     family = family_named(attributes)
-    assert family.config_from_hugging_face(attributes) == variant.ours.config
+    assert family.config_from_hf(attributes) == variant.ours.config
 
 
 def test_transformers_loads_what_is_written(variant, tmp_path):

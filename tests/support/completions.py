@@ -102,7 +102,7 @@ def complete(
         for completions in engine.generate(
             prompts,
             sampling_params=sampling_params,
-            ending=StopCriteria(eos=eos, stops=stops, decode=decode),
+            stop_criteria=StopCriteria(eos=eos, stops=stops, decode=decode),
             key=jax.random.key(7),
             done=done,
             figures=figures,

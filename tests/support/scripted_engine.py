@@ -33,10 +33,18 @@ class ScriptedEngine:
         def generate(engine, prompts, **rest):
             return scripted.generate(engine, prompts, **rest)
 
-        monkeypatch.setattr(Engine, "continue_all", generate)
+        monkeypatch.setattr(Engine, "generate", generate)
 
     def generate(
-        self, engine, prompts, *, sampling_params, ending, key, done=(), figures=None
+        self,
+        engine,
+        prompts,
+        *,
+        sampling_params,
+        stop_criteria,
+        key,
+        done=(),
+        figures=None,
     ):
         """The slots end together; the shortest prompts come first."""
         planned = groups(

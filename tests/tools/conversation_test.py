@@ -51,12 +51,12 @@ def test_every_speaker_recalls_its_own_answers(engine):
     assert talk.ask("is it true ?") == ["yes 0", "yes 1"]
     assert talk.ask("who ran ?") == ["yes 2", "yes 3"]
     first = "BEGINNING OF CONVERSATION: USER: is it true ? ASSISTANT:"
-    ending = (
+    stop_criteria = (
         "END OF CONVERSATION\n\nBEGINNING OF CONVERSATION: USER: who ran ? ASSISTANT:"
     )
     assert engine.texts == [
         *(first, first),
-        *(f"{first} yes 0 {ending}", f"{first} yes 1 {ending}"),
+        *(f"{first} yes 0 {stop_criteria}", f"{first} yes 1 {stop_criteria}"),
     ]
 
 

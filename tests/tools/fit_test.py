@@ -14,7 +14,7 @@ from isara_jax.cli.flags import define_sections, sections_from_flags
 from isara_jax.errors import EnvironmentFailure, InputError
 from isara_jax.fit.nearest import Nearest
 from isara_jax.fit.setting import this_host
-from isara_jax.models.llama.huggingface import config_to_hugging_face
+from isara_jax.models.llama.huggingface import config_to_hf
 from isara_jax.tools import fit
 
 pytestmark = pytest.mark.usefixtures("shapes_for_arrays")
@@ -39,7 +39,7 @@ SMALL = {
 def model(tmp_path_factory):
     """Returns a folder that holds a shape, and nothing else."""
     folder = tmp_path_factory.mktemp("model")
-    attributes = config_to_hugging_face(TINY, dtype="float32")
+    attributes = config_to_hf(TINY, dtype="float32")
     (folder / "config.json").write_text(json.dumps(attributes))
     return folder
 

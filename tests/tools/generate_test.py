@@ -164,13 +164,13 @@ def test_a_question_is_written_with_its_template_and_ends_at_its_stops(
     write_jsonl(files / "in.jsonl", [{"question": " is it true ? ", "id": "a"}])
     written, endings = [], []
 
-    def noted(engine, prompts, *, ending, **keywords):
+    def noted(engine, prompts, *, stop_criteria, **keywords):
         written.extend(prompts)
-        endings.append(ending)
-        return real(engine, prompts, ending=ending, **keywords)
+        endings.append(stop_criteria)
+        return real(engine, prompts, stop_criteria=stop_criteria, **keywords)
 
     real = Engine.generate
-    monkeypatch.setattr(Engine, "continue_all", noted)
+    monkeypatch.setattr(Engine, "generate", noted)
     tokenizer = tiny_tokenizer()
     for template in ("paper", "chat"):
         (line,) = completed("--stop=zz", template=template, output=template)
@@ -206,7 +206,7 @@ def test_a_sigterm_stops_between_stretches_and_the_same_command_goes_on(
             if not done:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Engine, "continue_all", terminated)
+    monkeypatch.setattr(Engine, "generate", terminated)
     with pytest.raises(StopRequested):
         work()
     kept = {line["id"] for line in read_lines(files / "out.jsonl.partial")}
@@ -226,7 +226,7 @@ def test_another_number_of_slots_may_go_on(work, completed, monkeypatch):
         raise StopRequested
 
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "continue_all", once)
+        patch.setattr(Engine, "generate", once)
         with pytest.raises(StopRequested):
             work()
     assert_same_samples(completed(max_slots=1), undisturbed)

@@ -70,7 +70,7 @@ def beam_batch(
     batch: Batch,
     *,
     sampling_params: SamplingParams,
-    ending: StopCriteria,
+    stop_criteria: StopCriteria,
     key: Key[Array, ""],
     mesh: Mesh,
     check: Callable[[], None],
@@ -93,7 +93,7 @@ def beam_batch(
         mesh=mesh,
     )
     keys = _sample_keys(batch, key)
-    eos = jnp.asarray(ending.eos, jnp.int32)
+    eos = jnp.asarray(stop_criteria.eos, jnp.int32)
     done = np.arange(batch.shape.rows) >= len(batch.prompts)
     for first in range(0, sampling_params.max_new_tokens, STEPS_BETWEEN_SYNCS):
         check()
@@ -111,7 +111,7 @@ def beam_batch(
         done = np.asarray(state.done)
         if done.all():
             break
-    return _completions(batch, state.finished, ending=ending)
+    return _completions(batch, state.finished, stop_criteria=stop_criteria)
 
 
 @partial(jax.jit, static_argnames=("beams", "new_tokens", "mesh"))
@@ -293,7 +293,7 @@ def _for_beams(array: Array, beams: int) -> Array:
 
 
 def _completions(
-    batch: Batch, finished: Hypotheses, *, ending: StopCriteria
+    batch: Batch, finished: Hypotheses, *, stop_criteria: StopCriteria
 ) -> list[Completion]:
     tokens, log_probabilities, lengths = (
         np.asarray(array)[:, 0]
@@ -304,7 +304,7 @@ def _completions(
             prompt,
             tokens[row, : lengths[row]],
             scores=log_probabilities[row],
-            ending=ending,
+            stop_criteria=stop_criteria,
         )
         for row, prompt in enumerate(batch.prompts)
     ]

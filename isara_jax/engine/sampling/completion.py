@@ -36,28 +36,34 @@ class Completion:
     finish: str
 
 
-def has_stop(tokens: np.ndarray, ending: StopCriteria) -> bool:
+def has_stop(tokens: np.ndarray, stop_criteria: StopCriteria) -> bool:
     """Whether a stop string is in what was decoded."""
-    if not ending.stops:
+    if not stop_criteria.stops:
         return False
-    kept, _ = _until_eos(tokens, ending.eos)
-    return find_stop(ending.decode(kept), ending.stops) is not None
+    kept, _ = _until_eos(tokens, stop_criteria.eos)
+    return find_stop(stop_criteria.decode(kept), stop_criteria.stops) is not None
 
 
 def completion_of(
-    prompt: Request, tokens: np.ndarray, *, scores: np.ndarray, ending: StopCriteria
+    prompt: Request,
+    tokens: np.ndarray,
+    *,
+    scores: np.ndarray,
+    stop_criteria: StopCriteria,
 ) -> Completion:
     """Cuts what was decoded for a prompt; `scores` are its log-probabilities."""
-    kept, ended = _until_eos(tokens, ending.eos)
+    kept, ended = _until_eos(tokens, stop_criteria.eos)
     finish, counted = ("eos", len(kept) + 1) if ended else ("length", len(kept))
-    stop = tokens_until_stop(kept, stops=ending.stops, decode=ending.decode)
+    stop = tokens_until_stop(
+        kept, stops=stop_criteria.stops, decode=stop_criteria.decode
+    )
     if stop is not None:
         kept, finish, counted = kept[:stop], "stop", stop
-    text = ending.decode(kept)
+    text = stop_criteria.decode(kept)
     return Completion(
         id=prompt.id,
         number=prompt.number,
-        text=text[: find_stop(text, ending.stops)].strip(),
+        text=text[: find_stop(text, stop_criteria.stops)].strip(),
         tokens=tuple(tokens[:counted].tolist()),
         prompt_tokens=len(prompt.tokens),
         log_probability=float(scores[:counted].sum(dtype=np.float64)),

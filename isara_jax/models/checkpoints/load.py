@@ -49,7 +49,7 @@ def load_config(source: Path) -> ModelConfig:
     if not isinstance(attributes, dict):
         raise InputError(f"{path}: expected a JSON object")
     a = ConfigReader(place=path, values=attributes)
-    config: ModelConfig = family_named(a).config_from_hugging_face(a)
+    config: ModelConfig = family_named(a).config_from_hf(a)
     return config
 
 

@@ -28,7 +28,7 @@ def write_description(
     end, *others = tokenizer.eos
     ends: int | list[int] = [end, *others] if others else end
     attributes: dict[str, Any] = {
-        **family_of(config).config_to_hugging_face(config, dtype=dtype),
+        **family_of(config).config_to_hf(config, dtype=dtype),
         "bos_token_id": tokenizer.bos[0] if tokenizer.bos else None,
         "eos_token_id": ends,
     }

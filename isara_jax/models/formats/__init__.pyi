@@ -1,4 +1,5 @@
 from .config_reader import ConfigReader as ConfigReader
+from .family import Family as Family
 from .parameter import _theirs as _theirs, placed as placed
 from .safetensors import (
     tensor_readers as tensor_readers,

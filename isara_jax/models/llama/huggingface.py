@@ -75,7 +75,7 @@ def tensor_maps(config: LlamaConfig) -> tuple[TensorMap, ...]:
     return (*whole, *layers)
 
 
-def config_from_hugging_face(a: ConfigReader) -> LlamaConfig:
+def config_from_hf(a: ConfigReader) -> LlamaConfig:
     """Reads a `config.json`.
 
     Raises:
@@ -110,7 +110,7 @@ def config_from_hugging_face(a: ConfigReader) -> LlamaConfig:
     return config
 
 
-def config_to_hugging_face(config: LlamaConfig, *, dtype: str) -> dict[str, Any]:
+def config_to_hf(config: LlamaConfig, *, dtype: str) -> dict[str, Any]:
     """Writes the attributes of a `config.json` that transformers reads."""
     family = "Llama" if config.window is None else "Mistral"
     attributes = {

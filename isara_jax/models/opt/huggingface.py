@@ -42,7 +42,7 @@ PROJECTIONS: dict[str, tuple[str, Layout]] = {
 NORMS = {"attention_norm": "self_attn_layer_norm", "mlp_norm": "final_layer_norm"}
 
 
-def config_from_hugging_face(a: ConfigReader) -> OptConfig:
+def config_from_hf(a: ConfigReader) -> OptConfig:
     """Reads a `config.json`.
 
     Raises:
@@ -73,7 +73,7 @@ def config_from_hugging_face(a: ConfigReader) -> OptConfig:
     )
 
 
-def config_to_hugging_face(config: OptConfig, *, dtype: str) -> dict[str, Any]:
+def config_to_hf(config: OptConfig, *, dtype: str) -> dict[str, Any]:
     """Writes the attributes of a `config.json` that transformers reads."""
     return {
         **head_attributes(config.score, family="OPT"),

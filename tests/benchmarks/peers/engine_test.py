@@ -33,10 +33,10 @@ def test_every_text_is_as_long_as_the_work_says(side):
 
 
 def test_a_text_of_another_length_is_no_measurement(side):
-    ending = StopCriteria(eos=tuple(range(97)), stops=(), decode=str)
+    stop_criteria = StopCriteria(eos=tuple(range(97)), stops=(), decode=str)
     rules = Rules(
         sampling_params=SamplingParams(max_new_tokens=6),
-        ending=ending,
+        stop_criteria=stop_criteria,
         key=jax.random.key(0),
         prompts=[
             Request(id=str(number), number=number, tokens=tuple(tokens))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
-from causal_attention import logits_of
 from pretrained import SMOLLM2, needs_smollm2
+from whole_rows import logits_of
 
 from benchmarks.peers import llama_cpp_peer as module
 from benchmarks.peers.llama_cpp_peer import LlamaCppPeer
@@ -98,6 +98,6 @@ def test_a_text_does_not_depend_on_its_slot_or_on_a_copied_beginning(peer, promp
 @pytest.mark.slow
 def test_it_is_left_out_where_it_lacks_a_rule(peer, prompts):
     assert list(peer.ways(work(prompts))) == ["llama.cpp Q4_1"]
-    rules = Rules(sampling_params=None, ending=None, key=None, prompts=())
+    rules = Rules(sampling_params=None, stop_criteria=None, key=None, prompts=())
     with pytest.raises(LeftOut, match="no rule against repeated n-grams"):
         peer.ways(work(prompts, rules=rules))

@@ -37,9 +37,14 @@ def work(**changes):
 
 
 def rules(**changes):
-    ending = StopCriteria(eos=(2, 3), stops=(), decode=str)
+    stop_criteria = StopCriteria(eos=(2, 3), stops=(), decode=str)
     sampling_params = SamplingParams(max_new_tokens=9, **changes)
-    return Rules(sampling_params=sampling_params, ending=ending, key=None, prompts=())
+    return Rules(
+        sampling_params=sampling_params,
+        stop_criteria=stop_criteria,
+        key=None,
+        prompts=(),
+    )
 
 
 def test_a_batch_is_written_to_the_longest_of_its_rows(peer):
@@ -120,7 +125,7 @@ def test_ends_of_text_are_forbidden(peer, temperature):
     every = rules(temperature=temperature, top_k=0)
     # All tokens but one end a text.
     all_but_one = StopCriteria(eos=tuple(range(1, 97)), stops=(), decode=str)
-    given = work(rules=dataclasses.replace(every, ending=all_but_one))
+    given = work(rules=dataclasses.replace(every, stop_criteria=all_but_one))
     assert peer.run(given).decoded_tokens == 17
 
 

@@ -145,7 +145,7 @@ def test_a_batch_planned_for_fewer_tokens_is_refused():
             make_layer_blocks(tiny_llama()),
             batch,
             sampling_params=dataclasses.replace(SEARCH, max_new_tokens=90),
-            ending=StopCriteria(eos=(), stops=(), decode=letters),
+            stop_criteria=StopCriteria(eos=(), stops=(), decode=letters),
             key=jax.random.key(7),
             mesh=one_device(),
             check=lambda: None,

@@ -27,7 +27,7 @@ def test_each_loop_is_compiled_once(compilations, data, model):
     run = functools.partial(complete, split, mesh=mesh, slots=16)
     run(random_prompts(*range(1, 17)), sampling_params=SAMPLED)
     # Of the chunks' widths these prompts take one.
-    for program in ("jit(advance)", "jit(insert)", "jit(decode)"):
+    for program in ("jit(prefill_chunk)", "jit(insert)", "jit(decode)"):
         assert compilations.count(program) == 1, program
     compilations.clear()
     run(random_prompts(*range(10, 26)), sampling_params=SAMPLED)
@@ -44,7 +44,7 @@ def test_a_second_round_of_long_and_short_prompts_compiles_nothing(compilations)
     first, second = (lengths.integers(20, 2001, 30).tolist() for _ in range(2))
     run = functools.partial(complete, model, sampling_params=SAMPLED, slots=4)
     run(random_prompts(20, 2000, *first))
-    assert compilations.count("jit(advance)") <= len(ON_CPU.sizes)
+    assert compilations.count("jit(prefill_chunk)") <= len(ON_CPU.sizes)
     compilations.clear()
     run(random_prompts(20, 2000, *second))
     assert compilations == []

@@ -124,7 +124,7 @@ def written(prompts, *, slots, new):
                 for number, tokens in enumerate(prompts)
             ],
             sampling_params=SamplingParams(max_new_tokens=new, temperature=0.0),
-            ending=StopCriteria(eos=(), stops=(), decode=str),
+            stop_criteria=StopCriteria(eos=(), stops=(), decode=str),
             key=jax.random.key(0),
             figures=figures,
         )

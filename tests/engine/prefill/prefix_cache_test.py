@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from causal_attention import logits_of
 from completions import place
 from tiny_llama import tiny_llama
 from tiny_opt import load_opt, write_opt
+from whole_rows import logits_of
 
 from isara_jax.engine.kv_cache.layer_blocks import LayerBlocks, make_layer_blocks
 from isara_jax.engine.prefill.chunking import common_length, plan_spans

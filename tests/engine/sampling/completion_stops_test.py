@@ -8,7 +8,7 @@ from isara_jax.prompts import PAPER_STOPS
 
 
 @pytest.mark.parametrize(
-    ("text", "stops", "cut"),
+    ("text", "stops", "at"),
     [
         ("", ("END",), None),
         ("no stop here", ("END",), None),
@@ -24,8 +24,8 @@ from isara_jax.prompts import PAPER_STOPS
         (" Bats see.\n\nBEGINNING OF CONVERSATION", PAPER_STOPS, 12),
     ],
 )
-def test_the_first_stop_past_the_beginning(text, stops, span):
-    assert find_stop(text, stops) == span
+def test_the_first_stop_past_the_beginning(text, stops, at):
+    assert find_stop(text, stops) == at
 
 
 def from_bytes(tokens):
@@ -50,10 +50,10 @@ def test_the_count_is_that_of_looking_after_every_token(text, stops):
 
 
 def test_a_stop_may_take_several_tokens_and_a_part_of_them():
-    kv_segments = ["Ba", "ts E", "N", "D of", " END"]
+    pieces = ["Ba", "ts E", "N", "D of", " END"]
     counted = tokens_until_stop(
         range(5),
         stops=("END",),
-        decode=lambda ids: "".join(kv_segments[i] for i in ids),
+        decode=lambda ids: "".join(pieces[i] for i in ids),
     )
     assert counted == 4

@@ -63,31 +63,25 @@ ENDINGS = {
 
 
 def play(script, stops, prompts, *, check=lambda: None):
-    kv_segments = ["", *script.split("|")]
-    ends = [
-        at
-        for at, kv_segment in enumerate(kv_segments)
-        if kv_segment in ("</s>", "</turn>")
-    ]
+    pieces = ["", *script.split("|")]
+    ends = [at for at, piece in enumerate(pieces) if piece in ("</s>", "</turn>")]
     return complete(
         counting_llama(),
         prompts,
         sampling_params=PLAY,
         eos=(96, 96, *ends)[-2:],
         stops=stops,
-        decode=lambda ids: "".join(
-            kv_segments[i] if i < len(kv_segments) else "~" for i in ids
-        ),
+        decode=lambda ids: "".join(pieces[i] if i < len(pieces) else "~" for i in ids),
         check=check,
     )
 
 
 @pytest.mark.parametrize("stretch", [1, 3, 8])
 @pytest.mark.parametrize("prompts", [[SCRIPT], [SCRIPT, ENDLESS]], ids=len)
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_an_ending(monkeypatch, ending, prompts, stretch):
+@pytest.mark.parametrize("stop_criteria", ENDINGS)
+def test_an_ending(monkeypatch, stop_criteria, prompts, stretch):
     monkeypatch.setattr(group_run, "STEPS_BETWEEN_SYNCS", stretch)
-    script, stops, text, finish, count = ENDINGS[ending]
+    script, stops, text, finish, count = ENDINGS[stop_criteria]
     completions = play(script, stops, prompts)
     played = completions["script"]
     assert (played.text, played.finish) == (text, finish)

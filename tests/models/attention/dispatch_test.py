@@ -172,7 +172,7 @@ def test_what_triton_does_not_take_is_left_to_xla(
     monkeypatch.undo()
     run = []
     monkeypatch.setattr(
-        nvidia_attention, "whole_rows", lambda q, *_, **__: run.append(True) or q
+        nvidia_attention, "causal_attention", lambda q, *_, **__: run.append(True) or q
     )
     arrays = (
         array.astype(dtype) for array in rows(heads=2, kv_heads=1, size=size, length=8)

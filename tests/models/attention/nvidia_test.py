@@ -13,7 +13,7 @@ from tiny_llama import TINY
 
 from isara_jax.engine.kv_cache.cache import empty_kv_cache, step
 from isara_jax.engine.kv_cache.layer_blocks import LayerBlocks
-from isara_jax.engine.prefill.prefix_cache import advance
+from isara_jax.engine.prefill.prefix_cache import prefill_chunk
 from isara_jax.models.attention.dispatch import AttentionBackend, causal_attention
 from isara_jax.models.llama.model import Llama
 from isara_jax.runtime.mesh import make_mesh
@@ -72,7 +72,7 @@ def test_a_chunk_has_cudnn_s_flash_attention(shape, monkeypatch):
     path = slots_of(stack, rows=1, capacity=1024, shared=0)
 
     def chunk(stack, tokens, path, start):
-        return advance(
+        return prefill_chunk(
             stack,
             tokens,
             path,

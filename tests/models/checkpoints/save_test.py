@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from causal_attention import logits_of
 from llama_files import (
     SHAPES,
     reference_logits,
@@ -14,6 +13,7 @@ from llama_files import (
     write_tokenizer,
 )
 from safetensors.numpy import load_file
+from whole_rows import logits_of
 
 from isara_jax.models.checkpoints.load import load_config, load_model
 from isara_jax.models.checkpoints.save import save_hugging_face

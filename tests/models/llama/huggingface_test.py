@@ -10,12 +10,12 @@ from isara_jax.models.formats.config_reader import ConfigReader
 from isara_jax.models.layers.rope import RopeScaling
 from isara_jax.models.layers.score_head import ScoreHead
 from isara_jax.models.llama.huggingface import (
-    config_from_hugging_face,
-    config_to_hugging_face,
+    config_from_hf,
+    config_to_hf,
     tensor_maps,
 )
 
-HUGGING_FACE = config_to_hugging_face(ODD, dtype="float32")
+HUGGING_FACE = config_to_hf(ODD, dtype="float32")
 
 
 def without(attributes, *names):
@@ -23,9 +23,7 @@ def without(attributes, *names):
 
 
 def from_hugging_face(attributes):
-    return config_from_hugging_face(
-        ConfigReader(place=Path("f/config.json"), values=attributes)
-    )
+    return config_from_hf(ConfigReader(place=Path("f/config.json"), values=attributes))
 
 
 def test_a_config_comes_back_as_it_went():
@@ -98,15 +96,15 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_comes_back_as_it_went(variant):
     config = dataclasses.replace(ODD, **VARIANTS[variant])
-    attributes = config_to_hugging_face(config, dtype="float32")
+    attributes = config_to_hf(config, dtype="float32")
     assert from_hugging_face(attributes) == config
 
 
 def test_only_a_model_with_a_window_is_called_mistral():
     names = [
-        config_to_hugging_face(
-            dataclasses.replace(ODD, window=window), dtype="float32"
-        )["model_type"]
+        config_to_hf(dataclasses.replace(ODD, window=window), dtype="float32")[
+            "model_type"
+        ]
         for window in (None, 9)
     ]
     assert names == ["llama", "mistral"]

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from causal_attention import jitted_logits, logits_of
 from flax import nnx
 from jax.sharding import PartitionSpec
 from llama_files import SHAPES, reference_logits, write_llama
+from whole_rows import jitted_logits, logits_of
 
 from isara_jax.models.checkpoints.load import load_model
 from isara_jax.runtime.mesh import make_mesh, place_batch

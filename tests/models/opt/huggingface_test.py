@@ -11,11 +11,11 @@ from isara_jax.errors import InputError
 from isara_jax.models.formats.config_reader import ConfigReader
 from isara_jax.models.layers.score_head import ScoreHead
 from isara_jax.models.opt.huggingface import (
-    config_from_hugging_face,
-    config_to_hugging_face,
+    config_from_hf,
+    config_to_hf,
 )
 
-HUGGING_FACE = config_to_hugging_face(TINY_OPT, dtype="float32")
+HUGGING_FACE = config_to_hf(TINY_OPT, dtype="float32")
 VARIANTS = {
     "125m": {},
     "350m": {"embedding_width": 16, "pre_norm": False, "final_norm": False},
@@ -28,13 +28,13 @@ VARIANTS = {
 
 def read(values):
     a = ConfigReader(place=Path("f/config.json"), values=values)
-    return config_from_hugging_face(a)
+    return config_from_hf(a)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_config_comes_back_as_it_went(variant):
     config = dataclasses.replace(TINY_OPT, **VARIANTS[variant])
-    attributes = config_to_hugging_face(config, dtype="float32")
+    attributes = config_to_hf(config, dtype="float32")
     assert read(attributes) == config
     theirs = transformers.OPTConfig(**attributes).to_dict()
     assert read(theirs) == config

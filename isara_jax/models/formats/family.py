@@ -1,0 +1,24 @@
+"""What a model family is to the code that reads, writes and runs its models."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from isara_jax.models.formats.config_reader import ConfigReader
+from isara_jax.models.formats.tensor_map import TensorMap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A family's model, and both directions of its Hugging Face format.
+
+    `model_types` are those of a `config.json`; `label` is what messages call a model.
+    """
+
+    label: str
+    model_types: tuple[str, ...]
+    config_type: type
+    build: Callable[..., Any]
+    config_from_hf: Callable[[ConfigReader], Any]
+    config_to_hf: Callable[..., dict[str, Any]]
+    tensor_maps: Callable[[Any], tuple[TensorMap, ...]]
