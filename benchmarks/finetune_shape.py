@@ -29,7 +29,7 @@ from isara_jax.finetune import (
 )
 from isara_jax.models.llama import Llama, LlamaConfig
 from isara_jax.models.lora import quantised_model
-from isara_jax.runtime import make_mesh, place_batch
+from isara_jax.runtime import make_mesh, shard_batch
 from isara_jax.runtime.hardware import machine_rates
 
 H100_TFLOPS = 989
@@ -98,7 +98,7 @@ def _step_seconds(
         [examples], micro_batches=1, groups=1, length=options.length, multiple=128
     )
     batch = Batch(
-        *(place_batch(a, mesh) for a in collate(plan.steps[0], shape=plan.shape))
+        *(shard_batch(a, mesh) for a in collate(plan.steps[0], shape=plan.shape))
     )
     state, base = _start(config, options=options, mesh=mesh)
     seconds = []

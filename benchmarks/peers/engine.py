@@ -14,7 +14,7 @@ from isara_jax.engine import (
     StopCriteria,
 )
 from isara_jax.models import LanguageModel
-from isara_jax.runtime import make_mesh
+from isara_jax.runtime import dtype_of, make_mesh
 from isara_jax.runtime.hardware import machine_rates
 
 
@@ -31,7 +31,7 @@ class EngineSide:
 
     def shares(self) -> dict[str, float]:
         """Returns the shares of the machine's bound since this was last asked."""
-        dtype = jax.tree.leaves(self.model)[0].dtype.name
+        dtype = dtype_of(self.model).name
         records = [figures.record(machine_rates(dtype)) for figures in self.done]
         self.done = []
         shares = {}

@@ -31,7 +31,7 @@ from isara_jax.engine.sampling import (
     has_stop,
 )
 from isara_jax.engine.scheduler import Group, Planned
-from isara_jax.runtime import Mesh, place_batch
+from isara_jax.runtime import Mesh, shard_batch
 
 STEPS_BETWEEN_SYNCS = 8
 # While prompts wait, a slot that has ended is idle until the next check.
@@ -194,7 +194,7 @@ class ContinuousBatch:
         scores = np.asarray(self.state.log_probabilities)
         for row, _, _ in ended:
             self.held[row], done[row] = None, True
-        self.state = replace(self.state, done=place_batch(done, self.mesh))
+        self.state = replace(self.state, done=shard_batch(done, self.mesh))
         return [
             completion_of(
                 prompt, text, scores=scores[row], stop_criteria=self.stop_criteria

@@ -10,7 +10,14 @@ from flax import nnx
 
 from isara_jax.finetune.config import FinetuneConfig
 from isara_jax.finetune.optimizer import make_optimizer, no_losses
-from isara_jax.runtime import Mesh, model_shardings, sharding_for
+from isara_jax.runtime import (
+    Mesh,
+    dtype_of,
+    logical_axes,
+    map_parameters,
+    model_shardings,
+    sharding_for,
+)
 
 Tree = TypeVar("Tree")
 
@@ -42,7 +49,7 @@ class TrainState:
 
 def initial_state(model: Any, *, config: FinetuneConfig, mesh: Mesh) -> TrainState:
     """Puts the model on the mesh as master, beside moments of 0 with its shardings."""
-    dtype = jax.tree.leaves(model)[0].dtype
+    dtype = dtype_of(model)
     model = cast(model, config.master_dtype)
     model = jax.device_put(model, model_shardings(model, mesh))
     return TrainState(
@@ -55,7 +62,7 @@ def abstract_state(model: Any, *, config: FinetuneConfig, mesh: Mesh) -> TrainSt
 
     Of the model, which may be abstract, only the shapes are read.
     """
-    dtype = jax.tree.leaves(model)[0].dtype
+    dtype = dtype_of(model)
 
     def state(model: Any) -> TrainState:
         master = cast(model, config.master_dtype)
@@ -108,12 +115,12 @@ def copied(tree: Tree, dtype: Any) -> Tree:
 def state_shardings(state: Any, mesh: Mesh) -> Any:
     """Splits moments like their parameters; all else is whole on every device."""
 
-    def of(leaf: Any) -> Any:
+    def sharding(leaf: Any) -> Any:
         if not isinstance(leaf, nnx.Variable):
             return sharding_for((), (), mesh)
-        if leaf.get_value().ndim == len(leaf.get_metadata()["axes"]):
+        if leaf.get_value().ndim == len(logical_axes(leaf)):
             return model_shardings(leaf, mesh)
-        # Adafactor's: what is left of a matrix, without the words of its axes.
+        # Adafactor's row and column statistics have lost an axis of the parameter.
         return leaf.replace(sharding_for((), (), mesh))
 
-    return jax.tree.map(of, state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    return map_parameters(sharding, state)

@@ -31,7 +31,7 @@ from isara_jax.finetune.state import TrainState, cast, initial_state
 from isara_jax.finetune.step import train_step
 from isara_jax.finetune.validation import has_stalled, measured
 from isara_jax.models import Decoder
-from isara_jax.runtime import Mesh, StopRequested, place_batch
+from isara_jax.runtime import Mesh, StopRequested, dtype_of, shard_batch
 
 Model = TypeVar("Model")
 
@@ -130,7 +130,7 @@ def finetune(
         config=config,
         round_index=round_index,
         seed=seed,
-        dtype=jax.tree.leaves(model)[0].dtype,
+        dtype=dtype_of(model),
         mesh=mesh,
         base=base,
     )
@@ -195,7 +195,7 @@ def _take(
     key = jax.random.fold_in(jax.random.key(course.seed), course.round_index)
     state, told = train_step(
         state,
-        Batch(*(place_batch(array, mesh) for array in arrays)),
+        Batch(*(shard_batch(array, mesh) for array in arrays)),
         learning_rate=np.float32(rate),
         key=jax.random.fold_in(key, step),
         config=config,

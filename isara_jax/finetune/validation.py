@@ -10,7 +10,7 @@ from isara_jax.finetune.config import FinetuneConfig
 from isara_jax.finetune.data import Batch, Plan, collate
 from isara_jax.finetune.state import Best, TrainState, cast, copied, state_shardings
 from isara_jax.finetune.step import total_loss
-from isara_jax.runtime import Mesh, place_batch
+from isara_jax.runtime import Mesh, shard_batch
 
 
 def mean_loss(
@@ -23,7 +23,7 @@ def mean_loss(
     total, tokens = 0.0, 0.0
     for rows in plan.steps:
         arrays = collate(rows, shape=plan.shape)
-        batch = Batch(*(place_batch(array, mesh) for array in arrays))
+        batch = Batch(*(shard_batch(array, mesh) for array in arrays))
         total += float(
             total_loss(model, batch, base=base, remat=config.remat, mesh=mesh)
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from isara_jax.runtime import Mesh, sharding_for
+from isara_jax.runtime import Mesh, batch_sharding, sharding_for
 
 
 def made(make: Callable[..., Any], *inputs: Any) -> Any:
@@ -22,9 +22,8 @@ def made(make: Callable[..., Any], *inputs: Any) -> Any:
 
 
 def over_data(array: jax.ShapeDtypeStruct, mesh: Mesh) -> jax.ShapeDtypeStruct:
-    """Places an array as `place_batch` would."""
-    words = ("batch",) + ("time",) * (len(array.shape) - 1)
-    place = sharding_for(words, array.shape, mesh)
+    """Places an array as `shard_batch` would."""
+    place = batch_sharding(array.shape, mesh)
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place)
 
 

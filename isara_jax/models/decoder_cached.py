@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from isara_jax.models.attention import AttentionBackend, attention, causal_attention
 from isara_jax.models.decoder import Attend, Decoder, left_padded_positions
+from isara_jax.runtime import dtype_of
 
 Blocks = tuple[Any, ...]
 KeysAndValues = tuple[Float[Array, "l B K S H"], Float[Array, "l B K S H"]]
@@ -180,7 +181,7 @@ def empty_cache(
     """Returns a cache with nothing written."""
     c = model.config
     blocks = blocks or (model.layers,)
-    dtype = jax.tree.leaves(model.layers)[0].dtype
+    dtype = dtype_of(model.layers)
     shapes = [
         (layers_of(block), rows, c.kv_heads, capacity, c.head_size) for block in blocks
     ]

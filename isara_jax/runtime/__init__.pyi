@@ -1,15 +1,24 @@
 from .config import RuntimeConfig as RuntimeConfig
 from .gguf_file import gguf_metadata as gguf_metadata, read_gguf as read_gguf
 from .mesh import (
-    Described as Described,
+    LogicalArray as LogicalArray,
     Mesh as Mesh,
     abstract_on as abstract_on,
+    batch_sharding as batch_sharding,
+    constrain as constrain,
+    logical_shard_map as logical_shard_map,
     make_mesh as make_mesh,
     model_shardings as model_shardings,
-    on_shards as on_shards,
-    place_batch as place_batch,
     platform_of as platform_of,
+    shard_batch as shard_batch,
     sharding_for as sharding_for,
+)
+from .parameters import (
+    dtype_of as dtype_of,
+    logical_axes as logical_axes,
+    map_named_parameters as map_named_parameters,
+    map_parameters as map_parameters,
+    parameters as parameters,
 )
 from .progress import log as log, progress as progress
 from .signals import StopRequested as StopRequested, StopSignal as StopSignal

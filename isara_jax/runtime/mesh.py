@@ -1,8 +1,9 @@
-"""The mesh and the one table that turns axis words into shardings (DESIGN 4).
+"""The device mesh, and the one table that turns logical axes into shardings.
 
-Each parameter names its axes in words where it is created. `RULES` says which mesh axis
-a word is split over: `data` carries the batch and the FSDP shards, `model` the tensor
-parallel ones. An axis that the mesh does not divide evenly stays whole.
+Each parameter names its logical axes where it is created. `LOGICAL_AXIS_RULES` maps
+them to axes of the mesh: `data` splits the batch and the parameters (FSDP), `model`
+splits heads and feed-forwards (tensor parallelism). An axis whose size the mesh does
+not divide is replicated.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,13 +11,13 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from isara_jax.errors import InputError
+from isara_jax.runtime.parameters import logical_axes, map_parameters
 
-RULES: dict[str, str | None] = {
+LOGICAL_AXIS_RULES: dict[str, str | None] = {
     "layers": None,
     "vocab": "model",
     "embed": "data",
@@ -25,13 +26,13 @@ RULES: dict[str, str | None] = {
     "head_dim": None,
     "mlp": "model",
     "positions": None,
-    "narrow": None,
+    "word_embed": None,
     "rank": None,
     "labels": None,
     "norm": None,
     "batch": "data",
     "time": None,
-    # The positions of a prompt that are run at once: they are all the work there is.
+    # Positions of one prompt's prefill chunk: there are no other rows to split.
     "chunk": "data",
 }
 
@@ -75,41 +76,53 @@ def platform_of(mesh: Mesh) -> str:
 
 
 def sharding_for(
-    words: Sequence[str], shape: Sequence[int], mesh: Mesh
+    axes: Sequence[str], shape: Sequence[int], mesh: Mesh
 ) -> NamedSharding:
-    """Turns a parameter's axis words into its sharding on this mesh."""
-    axes = []
-    for word, size in zip(words, shape, strict=True):
-        axis = RULES[word]
-        whole = axis is None or size % mesh.shape[axis] != 0
-        axes.append(None if whole else axis)
-    return NamedSharding(mesh, PartitionSpec(*axes))
+    """Returns the sharding of an array with these logical axes.
+
+    Raises:
+      KeyError: an axis is not in `LOGICAL_AXIS_RULES`.
+      ValueError: there are not as many axes as the shape has.
+    """
+    mesh_axes = []
+    for axis, size in zip(axes, shape, strict=True):
+        mesh_axis = LOGICAL_AXIS_RULES[axis]
+        divides = mesh_axis is not None and size % mesh.shape[mesh_axis] == 0
+        mesh_axes.append(mesh_axis if divides else None)
+    return NamedSharding(mesh, PartitionSpec(*mesh_axes))
 
 
-# The words of an array's axes, and its shape.
-Described = tuple[Sequence[str], Sequence[int]]
+def constrain(array: jax.Array, axes: Sequence[str], mesh: Mesh) -> jax.Array:
+    """Constrains an array inside `jax.jit` to the sharding of its logical axes."""
+    sharding = sharding_for(axes, array.shape, mesh)
+    return jax.lax.with_sharding_constraint(array, sharding)
 
 
-def on_shards(
+# An array's logical axes and its shape.
+LogicalArray = tuple[Sequence[str], Sequence[int]]
+
+
+def logical_shard_map(
     function: Callable[..., Any],
     *,
     mesh: Mesh,
-    inputs: Sequence[Described],
-    outputs: Sequence[Described],
+    inputs: Sequence[LogicalArray],
+    outputs: Sequence[LogicalArray],
 ) -> Callable[..., tuple[Any, ...]]:
-    """Makes a function of arrays run on each device's shards of them.
+    """Wraps `jax.shard_map`, with logical axes in the place of partition specs.
 
-    That is for what the compiler cannot cut itself. The function returns a tuple.
+    It is for kernels, which the compiler cannot partition. The function returns a
+    tuple.
     """
 
-    def spec(described: Described) -> PartitionSpec:
-        return sharding_for(*described, mesh).spec
+    def spec(array: LogicalArray) -> PartitionSpec:
+        return sharding_for(*array, mesh).spec
 
     return jax.shard_map(
         function,
         mesh=mesh,
-        in_specs=tuple(spec(described) for described in inputs),
-        out_specs=tuple(spec(described) for described in outputs),
+        in_specs=tuple(spec(array) for array in inputs),
+        out_specs=tuple(spec(array) for array in outputs),
         check_vma=False,  # kernels do not say over which axes they vary
     )
 
@@ -117,19 +130,19 @@ def on_shards(
 def model_shardings(model: Tree, mesh: Mesh) -> Tree:
     """Returns the model with a sharding in the place of every array.
 
-    What a parameter holds may be several arrays: all of them have its axes.
+    A quantised parameter holds several arrays, all of them with its logical axes.
     """
 
-    def of(variable: Any) -> Any:
-        words = variable.get_metadata()["axes"]
-        return variable.replace(
+    def shardings(parameter: Any) -> Any:
+        axes = logical_axes(parameter)
+        return parameter.replace(
             jax.tree.map(
-                lambda array: sharding_for(words, array.shape, mesh),
-                variable.get_value(),
+                lambda array: sharding_for(axes, array.shape, mesh),
+                parameter.get_value(),
             )
         )
 
-    return jax.tree.map(of, model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    return map_parameters(shardings, model)
 
 
 def abstract_on(model: Tree, mesh: Mesh) -> Tree:
@@ -143,7 +156,12 @@ def abstract_on(model: Tree, mesh: Mesh) -> Tree:
     )
 
 
-def place_batch(array: np.ndarray, mesh: Mesh) -> jax.Array:
-    """Puts a host array on the mesh, its first axis over `data` where it divides."""
-    words = ("batch",) + ("time",) * (array.ndim - 1)
-    return jax.device_put(array, sharding_for(words, array.shape, mesh))
+def batch_sharding(shape: Sequence[int], mesh: Mesh) -> NamedSharding:
+    """Splits the first axis over `data` if it divides; the others stay whole."""
+    axes = ("batch",) + ("time",) * (len(shape) - 1)
+    return sharding_for(axes, shape, mesh)
+
+
+def shard_batch(array: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Puts a host's batch on the mesh, with `batch_sharding`."""
+    return jax.device_put(array, batch_sharding(array.shape, mesh))

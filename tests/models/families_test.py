@@ -31,7 +31,7 @@ from isara_jax.models.decoder_cached import extend, prefill
 from isara_jax.models.families import family_named, family_of, unknown_tensor
 from isara_jax.models.formats.config_reader import ConfigReader
 from isara_jax.models.opt.model import Opt
-from isara_jax.runtime.mesh import make_mesh, place_batch
+from isara_jax.runtime.mesh import make_mesh, shard_batch
 
 ROWS = 4
 PROMPT = 7
@@ -126,7 +126,7 @@ def test_eight_devices_are_one(variant):
     parts = spread.layers.up.get_value().addressable_shards
     assert len(parts) == 8 and parts[0].data.size == variant.ours.layers.up.size // 8
     got = run(
-        spread, place_batch(TOKENS, mesh), place_batch(np.ones_like(TOKENS), mesh)
+        spread, shard_batch(TOKENS, mesh), shard_batch(np.ones_like(TOKENS), mesh)
     )
     np.testing.assert_allclose(got, run(variant.ours, TOKENS), atol=TOLERANCE)
 

@@ -7,11 +7,12 @@ from jax.sharding import AxisType, PartitionSpec
 
 from isara_jax.errors import InputError
 from isara_jax.runtime.mesh import (
-    RULES,
+    LOGICAL_AXIS_RULES,
     abstract_on,
+    constrain,
     make_mesh,
     model_shardings,
-    place_batch,
+    shard_batch,
     sharding_for,
 )
 
@@ -72,15 +73,15 @@ def test_devices_do_not_fill_the_mesh(data, model):
         ((), (), ()),
     ],
 )
-def test_words_become_a_sharding(mesh, words, shape, expected):
+def test_logical_axes_become_a_sharding(mesh, words, shape, expected):
     assert sharding_for(words, shape, mesh).spec == PartitionSpec(*expected)
 
 
 def test_every_rule_names_an_axis_of_the_mesh(mesh):
-    assert set(RULES.values()) <= {None, *mesh.axis_names}
+    assert set(LOGICAL_AXIS_RULES.values()) <= {None, *mesh.axis_names}
 
 
-def test_an_unknown_word_or_a_word_too_few_is_a_bug(mesh):
+def test_an_unknown_axis_or_an_axis_too_few_is_a_bug(mesh):
     with pytest.raises(KeyError):
         sharding_for(("colour",), (8,), mesh)
     with pytest.raises(ValueError, match="zip"):
@@ -111,11 +112,19 @@ def test_a_model_becomes_what_it_is_restored_into(mesh):
 @pytest.mark.parametrize(("rows", "rows_a_device"), [(6, 3), (5, 5)])
 def test_a_batch_is_split_over_its_rows(mesh, rows, rows_a_device):
     array = np.arange(rows * 3).reshape(rows, 3)
-    placed = place_batch(array, mesh)
+    placed = shard_batch(array, mesh)
     np.testing.assert_array_equal(placed, array)
     assert len(placed.sharding.device_set) == 8
     assert placed.addressable_shards[0].data.shape == (rows_a_device, 3)
 
 
 def test_a_batch_of_one_axis(mesh):
-    assert place_batch(np.zeros(4, bool), mesh).sharding.spec == PartitionSpec("data")
+    assert shard_batch(np.zeros(4, bool), mesh).sharding.spec == PartitionSpec("data")
+
+
+def test_an_array_is_constrained_to_its_logical_axes(mesh):
+    @jax.jit
+    def constrained():
+        return constrain(jnp.ones((8, 4)), ("batch", "mlp"), mesh)
+
+    assert constrained().sharding.spec == PartitionSpec("data", "model")

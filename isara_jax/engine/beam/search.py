@@ -42,7 +42,7 @@ from isara_jax.engine.sampling import (
 )
 from isara_jax.models import Cache, branch, prefill
 from isara_jax.models.attention import attention_backend
-from isara_jax.runtime import Mesh, place_batch, sharding_for
+from isara_jax.runtime import Mesh, constrain, shard_batch
 
 STEPS_BETWEEN_SYNCS = 8
 
@@ -84,7 +84,7 @@ def beam_batch(
       ValueError: the batch was planned for fewer new tokens.
     """
     validate_room(batch.shape, sampling_params.max_new_tokens)
-    prompts = tuple(place_batch(array, mesh) for array in left_padded(batch))
+    prompts = tuple(shard_batch(array, mesh) for array in left_padded(batch))
     state = start(
         stack,
         *prompts,
@@ -100,7 +100,7 @@ def beam_batch(
         last = min(first + STEPS_BETWEEN_SYNCS, sampling_params.max_new_tokens)
         state = search(
             stack,
-            replace(state, done=place_batch(done, mesh)),
+            replace(state, done=shard_batch(done, mesh)),
             sampling_params.traced,
             prompts=prompts,
             keys=keys,
@@ -207,9 +207,7 @@ def constrain_beams(state: BeamState, mesh: Mesh) -> BeamState:
     """Gives the state the layout on the mesh that the search keeps."""
 
     def split(array: Array, *words: str) -> Array:
-        return jax.lax.with_sharding_constraint(
-            array, sharding_for(words, array.shape, mesh)
-        )
+        return constrain(array, words, mesh)
 
     def by_row(array: Array) -> Array:
         return split(array, *("batch", "time", "time", "time")[: array.ndim])

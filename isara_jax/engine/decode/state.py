@@ -15,7 +15,7 @@ from isara_jax.engine.kv_cache import (
 )
 from isara_jax.engine.sampling import TokenBuffer
 from isara_jax.models.attention import attention_backend
-from isara_jax.runtime import Mesh, sharding_for
+from isara_jax.runtime import Mesh, constrain
 
 
 @jax.tree_util.register_dataclass
@@ -126,9 +126,7 @@ def constrain_state(state: DecodeState, mesh: Mesh) -> DecodeState:
     """
 
     def split(array: Array, *words: str) -> Array:
-        return jax.lax.with_sharding_constraint(
-            array, sharding_for(words, array.shape, mesh)
-        )
+        return constrain(array, words, mesh)
 
     texts = state.texts
     return replace(

@@ -7,7 +7,6 @@ How they lie in memory is chosen when slots are made, by what attends to them: X
 kernels of NVIDIA, or those of TPU. A path is a set of slots with one row.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -22,7 +21,7 @@ from isara_jax.models.attention import (
     padded_kv_heads,
     supports_kv_cache,
 )
-from isara_jax.runtime import Mesh
+from isara_jax.runtime import Mesh, dtype_of
 
 KVCache = XlaKVCache | FlashKVCache | PagedKVCache
 
@@ -64,7 +63,7 @@ def position_bytes(stack: LayerBlocks, backend: AttentionBackend) -> int:
 
 
 def _dtype(stack: LayerBlocks) -> jnp.dtype:
-    return jax.tree.leaves(stack.blocks[0])[0].dtype
+    return dtype_of(stack.blocks)
 
 
 def step(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from isara_jax.models.attention import AttentionBackend
-from isara_jax.runtime import Mesh, sharding_for
+from isara_jax.runtime import Mesh, constrain
 
 ROW = 1
 
@@ -136,22 +136,17 @@ class DenseKVCache:
     def constrain(self, mesh: Mesh) -> Self:
         """Gives the slots the layout on the mesh that every program keeps."""
 
-        def split(array: Array, words: Sequence[str]) -> Array:
-            return jax.lax.with_sharding_constraint(
-                array, sharding_for(words, array.shape, mesh)
-            )
-
-        def split_all(arrays: Sequence[Array], words: Sequence[str]) -> tuple:
-            return tuple(split(array, words) for array in arrays)
+        def constrain_all(arrays: Sequence[Array], words: Sequence[str]) -> tuple:
+            return tuple(constrain(array, words, mesh) for array in arrays)
 
         return replace(
             self,
-            keys=split_all(self.keys, self.KEY_WORDS),
-            values=split_all(self.values, self.VALUE_WORDS),
-            shared_keys=split_all(self.shared_keys, self.KEY_WORDS),
-            shared_values=split_all(self.shared_values, self.VALUE_WORDS),
-            shared=split(self.shared, ()),
-            lengths=split(self.lengths, ("batch",)),
+            keys=constrain_all(self.keys, self.KEY_WORDS),
+            values=constrain_all(self.values, self.VALUE_WORDS),
+            shared_keys=constrain_all(self.shared_keys, self.KEY_WORDS),
+            shared_values=constrain_all(self.shared_values, self.VALUE_WORDS),
+            shared=constrain(self.shared, (), mesh),
+            lengths=constrain(self.lengths, ("batch",), mesh),
         )
 
     def _mapped(

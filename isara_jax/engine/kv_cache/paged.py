@@ -24,7 +24,7 @@ from isara_jax.models.attention import (
     padded_kv_heads,
     paged_attention,
 )
-from isara_jax.runtime import Mesh, sharding_for
+from isara_jax.runtime import Mesh, constrain
 
 
 @jax.tree_util.register_dataclass
@@ -211,19 +211,13 @@ class PagedKVCache:
 
     def constrain(self, mesh: Mesh) -> "PagedKVCache":
         """Gives the slots the layout on the mesh that every program keeps."""
-
-        def split(array: Array, *words: str) -> Array:
-            return jax.lax.with_sharding_constraint(
-                array, sharding_for(words, array.shape, mesh)
-            )
-
         heads = self.backend.heads_word(self.kv_heads)
         words = ("layers", "batch", "time", heads, "head_dim")
         return replace(
             self,
-            pages=tuple(split(pages, *words) for pages in self.pages),
-            shared=split(self.shared),
-            lengths=split(self.lengths, "batch"),
+            pages=tuple(constrain(pages, words, mesh) for pages in self.pages),
+            shared=constrain(self.shared, (), mesh),
+            lengths=constrain(self.lengths, ("batch",), mesh),
         )
 
 

@@ -6,13 +6,11 @@ among it, is not counted: it shows as a smaller share of what the machine can do
 """
 
 from dataclasses import dataclass
-from typing import Any
 
-import jax
 import numpy as np
-from flax import nnx
 
 from isara_jax.models import Decoder
+from isara_jax.runtime import logical_axes, parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +42,8 @@ def model_sizes(model: Decoder) -> ModelSizes:
     """Counts a model's parameters by what is done with them."""
     c = model.config
     counts = {"body": 0, "vocab": 0, "positions": 0}
-    for parameter in _parameters(model):
-        axes, array = parameter.get_metadata()["axes"], parameter.get_value()
+    for parameter in parameters(model):
+        axes, array = logical_axes(parameter), parameter.get_value()
         kind = next((word for word in ("vocab", "positions") if word in axes), "body")
         # A head of its own has the embedding's shape, and only one of both is used up.
         counts[kind] = array.size if kind == "vocab" else counts[kind] + array.size
@@ -97,11 +95,3 @@ def decode_cost(
 
 def _seen(positions: np.ndarray, window: int | None) -> np.ndarray:
     return positions if window is None else np.minimum(positions, window)
-
-
-def _parameters(model: Any) -> list[nnx.Variable]:
-    def is_variable(leaf: Any) -> bool:
-        return isinstance(leaf, nnx.Variable)
-
-    leaves = jax.tree.leaves(model, is_leaf=is_variable)
-    return [leaf for leaf in leaves if is_variable(leaf)]

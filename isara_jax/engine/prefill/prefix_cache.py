@@ -30,7 +30,7 @@ from isara_jax.engine.prefill.chunking import (
 )
 from isara_jax.models import Decoder, run_blocks
 from isara_jax.models.attention import KEY_BLOCK, attention_backend
-from isara_jax.runtime import Mesh, sharding_for
+from isara_jax.runtime import Mesh, constrain
 
 
 def prefix_cache_len(longest: int, mesh: Mesh) -> int:
@@ -123,11 +123,10 @@ def prefill_chunk(
     """
     positions = start + jnp.arange(tokens.shape[1])[None, :]
     x = stack.model.embed(tokens, positions)
-    split = sharding_for(("time", "chunk", "norm"), x.shape, mesh)
     x, blocks = run_blocks(
         stack.model,
         stack.blocks,
-        jax.lax.with_sharding_constraint(x, split),
+        constrain(x, ("time", "chunk", "norm"), mesh),
         positions=positions,
         caches=cache.blocks,
         attend=cache.prefill_attention(

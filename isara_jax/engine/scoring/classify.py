@@ -16,7 +16,7 @@ from isara_jax.engine.request import Request
 from isara_jax.errors import InputError
 from isara_jax.models import Decoder, pooled_scores
 from isara_jax.models.attention import attention_backend
-from isara_jax.runtime import Mesh, place_batch
+from isara_jax.runtime import Mesh, shard_batch
 
 
 def scores(
@@ -74,7 +74,7 @@ def _batches(
 def _score_batch(
     model: Decoder, batch: Batch, *, mesh: Mesh
 ) -> Float32[np.ndarray, "B labels"]:
-    place = partial(place_batch, mesh=mesh)
+    place = partial(shard_batch, mesh=mesh)
     tokens, segments = map(place, left_padded(batch))
     return np.asarray(_pooled(model, tokens, segments, mesh=mesh))
 

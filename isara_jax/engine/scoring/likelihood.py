@@ -15,7 +15,7 @@ from isara_jax.engine.request import Request
 from isara_jax.errors import InputError
 from isara_jax.models import Cache, Decoder, extend, prefill
 from isara_jax.models.attention import attention_backend
-from isara_jax.runtime import Mesh, place_batch
+from isara_jax.runtime import Mesh, shard_batch
 
 PROMPT_STEP = 32
 CONTINUATION_STEP = 16
@@ -65,7 +65,7 @@ def _score_group(
     shape = Shape(rows=rows, prompt=length, capacity=length)
     tokens, segments = left_padded(Batch(prompts=prompts, shape=shape))
     hidden, cache = _prefill(
-        model, place_batch(tokens, mesh), place_batch(segments, mesh), mesh=mesh
+        model, shard_batch(tokens, mesh), shard_batch(segments, mesh), mesh=mesh
     )
     wanted = [
         (len(continuation), number, place)
@@ -108,7 +108,7 @@ def _continue(
     place = np.zeros((2, count), np.int32)
     place[:, : len(row_of)] = row_of, column
     each = _log_probabilities(
-        model, cache, hidden, place_batch(owner, mesh), place_batch(tokens, mesh), place
+        model, cache, hidden, shard_batch(owner, mesh), shard_batch(tokens, mesh), place
     )
     each = np.asarray(each, np.float64)[: len(row_of)]
     return np.bincount(row_of, weights=each, minlength=len(texts))

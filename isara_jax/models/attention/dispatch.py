@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from isara_jax.models.attention import nvidia as nvidia_attention, tpu as tpu_attention
 from isara_jax.models.attention.xla import xla_causal_attention
-from isara_jax.runtime import Described, Mesh, on_shards
+from isara_jax.runtime import LogicalArray, Mesh, logical_shard_map
 
 Kind = Literal["plain", "nvidia", "tpu"]
 
@@ -46,14 +46,16 @@ class AttentionBackend:
         function: Callable[..., tuple[Any, ...]],
         *arrays: Array,
         words: Sequence[Sequence[str]],
-        outputs: Sequence[Described],
+        outputs: Sequence[LogicalArray],
     ) -> tuple[Any, ...]:
         """Runs a function on each device's shards of the arrays, named by the words."""
         if self.mesh is None:
             return function(*arrays)
         shapes = [array.shape for array in arrays]
         inputs = tuple(zip(words, shapes, strict=True))
-        cut = on_shards(function, mesh=self.mesh, inputs=inputs, outputs=outputs)
+        cut = logical_shard_map(
+            function, mesh=self.mesh, inputs=inputs, outputs=outputs
+        )
         return cut(*arrays)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from isara_jax.errors import InputError
 from isara_jax.models.families import (
@@ -28,7 +27,7 @@ from isara_jax.models.formats import (
 from isara_jax.models.layers import Quantisation, quantised
 from isara_jax.models.llama import load_gguf_config, open_gguf
 from isara_jax.models.lora import open_peft, with_adapters
-from isara_jax.runtime import ORBAX, Mesh
+from isara_jax.runtime import ORBAX, Mesh, map_named_parameters
 from isara_jax.runtime.files import read_json
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -126,11 +125,6 @@ def abstract_model(config: ModelConfig, *, dtype: str) -> LanguageModel:
     return model
 
 
-def dtype_of(model: LanguageModel) -> str:
-    """Returns the dtype of a model's weights by its name."""
-    return str(jax.tree.leaves(model)[0].dtype)
-
-
 def named_tensors(model: LanguageModel) -> Iterator[tuple[str, np.ndarray]]:
     """Yields every tensor under its Hugging Face name, in that format's orientation."""
     for tensor in family_of(model.config).tensor_maps(model.config):
@@ -164,11 +158,7 @@ def _at(model: Any, path: tuple[str, ...]) -> Any:
 def _filled(
     abstract: LanguageModel, values: dict[tuple[str, ...], Any]
 ) -> LanguageModel:
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: values[tuple(key.name for key in path)],
-        abstract,
-        is_leaf=lambda leaf: isinstance(leaf, nnx.Variable),
-    )
+    return map_named_parameters(lambda path, _: values[path], abstract)
 
 
 def open_weights(source: Path, *, heads: int, kv_heads: int) -> Weights:

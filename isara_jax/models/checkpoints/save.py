@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from isara_jax.models.checkpoints.load import dtype_of, named_tensors
+from isara_jax.models.checkpoints.load import named_tensors
 from isara_jax.models.families import LanguageModel, ModelConfig, family_of
 from isara_jax.models.formats import write_safetensors
-from isara_jax.runtime import Tokenizer
+from isara_jax.runtime import Tokenizer, dtype_of
 from isara_jax.runtime.files import write_json
 
 
@@ -18,7 +18,7 @@ def save_hugging_face(folder: Path, model: LanguageModel, tokenizer: Tokenizer) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_safetensors(folder, named_tensors(model))
-    write_description(folder, model.config, tokenizer, dtype=dtype_of(model))
+    write_description(folder, model.config, tokenizer, dtype=str(dtype_of(model)))
 
 
 def write_description(

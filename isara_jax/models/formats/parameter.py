@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, Shaped
 from isara_jax.errors import InputError
 from isara_jax.models.formats.tensor_map import TensorMap
 from isara_jax.models.formats.tensor_source import Weights
-from isara_jax.runtime import Mesh, sharding_for
+from isara_jax.runtime import Mesh, logical_axes, sharding_for
 
 
 def placed(
@@ -23,7 +23,7 @@ def placed(
     Raises:
       InputError: a tensor of it is damaged or mis-shaped.
     """
-    target, words = variable.get_value(), variable.get_metadata()["axes"]
+    target, words = variable.get_value(), logical_axes(variable)
     sharding = sharding_for(words, target.shape, mesh)
     if not tensor.layered:
         whole = _ours(weights, tensor.name, target.shape, tensor=tensor)

@@ -20,7 +20,14 @@ from isara_jax.errors import InputError
 from isara_jax.models.families import LanguageModel, family_of
 from isara_jax.models.formats import TensorMap
 from isara_jax.models.layers import LoraWeight, Quantisation, plain, quantised
-from isara_jax.runtime import Mesh, model_shardings, sharding_for
+from isara_jax.runtime import (
+    Mesh,
+    dtype_of,
+    logical_axes,
+    map_named_parameters,
+    model_shardings,
+    sharding_for,
+)
 
 Model = TypeVar("Model")
 
@@ -158,13 +165,13 @@ def merge(base: LanguageModel, adapters: Adapters, *, mesh: Mesh) -> LanguageMod
 
     What has no adapter and is plain shares its arrays with the base.
     """
-    dtype = jax.tree.leaves(adapters)[0].dtype
+    dtype = dtype_of(adapters)
 
     def whole(name: str, kernel: nnx.Variable) -> nnx.Variable:
         stack = _beside(kernel, adapters, name).get_value()
         if isinstance(stack, jax.Array):
             return kernel
-        shape, axes = kernel.get_value().shape, kernel.get_metadata()["axes"]
+        shape, axes = kernel.get_value().shape, logical_axes(kernel)
         place = sharding_for(axes, shape, mesh)
         added = jax.jit(plain, static_argnums=1, out_shardings=place)
         return kernel.replace(added(stack, dtype))
@@ -206,15 +213,11 @@ def _with_kernels(
 ) -> Model:
     """Returns the model with what `change` makes of its layers' parameters."""
 
-    def of(path: tuple[Any, ...], variable: nnx.Variable) -> nnx.Variable:
-        in_layers = path[0].name == "layers"
-        return change(path[-1].name, variable) if in_layers else variable
+    def of(path: tuple[str, ...], parameter: nnx.Variable) -> nnx.Variable:
+        return change(path[-1], parameter) if path[0] == "layers" else parameter
 
-    return jax.tree_util.tree_map_with_path(
-        of, model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)
-    )
+    return map_named_parameters(of, model)
 
 
 def _axes(model: LanguageModel, name: str) -> tuple[str, ...]:
-    axes: tuple[str, ...] = getattr(model.layers, name).get_metadata()["axes"]
-    return axes
+    return logical_axes(getattr(model.layers, name))

@@ -115,17 +115,19 @@ class Opt(nnx.Module):
             value = 0.02 * jax.random.normal(next(keys), shape)
             return nnx.Param(value.astype(dtype), axes=axes)
 
-        narrow = "narrow" if c.projected else "embed"
+        word_embed = "word_embed" if c.projected else "embed"
         self.config = config
         self.layers = OptLayers(config, key=next(keys), dtype=dtype)
-        self.embedding = table(c.vocab_size, c.embedding_width, axes=("vocab", narrow))
+        self.embedding = table(
+            c.vocab_size, c.embedding_width, axes=("vocab", word_embed)
+        )
         self.positions = table(
             c.context + POSITION_OFFSET, c.width, axes=("positions", "embed")
         )
         if c.projected:
             shape = (c.embedding_width, c.width)
-            self.project_in = table(*shape, axes=("narrow", "embed"))
-            self.project_out = table(*shape[::-1], axes=("embed", "narrow"))
+            self.project_in = table(*shape, axes=("word_embed", "embed"))
+            self.project_out = table(*shape[::-1], axes=("embed", "word_embed"))
         if c.final_norm:
             self.norm_scale = nnx.Param(jnp.ones((c.width,), dtype), axes=("norm",))
             self.norm_bias = nnx.Param(jnp.zeros((c.width,), dtype), axes=("norm",))
@@ -134,7 +136,9 @@ class Opt(nnx.Module):
                 c.score, width=c.embedding_width, key=next(keys), dtype=dtype
             )
         elif not c.tied_head:
-            self.head = table(c.vocab_size, c.embedding_width, axes=("vocab", narrow))
+            self.head = table(
+                c.vocab_size, c.embedding_width, axes=("vocab", word_embed)
+            )
 
     def embed(
         self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]

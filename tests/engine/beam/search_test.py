@@ -30,7 +30,7 @@ from isara_jax.engine.request import Request
 from isara_jax.engine.sampling.completion import StopCriteria
 from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.models.llama.model import Llama
-from isara_jax.runtime.mesh import make_mesh, place_batch
+from isara_jax.runtime.mesh import make_mesh, shard_batch
 
 PROMPTS = random_prompts(1, 5, 70, 12, 30, 3)
 SEARCH = SamplingParams(max_new_tokens=20, temperature=0.0, beams=4)
@@ -157,7 +157,7 @@ def test_the_cache_is_updated_in_place():
     mesh = make_mesh(data=4, model=2)
     config = dataclasses.replace(TINY, layers=8)
     deep = jax.jit(lambda key: Llama(config, key=key))(jax.random.key(0))
-    prompts = (place_batch(np.ones((8, 32), np.int32), mesh),) * 2
+    prompts = (shard_batch(np.ones((8, 32), np.int32), mesh),) * 2
     split = make_layer_blocks(place(deep, mesh), mesh=mesh)
     state = start(split, *prompts, beams=3, new_tokens=500, mesh=mesh)
     loop = search.lower(

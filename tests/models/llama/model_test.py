@@ -10,7 +10,7 @@ from llama_files import SHAPES, reference_logits, write_llama
 from whole_rows import jitted_logits, logits_of
 
 from isara_jax.models.checkpoints.load import load_model
-from isara_jax.runtime.mesh import make_mesh, place_batch
+from isara_jax.runtime.mesh import make_mesh, shard_batch
 
 ONE = {"data": 1, "model": 1}
 
@@ -68,7 +68,7 @@ def test_eight_devices_give_what_one_gives(tmp_path, data, model_axis):
     write_llama(tmp_path, num_key_value_heads=4, vocab_size=24)
     alone, spread = load(tmp_path), load(tmp_path, data=data, model=model_axis)
     tokens = drawn_tokens(alone, rows=8)
-    batch = place_batch(tokens, make_mesh(data=data, model=model_axis))
+    batch = shard_batch(tokens, make_mesh(data=data, model=model_axis))
     assert len(batch.sharding.device_set) == 8
     np.testing.assert_allclose(
         logits_of(spread, batch), logits_of(alone, tokens), atol=5e-5
