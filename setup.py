@@ -1,5 +1,6 @@
 """Builds isara_jax: what it needs, in ranges whose lower end is the tested version."""
 
+import ast
 from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
@@ -63,15 +64,31 @@ EXTRAS_REQUIRE = {
 }
 
 
+ROOT = Path(__file__).parent
+
+
+def version() -> str:
+    """Returns `__version__` of the package, which is not imported for it."""
+    source = (ROOT / "isara_jax" / "__init__.py").read_text(encoding="utf-8")
+    (value,) = (
+        node.value
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign)
+        and ast.unparse(node.targets[0]) == "__version__"
+    )
+    found: str = ast.literal_eval(value)
+    return found
+
+
 def long_description() -> str:
     """Returns the README, or nothing in a tree that has none."""
-    readme = Path(__file__).parent / "README.md"
+    readme = ROOT / "README.md"
     return readme.read_text(encoding="utf-8") if readme.exists() else ""
 
 
 setup(
     name="isara_jax",
-    version="0.1.0",
+    version=version(),
     description=(
         "ISARA in JAX: a language model aligns itself to a few dozen examples "
         "by iterated in-context generation, filtering and finetuning"
@@ -81,11 +98,18 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=find_namespace_packages(include=["isara_jax", "isara_jax.*"]),
+    packages=[
+        *find_namespace_packages(include=["isara_jax", "isara_jax.*"]),
+        "isara_jax.configs",
+    ],
+    # A wheel brings configs/ along: runtime/packaged.py finds it there.
+    package_dir={"isara_jax.configs": "configs"},
     package_data={
         "": ["*.pyi", "py.typed"],
+        "isara_jax.configs": ["*.flags", "**/*.jsonl"],
         "isara_jax.report": ["**/*.html", "**/*.css", "**/*.js"],
     },
+    entry_points={"console_scripts": ["isara-jax = isara_jax.console:run"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     classifiers=[

@@ -38,6 +38,7 @@ from isara_jax.runtime import (
     StopSignal,
     load_tokenizer,
     locate,
+    locate_packaged,
     log,
     make_mesh,
 )
@@ -61,15 +62,16 @@ def main(arguments: Sequence[str]) -> int:
 def work(config: Config) -> None:
     """Aligns, releases and reports; a finished run is only reported on again."""
     workdir = Workdir(Path(config.run.workdir))
-    seeds = read_seeds(Path(config.run.seeds), at_least=config.loop.demos)
-    heldout = Path(config.run.heldout) if config.run.heldout else None
+    seeds_file = locate_packaged(config.run.seeds)
+    seeds = read_seeds(seeds_file, at_least=config.loop.demos)
+    heldout = locate_packaged(config.run.heldout) if config.run.heldout else None
     items = read_heldout(heldout) if heldout else ()
     model, encoder = locate(config.run.model), locate(config.run.encoder)
     enable_compilation_cache(config.run.compilation_cache)
     about = facts(
         model=model,
         encoder=encoder,
-        seeds=Path(config.run.seeds),
+        seeds=seeds_file,
         heldout=heldout,
         adapter=locate(config.adapters.adapter) if config.adapters.adapter else None,
     )

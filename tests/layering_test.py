@@ -31,6 +31,7 @@ LAYERS = (
     ("align",),
     ("config",),
     ("main", "tools"),
+    ("console",),
 )
 HEIGHT = {unit: height for height, layer in enumerate(LAYERS) for unit in layer}
 # Folders that are one machine: nobody enters an inner room of theirs from outside.
@@ -82,7 +83,7 @@ def imports_go_down(source: Source) -> list[str]:
     return [
         f"line {line}: {unit} imports {other}, which is not below it"
         for name, line in own_imports(source)
-        if (other := name.partition(".")[0]) not in ("", unit)
+        if (other := name.partition(".")[0]) not in ("", "__version__", unit)
         and HEIGHT.get(other, len(LAYERS)) >= HEIGHT[unit]
     ]
 

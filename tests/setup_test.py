@@ -2,11 +2,16 @@
 
 import ast
 import importlib.metadata
+import os
+import subprocess
 import sys
 
 import pytest
 from packaging.requirements import Requirement
 from python_source import PACKAGE, ROOT, read_sources
+from tiny_run import one_device, write_tiny_run
+
+import isara_jax
 
 
 def _requirements() -> dict[str, Requirement]:
@@ -58,3 +63,60 @@ def test_the_models_are_pinned_and_never_pull_their_dependencies():
         assert [specifier.operator for specifier in model.specifier] == ["=="]
         assert _normal(model.name) not in REQUIREMENTS
         assert importlib.metadata.version(model.name) in model.specifier
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder into which setup.py puts what a wheel installs."""
+    library = tmp_path_factory.mktemp("built")
+    subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_py", f"--build-lib={library}"],
+        cwd=ROOT,
+        check=True,
+    )
+    return library
+
+
+def test_the_version_stands_in_the_package_alone():
+    found = subprocess.run(
+        [sys.executable, "setup.py", "--version"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.split()[-1] == isara_jax.__version__
+
+
+def test_a_wheel_holds_every_file_of_the_package_and_configs(built):
+    folders = {PACKAGE: ROOT / PACKAGE, f"{PACKAGE}/configs": ROOT / "configs"}
+    expected = {
+        f"{name}/{path.relative_to(folder).as_posix()}"
+        for name, folder in folders.items()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    found = {p.relative_to(built).as_posix() for p in built.rglob("*") if p.is_file()}
+    assert found == expected
+    assert f"{PACKAGE}/py.typed" in found
+
+
+def test_the_quickstart_s_command_works_in_an_empty_folder(built, tmp_path):
+    run, empty = write_tiny_run(tmp_path / "tiny"), tmp_path / "empty"
+    empty.mkdir()
+    found = subprocess.run(
+        [
+            *(sys.executable, "-m", "isara_jax.main"),
+            "--flagfile=configs/quickstart.flags",
+            f"--model={run.model}",
+            f"--encoder={run.encoder}",
+            *("--mesh_data=1", "--compilation_cache=", "--debug_examples=1"),
+        ],
+        cwd=empty,
+        env=one_device() | {"PYTHONPATH": os.fspath(built)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith("row 1 of ")

@@ -8,8 +8,10 @@ import jax
 from absl import app, flags, logging
 
 from isara_jax.errors import GO_ON, EnvironmentFailure, InputError
-from isara_jax.runtime import StopRequested
+from isara_jax.runtime import StopRequested, locate_packaged
 from isara_jax.runtime.hardware import look_for_present_ones
+
+_FLAGFILE = ("--flagfile", "-flagfile")
 
 
 def start(work: Callable[[], None], *, module: str, to_save_memory: str) -> None:
@@ -30,13 +32,27 @@ def parse(arguments: Sequence[str]) -> list[str]:
     """Parses the flags; a wrong one ends in a sentence and exit code 2."""
     look_for_present_ones()
     try:
-        remaining: list[str] = flags.FLAGS(list(arguments))
+        remaining: list[str] = flags.FLAGS(with_flagfiles_located(arguments))
     except flags.Error as error:
         sys.exit(_stop(str(error), code=2))
     if flags.FLAGS["verbosity"].using_default_value:
         # app.run would choose INFO, at which libraries tell every step they take.
         logging.set_verbosity(logging.WARNING)
     return remaining
+
+
+def with_flagfiles_located(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments, each flagfile as a path of this machine."""
+    located = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        flag, given, path = argument.partition("=")
+        if given and flag in _FLAGFILE:
+            located.append(f"{flag}={locate_packaged(path)}")
+        elif before in _FLAGFILE:
+            located.append(str(locate_packaged(argument)))
+        else:
+            located.append(argument)
+    return located
 
 
 def exit_code(

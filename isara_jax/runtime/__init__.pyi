@@ -13,6 +13,7 @@ from .mesh import (
     shard_batch as shard_batch,
     sharding_for as sharding_for,
 )
+from .packaged import locate_packaged as locate_packaged
 from .parameters import (
     dtype_of as dtype_of,
     logical_axes as logical_axes,

@@ -95,3 +95,15 @@ def test_a_wrong_flag_ends_in_a_sentence_and_code_2(capsys, monkeypatch):
     assert capsys.readouterr().err == (
         "Unknown command line flag 'slot'. Did you mean: slots ?\n"
     )
+
+
+def test_a_flagfile_is_looked_for_among_the_package_s(monkeypatch):
+    monkeypatch.setattr(command, "locate_packaged", lambda path: f"/package/{path}")
+    arguments = ["tool", "--flagfile=a.flags", "--seed=1", "--flagfile", "b.flags"]
+    assert command.with_flagfiles_located(arguments) == [
+        "tool",
+        "--flagfile=/package/a.flags",
+        "--seed=1",
+        "--flagfile",
+        "/package/b.flags",
+    ]
