@@ -4,12 +4,17 @@ Imports inside functions count as well. A rule takes one parsed file and returns
 sentence for every place that breaks it; each is also shown code that it refuses.
 """
 
-import graphlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
+from import_graph import (
+    find_cycle,
+    graph_within,
+    imported_files,
+    imports_past_a_door,
+    own_imports,
+)
 from python_source import (
-    PACKAGE,
     Doors,
     Source,
     behind,
@@ -34,9 +39,6 @@ LAYERS = (
     ("console",),
 )
 HEIGHT = {unit: height for height, layer in enumerate(LAYERS) for unit in layer}
-# Folders that are one machine: nobody enters an inner room of theirs from outside.
-ONE_DOOR = ("engine", "finetune")
-
 OWNERS = {
     "scann": ("retrieval",),
     "orbax": ("runtime.checkpoint",),
@@ -63,12 +65,6 @@ WITHOUT_JAX = (
 
 SOURCES = read_sources()
 DOORS = read_doors()
-
-
-def own_imports(source: Source) -> Iterator[tuple[str, int]]:
-    for name, line in source.imports:
-        if is_within(name, PACKAGE):
-            yield name.removeprefix(PACKAGE).removeprefix("."), line
 
 
 def imports_go_down(source: Source) -> list[str]:
@@ -98,40 +94,20 @@ def dependencies_have_one_owner(source: Source) -> list[str]:
     ]
 
 
-def folders_are_entered_by_their_door(source: Source) -> list[str]:
-    """A name of a file in a folder is imported from the folder, by those outside."""
-    return [
-        f"line {line}: {name} is past the door of {folder}"
-        for name, line in own_imports(source)
-        for folder in DOORS
-        if folder and is_within(name, folder) and name != folder
-        if not is_within(source.name, folder)
-        if not _is_offered(name, folder)
-    ]
-
-
-def _is_offered(name: str, folder: str) -> bool:
-    """Whether it is a name of the door, or an inner room that has a door of its own."""
-    inner = name.removeprefix(f"{folder}.").partition(".")[0]
-    if inner in DOORS[folder] and name == f"{folder}.{inner}":
-        return True
-    return f"{folder}.{inner}" in DOORS and folder not in ONE_DOOR
-
-
-def way_to_jax(
+def path_to_jax(
     start: str, sources: Mapping[str, Source], doors: Doors = DOORS
 ) -> list[str]:
     """Returns the shortest chain of imports from a file to JAX, or nothing.
 
     The doors are lazy: a name that comes through one costs the file that it is from.
     """
-    ways = [[start]]
+    paths = [[start]]
     seen = {start}
-    for way in ways:
-        source = sources[way[-1]]
+    for path in paths:
+        source = sources[path[-1]]
         for name, _ in source.imports:
             if name.partition(".")[0] in JAX:
-                return [*way, name]
+                return [*path, name]
         reached = {
             package
             for own, _ in own_imports(source)
@@ -140,7 +116,7 @@ def way_to_jax(
         reached |= set(_with_packages(source.name))
         for name in sorted(reached & sources.keys() - seen):
             seen.add(name)
-            ways.append([*way, name])
+            paths.append([*path, name])
     return []
 
 
@@ -150,44 +126,12 @@ def _with_packages(name: str) -> list[str]:
     return [".".join(words[:length]) for length in range(len(words) + 1)]
 
 
-def files_behind(source: Source, sources: Mapping[str, Source]) -> set[str]:
-    """Returns the files of the package that a file imports names from."""
-    found = set()
-    for name, _ in own_imports(source):
-        whole = behind(name, DOORS)
-        file = whole if whole in sources else whole.rpartition(".")[0]
-        if file in sources and file != source.name and file not in DOORS:
-            found.add(file)
-    return found
+def folders_are_entered_by_their_door(source: Source) -> list[str]:
+    """A name of a file in a folder is imported from the folder, by those outside."""
+    return imports_past_a_door(source, DOORS)
 
 
-def circles(graph: Mapping[str, set[str]]) -> list[str]:
-    """Returns one circle of the graph, if it has any."""
-    try:
-        graphlib.TopologicalSorter(graph).prepare()
-    except graphlib.CycleError as error:
-        return [str(node) for node in error.args[1]]
-    return []
-
-
-def rooms_of(folder: str, files: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """Returns who imports whom among the files and folders that lie in a folder."""
-
-    def child(name: str) -> str:
-        return name.removeprefix(f"{folder}." if folder else "").partition(".")[0]
-
-    def inside(name: str) -> bool:
-        return not folder or (is_within(name, folder) and name != folder)
-
-    graph: dict[str, set[str]] = {}
-    for name, imported in files.items():
-        if name and inside(name):
-            others = {child(other) for other in imported if inside(other)}
-            graph.setdefault(child(name), set()).update(others - {child(name)})
-    return graph
-
-
-FILES = {name: files_behind(source, SOURCES) for name, source in SOURCES.items()}
+FILES = imported_files(SOURCES, DOORS)
 RULES = (
     imports_go_down,
     dependencies_have_one_owner,
@@ -205,16 +149,16 @@ def test_the_package_obeys(rule, name):
     "name", [n for n in SOURCES if any(is_within(n, top) for top in WITHOUT_JAX)]
 )
 def test_no_jax_behind(name):
-    assert way_to_jax(name, SOURCES) == []
+    assert path_to_jax(name, SOURCES) == []
 
 
-def test_files_import_each_other_in_no_circle():
-    assert circles(FILES) == []
+def test_files_import_each_other_in_no_cycle():
+    assert find_cycle(FILES) == []
 
 
 @pytest.mark.parametrize("folder", DOORS)
-def test_rooms_of_a_folder_import_each_other_in_no_circle(folder):
-    assert circles(rooms_of(folder, FILES)) == []
+def test_children_of_a_folder_import_each_other_in_no_cycle(folder):
+    assert find_cycle(graph_within(folder, FILES)) == []
 
 
 @pytest.mark.parametrize("folder", DOORS)
@@ -292,23 +236,27 @@ def test_allowed(rule, name, text):
     assert rule(Source(name=name, text=text)) == []
 
 
-def test_circles_are_found():
+def test_a_cycle_of_files_is_found():
     files = {
-        "engine.engine": {"engine.beam.search"},
-        "engine.beam.search": {"engine.beam.state", "engine.request"},
-        "engine.beam.state": set(),
-        "engine.request": set(),
+        "engine.engine": frozenset({"engine.beam.search"}),
+        "engine.beam.search": frozenset({"engine.beam.state", "engine.request"}),
+        "engine.beam.state": frozenset(),
+        "engine.request": frozenset(),
     }
-    assert circles(files) == []
-    assert circles(rooms_of("engine", files)) == []
-    assert circles(rooms_of("", files)) == []
-    files["engine.beam.state"].add("engine.engine")
-    assert circles(files) != []
-    # No circle of files, but one of rooms.
-    files["engine.beam.state"] = set()
-    files["engine.request"] = {"engine.beam.state"}
-    assert circles(files) == []
-    assert circles(rooms_of("engine", files)) != []
+    assert find_cycle(files) == []
+    assert find_cycle(graph_within("engine", files)) == []
+    assert find_cycle(graph_within("", files)) == []
+    assert find_cycle(files | {"engine.beam.state": frozenset({"engine.engine"})})
+
+
+def test_a_cycle_of_folders_without_one_of_files_is_found():
+    files = {
+        "engine.beam.search": frozenset({"engine.request"}),
+        "engine.request": frozenset({"engine.beam.state"}),
+        "engine.beam.state": frozenset(),
+    }
+    assert find_cycle(files) == []
+    assert find_cycle(graph_within("engine", files))
 
 
 def test_jax_is_found_through_the_project_s_own_imports():
@@ -333,13 +281,13 @@ def test_jax_is_found_through_the_project_s_own_imports():
             "from .release import release as release",
         )
     }
-    assert way_to_jax("prompts", sources, doors) == [
+    assert path_to_jax("prompts", sources, doors) == [
         "prompts",
         "runtime",
         "runtime.mesh",
         "jax.numpy",
     ]
-    assert way_to_jax("runtime.words", sources, doors) != []
-    assert way_to_jax("filters", sources, doors) == []
-    assert way_to_jax("report", sources, doors) == []
-    assert way_to_jax("cards", sources, doors) == ["cards", "run.release", "jax"]
+    assert path_to_jax("runtime.words", sources, doors) != []
+    assert path_to_jax("filters", sources, doors) == []
+    assert path_to_jax("report", sources, doors) == []
+    assert path_to_jax("cards", sources, doors) == ["cards", "run.release", "jax"]

@@ -1,0 +1,83 @@
+"""Holds the repository to its limits: files a folder, lines a file, and references.
+
+`python tests/support/structure.py` prints the figures.
+"""
+
+import pytest
+from documents import broken_references
+from structure import read_folders
+
+MOST_FILES = 12
+MOST_LINES = 350
+# Folders with more files, and why.
+MORE_FILES: dict[str, str] = {
+    "benchmarks": "to be divided",
+    "isara_jax/fit": "to be divided",
+    "tests": "mirrors the top of the package, and tests the repository itself",
+    "tests/support": "to be divided",
+}
+
+FOLDERS = {folder.name: folder for folder in read_folders()}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_holds_few_files(name):
+    if name not in MORE_FILES:
+        assert len(FOLDERS[name].lines) <= MOST_FILES
+
+
+@pytest.mark.parametrize("name", MORE_FILES)
+def test_an_exception_is_one(name):
+    assert len(FOLDERS[name].lines) > MOST_FILES
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_file_is_short(name):
+    assert [f for f, count in FOLDERS[name].lines.items() if count > MOST_LINES] == []
+
+
+# Written as format strings, or they would be references of this file.
+ABSENT = "NOTES"
+PRESENT = "docs/method"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'"""As {ABSENT}.md says."""',
+        f'"""As {ABSENT} 5 says."""',
+        f"x = 1  # see {ABSENT}.md, 3",
+        f"f(help='as in {ABSENT}.md')",
+        f'"""See {PRESENT}.md, "Recipes"."""',
+        f'"""See {PRESENT}.md,\n    "Recipes"."""',
+    ],
+)
+def test_a_broken_reference_is_found(tmp_path, text):
+    path = tmp_path / "module.py"
+    path.write_text(text)
+    assert broken_references(path) != []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"""As docs/method.md says."""',
+        '"""See docs/method.md, "The\n    algorithm"."""',
+        '"""See docs/method.md, "Filter", and arXiv 2401.06785 4."""',
+        "path = folder / 'CARD.md'",
+        "x = 1  # as of CUDA 12",
+    ],
+)
+def test_a_sound_reference_passes(tmp_path, text):
+    path = tmp_path / "module.py"
+    path.write_text(text)
+    assert broken_references(path) == []
+
+
+def test_a_document_may_name_another_from_its_own_folder(tmp_path):
+    (tmp_path / "other.md").write_text("# A title")
+    path = tmp_path / "one.md"
+    path.write_text("[text](other.md)\n")
+    assert broken_references(path) == []
+    path.write_text("[text](another.md)\n")
+    assert broken_references(path) != []
