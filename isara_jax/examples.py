@@ -5,7 +5,7 @@ line, UTF-8.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,20 @@ class Pool:
         return len(self.examples)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a record was given, for errors: a file and its line, or a list's index."""
+
+    source: str
+    item: str
+
+    def __str__(self) -> str:
+        return f"{self.source}, {self.item}"
+
+
+Records = Iterable[tuple[Place, Mapping[str, Any]]]
+
+
 def read_seeds(path: Path, *, at_least: int) -> Pool:
     """Reads D_0 from JSONL with the fields `question` and `answer`.
 
@@ -73,22 +87,41 @@ def read_seeds(path: Path, *, at_least: int) -> Pool:
       InputError: the file is missing, empty or not UTF-8, a line is no JSON object or
         lacks a field, two questions are equal, or there are fewer than `at_least`.
     """
+    return make_seeds(_lines(path), source=str(path), at_least=at_least)
+
+
+def make_seeds(records: Records, *, source: str, at_least: int) -> Pool:
+    """Makes D_0 of records with the fields `question` and `answer`.
+
+    Raises:
+      InputError: a field is missing or no text, two questions are equal, or there are
+        fewer than `at_least`.
+    """
     examples: list[Example] = []
-    line_of: dict[str, int] = {}
-    for number, record in read_jsonl(path):
-        example = Example(
-            question=_text(record, "question", path, number),
-            answer=_text(record, "answer", path, number),
-            origin=f"seed-{len(examples):04d}",
-        )
-        _refuse_duplicate(example.question, line_of, path, number)
+    seen: dict[str, Place] = {}
+    for place, record in records:
+        example = make_example(record, place, origin=f"seed-{len(examples):04d}")
+        _refuse_duplicate(example.question, seen, place)
         examples.append(example)
     if len(examples) < at_least:
         raise InputError(
-            f"{path}: {len(examples)} seeds, but a prompt of this run holds {at_least} "
-            "demonstrations; add seeds or lower --demos"
+            f"{source}: {len(examples)} seeds, but a prompt of this run holds "
+            f"{at_least} demonstrations; add seeds or lower --demos"
         )
     return Pool(round_index=0, examples=tuple(examples))
+
+
+def make_example(record: Mapping[str, Any], place: Place, *, origin: str) -> Example:
+    """Makes an example of a record with the fields `question` and `answer`.
+
+    Raises:
+      InputError: a field is missing or no text.
+    """
+    return Example(
+        question=_text(record, "question", place),
+        answer=_text(record, "answer", place),
+        origin=origin,
+    )
 
 
 def read_heldout(path: Path) -> tuple[HeldOut, ...]:
@@ -97,17 +130,31 @@ def read_heldout(path: Path) -> tuple[HeldOut, ...]:
     Raises:
       InputError: as `read_seeds`, or a list is empty or holds something but texts.
     """
+    return make_heldout(_lines(path))
+
+
+def make_heldout(records: Records) -> tuple[HeldOut, ...]:
+    """Makes the held-out set of records with the fields of `read_heldout`.
+
+    Raises:
+      InputError: a field is missing or of another kind, or two questions are equal.
+    """
     items: list[HeldOut] = []
-    line_of: dict[str, int] = {}
-    for number, record in read_jsonl(path):
+    seen: dict[str, Place] = {}
+    for place, record in records:
         item = HeldOut(
-            question=_text(record, "question", path, number),
-            true=_texts(record, "true", path, number),
-            false=_texts(record, "false", path, number),
+            question=_text(record, "question", place),
+            true=_texts(record, "true", place),
+            false=_texts(record, "false", place),
         )
-        _refuse_duplicate(item.question, line_of, path, number)
+        _refuse_duplicate(item.question, seen, place)
         items.append(item)
     return tuple(items)
+
+
+def _lines(path: Path) -> Records:
+    for number, record in read_jsonl(path):
+        yield Place(str(path), f"line {number}"), record
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -149,46 +196,40 @@ def _json_object(line: bytes, path: Path, number: int) -> dict[str, Any]:
     return record
 
 
-def _text(record: dict[str, Any], field: str, path: Path, number: int) -> str:
+def _text(record: Mapping[str, Any], field: str, place: Place) -> str:
     if field not in record:
-        raise InputError(f"{path}, line {number}: the field {field!r} is missing")
-    return _stripped(record[field], field, path, number)
+        raise InputError(f"{place}: the field {field!r} is missing")
+    return _stripped(record[field], field, place)
 
 
-def _texts(
-    record: dict[str, Any], field: str, path: Path, number: int
-) -> tuple[str, ...]:
+def _texts(record: Mapping[str, Any], field: str, place: Place) -> tuple[str, ...]:
     value = record.get(field)
     if not isinstance(value, list) or not value:
         raise InputError(
-            f"{path}, line {number}: the field {field!r} must be a list of one or more "
-            f"texts, got {value!r}"
+            f"{place}: the field {field!r} must be a list of one or more texts, got "
+            f"{value!r}"
         )
-    return tuple(_stripped(text, field, path, number) for text in value)
+    return tuple(_stripped(text, field, place) for text in value)
 
 
-def _stripped(value: object, field: str, path: Path, number: int) -> str:
+def _stripped(value: object, field: str, place: Place) -> str:
     if not isinstance(value, str) or not value.strip():
         raise InputError(
-            f"{path}, line {number}: the field {field!r} must be a text that is not "
-            f"blank, got {value!r}"
+            f"{place}: the field {field!r} must be a text that is not blank, got "
+            f"{value!r}"
         )
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise InputError(
-            f"{path}, line {number}: the field {field!r} holds half of a surrogate "
-            f"pair, which is no character: {value!r}"
+            f"{place}: the field {field!r} holds half of a surrogate pair, which is no "
+            f"character: {value!r}"
         )
     return value.strip()
 
 
-def _refuse_duplicate(
-    question: str, line_of: dict[str, int], path: Path, number: int
-) -> None:
-    first = line_of.setdefault(question.casefold(), number)
-    if first != number:
-        raise InputError(
-            f"{path}, line {number}: the question of line {first} again: {question!r}"
-        )
+def _refuse_duplicate(question: str, seen: dict[str, Place], place: Place) -> None:
+    first = seen.setdefault(question.casefold(), place)
+    if first != place:
+        raise InputError(f"{place}: the question of {first.item} again: {question!r}")
 
 
 def demo_counts(demos: int, *, round_index: int) -> tuple[int, ...]:
