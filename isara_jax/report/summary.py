@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from isara_jax.report.gather import gather
-from isara_jax.report.measures import MEASURES, Measure
-from isara_jax.report.run import Evaluation, Round
-from isara_jax.report.verdict import judge
+from isara_jax.report.comparison import judge
+from isara_jax.report.metrics import MEASURES, Measure
+from isara_jax.report.run_data import Evaluation, Round, gather
 from isara_jax.run import Workdir
 
 _DIRECTION = {"lower": "(lower)", "higher": "(higher)", "neither": ""}

@@ -4,8 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from isara_jax.report.gather import gather
-from isara_jax.report.run import Evaluation, Run, Step
+from isara_jax.report.run_data import Evaluation, Run, Step, gather
 from isara_jax.run import Workdir
 
 STEP_SCALARS = (

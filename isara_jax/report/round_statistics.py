@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from isara_jax.report.run import Round, Sample, Stage
+from isara_jax.report.run_data import Round, Sample, Stage
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ import fake_run
 import pytest
 from hypothesis import given, strategies as st
 
-from isara_jax.report.embedded import embedded, json_for_html
-from isara_jax.report.gather import gather
+from isara_jax.report.page.embedded_json import embedded, json_for_html
+from isara_jax.report.run_data.read import gather
 
 
 @given(st.recursive(st.text(), lambda inner: st.lists(inner, max_size=3)))

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from isara_jax.report import progress
-from isara_jax.report.run import Round, Sample
+from isara_jax.report import round_statistics as progress
+from isara_jax.report.run_data.values import Round, Sample
 
 
 def sample(rule="", *, question="a b c", similarity=0.5):

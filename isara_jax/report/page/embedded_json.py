@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from isara_jax.report.run import Answer, Evaluation, Run, Sample
+from isara_jax.report.run_data import Answer, Evaluation, Run, Sample
 
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from isara_jax.report import figures, progress
-from isara_jax.report.measures import MEASURES
-from isara_jax.report.run import Evaluation, Round, Run
+from isara_jax.report import round_statistics as progress
+from isara_jax.report.metrics import MEASURES
+from isara_jax.report.page import plots as figures
+from isara_jax.report.run_data import Evaluation, Round, Run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import pytest
 
 from isara_jax.errors import InputError
-from isara_jax.report import records
+from isara_jax.report.run_data import parse as records
 from isara_jax.runtime.files.records import Records
 
 

@@ -2,10 +2,10 @@ import dataclasses
 
 import pytest
 
-from isara_jax.report.gather import gather
-from isara_jax.report.measures import MEASURES, Measure
-from isara_jax.report.run import Metric
-from isara_jax.report.verdict import Standing, judge, standing
+from isara_jax.report.comparison import Standing, judge, standing
+from isara_jax.report.metrics import MEASURES, Measure
+from isara_jax.report.run_data.read import gather
+from isara_jax.report.run_data.values import Metric
 
 LOWER = MEASURES[0]
 HIGHER = MEASURES[1]

@@ -17,8 +17,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from isara_jax.report.measures import Measure
-from isara_jax.report.run import Evaluation, Metric, Step
+from isara_jax.report.metrics import Measure
+from isara_jax.report.run_data import Evaluation, Metric, Step
 
 INK, FAINT = "#0a0b01", "#0a0b02"
 PRETRAINED, SFT, OTHER = "#0a0b03", "#0a0b04", "#0a0b05"

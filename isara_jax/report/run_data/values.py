@@ -80,7 +80,6 @@ class Evaluation:
 class Outcome:
     """round.json: the numbers of the stopping rule."""
 
-    round_index: int
     generated: int
     kept: int
     keep_rate: float

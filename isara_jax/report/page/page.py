@@ -15,13 +15,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from isara_jax.report import progress
-from isara_jax.report.charts import charts
-from isara_jax.report.embedded import embedded
-from isara_jax.report.gather import gather
-from isara_jax.report.measures import MEASURES
-from isara_jax.report.run import Run
-from isara_jax.report.verdict import judge
+from isara_jax.report import round_statistics as progress
+from isara_jax.report.comparison import judge
+from isara_jax.report.metrics import MEASURES
+from isara_jax.report.page.charts import charts
+from isara_jax.report.page.embedded_json import embedded
+from isara_jax.report.run_data import Run, gather
 from isara_jax.run import Workdir
 from isara_jax.runtime.files import write_text
 
@@ -43,7 +42,7 @@ def write_report(workdir: Workdir) -> Path:
 def render(run: Run) -> str:
     """Returns the page of a run; the same run gives the same text."""
     environment = Environment(
-        loader=PackageLoader("isara_jax.report", "templates"),
+        loader=PackageLoader("isara_jax.report.page", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -70,7 +69,7 @@ def render(run: Run) -> str:
 
 
 def _template(name: str) -> str:
-    file = resources.files("isara_jax.report").joinpath("templates", name)
+    file = resources.files("isara_jax.report.page").joinpath("templates", name)
     return file.read_text(encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from isara_jax.errors import InputError
-from isara_jax.report.gather import gather
+from isara_jax.report.run_data.read import gather
 from isara_jax.run.workdir import Workdir
 
 

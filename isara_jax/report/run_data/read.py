@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from isara_jax.errors import InputError
-from isara_jax.report.records import (
+from isara_jax.report.run_data.parse import (
     build,
     build_all,
     build_named,
@@ -16,7 +16,7 @@ from isara_jax.report.records import (
     read_lines,
     read_object,
 )
-from isara_jax.report.run import (
+from isara_jax.report.run_data.values import (
     Answer,
     Baseline,
     Evaluation,

@@ -3,9 +3,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from isara_jax.report import figures
-from isara_jax.report.measures import MEASURES
-from isara_jax.report.run import Evaluation, Metric, Step
+from isara_jax.report.metrics import MEASURES
+from isara_jax.report.page import plots as figures
+from isara_jax.report.run_data.values import Evaluation, Metric, Step
 
 
 def steps(*losses):

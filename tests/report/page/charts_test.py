@@ -1,7 +1,7 @@
 import re
 
-from isara_jax.report.charts import charts
-from isara_jax.report.gather import gather
+from isara_jax.report.page.charts import charts
+from isara_jax.report.run_data.read import gather
 
 
 def test_a_finished_run_has_every_figure(finished):

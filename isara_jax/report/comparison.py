@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from isara_jax.report.measures import MEASURES, Measure
-from isara_jax.report.run import Evaluation, Metric, Run
+from isara_jax.report.metrics import MEASURES, Measure
+from isara_jax.report.run_data import Evaluation, Metric, Run
 
 
 class Standing(StrEnum):

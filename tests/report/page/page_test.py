@@ -12,7 +12,7 @@ import fake_run
 import pytest
 
 from isara_jax.errors import InputError
-from isara_jax.report.page import write_report
+from isara_jax.report.page.page import write_report
 from isara_jax.run.workdir import Workdir
 
 VOID = {"meta", "col", "input", "br", "img", "link", "hr", "base"}
