@@ -5,8 +5,15 @@ there. A sample does not depend on those beside it; so what a killed run left is
 and the rest is sampled as if nothing had happened (DESIGN 5).
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import (
+    Callable,
+    Collection,
+    Hashable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -52,7 +59,8 @@ class Sampler:
     """What every step that samples shares.
 
     `check` may raise to stop the run; `report` takes a stage, and what was counted in
-    it.
+    it. `compaction_parity` is what its engines find out about their decode programs,
+    each of which one of them asks about.
     """
 
     tokenizer: Tokenizer
@@ -65,6 +73,9 @@ class Sampler:
     check: Callable[[], None]
     demo_order: DemoOrder = "paper"
     report: Callable[[str, EngineMetrics], None] | None = None
+    compaction_parity: MutableMapping[Hashable, bool] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def prompts(
         self, turns: Sequence[OpenTurn], *, new_tokens: int
@@ -130,6 +141,7 @@ class Sampler:
             slots=self.slots,
             context=self.context,
             check=self.check,
+            compaction_parity=self.compaction_parity,
         )
 
 
@@ -151,14 +163,14 @@ def sample_into(
     """
     done = _already_there(records, {prompt.id for prompt in prompts})
     if len(done) < len(prompts):
-        figures = EngineMetrics()
+        metrics = EngineMetrics()
         written = sampler.engine(model()).generate(
             prompts,
             sampling_params=sampling_params,
             stop_criteria=sampler.stop_criteria,
             key=sampler.key(round_index=round_index, step=step),
             done=done,
-            figures=figures,
+            metrics=metrics,
         )
         with progress(
             stage, total=len(prompts), done=len(done), unit="samples"
@@ -168,7 +180,7 @@ def sample_into(
                 advance(len(completions))
         trim_malloc()
         if sampler.report is not None:
-            sampler.report(stage, figures)
+            sampler.report(stage, metrics)
     return records.sort(by="id")
 
 

@@ -32,7 +32,7 @@ class EngineSide:
     def shares(self) -> dict[str, float]:
         """Returns the shares of the machine's bound since this was last asked."""
         dtype = dtype_of(self.model).name
-        records = [figures.record(machine_rates(dtype)) for figures in self.done]
+        records = [metrics.record(machine_rates(dtype)) for metrics in self.done]
         self.done = []
         shares = {}
         for phase in ("prefill", "decode"):
@@ -57,23 +57,23 @@ class EngineSide:
             check=lambda: None,
         )
         prompts, how = _prompts(work), _rules(work)
-        figures = EngineMetrics()
+        metrics = EngineMetrics()
         begun = time.perf_counter()
         written = [
             completion
-            for completions in engine.generate(prompts, figures=figures, **how)
+            for completions in engine.generate(prompts, metrics=metrics, **how)
             for completion in completions
         ]
         seconds = time.perf_counter() - begun
-        self.done.append(figures)
+        self.done.append(metrics)
         lengths = {c.id: len(c.tokens) for c in written}
         if [lengths[prompt.id] for prompt in prompts] != list(work.new_tokens):
             raise RuntimeError("the texts have other lengths than they were to have")
         return Timing(
             seconds=seconds,
-            prefill_seconds=figures.prefill_seconds,
-            decode_seconds=figures.decode_seconds,
-            decoded_tokens=figures.new_tokens,
+            prefill_seconds=metrics.prefill_seconds,
+            decode_seconds=metrics.decode_seconds,
+            decoded_tokens=metrics.new_tokens,
         )
 
 

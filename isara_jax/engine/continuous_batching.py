@@ -1,9 +1,17 @@
-"""One group's way through the slots: fill, decode a stretch, take out what ended."""
+"""Continuous batching: a slot whose continuation has ended takes the next prompt.
+
+    prefix_cache, prefix = prefix_cache.prefill(prompt)
+    state = insert(state, prefix, slot)
+    state = decode(state, steps)
+
+The decode batch and the prefix cache are values: each step returns new ones, and
+donates the buffers of those that it was given.
+"""
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Hashable, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +20,24 @@ from jaxtyping import Array, Key
 
 from isara_jax.engine.decode import (
     DecodeState,
-    compacted_rows,
     decode,
     decode_compacted,
     empty_state,
     insert,
+    program_key,
     rows_to_keep,
-    share,
+    share_prefix,
 )
-from isara_jax.engine.metrics import EngineMetrics, model_sizes
-from isara_jax.engine.prefill import PrefixCache
-from isara_jax.engine.request import Request
+from isara_jax.engine.kv_cache import LayerBlocks
+from isara_jax.engine.metrics import (
+    ModelSizes,
+    StepMetrics,
+    decode_metrics,
+    model_sizes,
+    prefill_metrics,
+    timed,
+)
+from isara_jax.engine.prefill import Prefix, PrefixCache
 from isara_jax.engine.sampling import (
     Completion,
     SamplingParams,
@@ -31,173 +46,211 @@ from isara_jax.engine.sampling import (
     has_stop,
 )
 from isara_jax.engine.scheduler import Group, Planned
+from isara_jax.engine.slots import Slots, empty_slots
 from isara_jax.runtime import Mesh, shard_batch
 
+# Decode steps between host syncs.
 STEPS_BETWEEN_SYNCS = 8
-# While prompts wait, a slot that has ended is idle until the next check.
+# While prompts wait, a slot that has ended is idle until the next sync.
 STEPS_BETWEEN_SYNCS_WHILE_WAITING = 4
 
 
-class ContinuousBatch:
-    """One group's way through the slots."""
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What is the same for all groups of a call of `Engine.generate`.
 
-    state: DecodeState
+    Attributes:
+      check: called between two steps; may raise to stop the generation.
+      key: each sample's own key is folded into it.
+      parity: what is known of batch compaction, by decode program: whether it computes
+        the same bits. The engine keeps it beyond the call.
+    """
 
-    def __init__(
-        self,
-        group: Group,
-        *,
-        path: PrefixCache,
-        mesh: Mesh,
-        check: Callable[[], None],
-        sampling_params: SamplingParams,
-        stop_criteria: StopCriteria,
-        key: Key[Array, ""],
-        figures: EngineMetrics,
-    ):
-        self.group, self.path, self.mesh, self.check = group, path, mesh, check
-        self.sampling_params, self.stop_criteria, self.key = (
-            sampling_params,
-            stop_criteria,
-            key,
-        )
-        self.figures, self.sizes = figures, model_sizes(path.stack.model)
-        self.held: list[Planned | None] = [None] * group.rows
-        self.generated = np.zeros(group.rows, np.int64)
-        self.prompt_lengths = np.zeros(group.rows, np.int64)
-        self.shares = False
+    layer_blocks: LayerBlocks
+    mesh: Mesh
+    sampling_params: SamplingParams
+    stop_criteria: StopCriteria
+    key: Key[Array, ""]
+    check: Callable[[], None]
+    parity: MutableMapping[Hashable, bool]
 
-    def completions(self, waiting: deque[Planned]) -> Iterator[list[Completion]]:
-        """Yields what becomes of the prompts, what ended in one stretch together."""
-        self.state = empty_state(
-            self.path.stack,
-            rows=self.group.rows,
-            capacity=self.group.capacity,
-            shared=self.group.shared_room,
-            new_tokens=self.sampling_params.max_new_tokens,
-            mesh=self.mesh,
-        )
-        while waiting or any(self.held):
-            self._fill(waiting)
-            self.check()
-            if waiting:
-                self._decode(STEPS_BETWEEN_SYNCS_WHILE_WAITING)
-            else:
-                self._decode(STEPS_BETWEEN_SYNCS, kept=self._rows_to_keep())
-            if ended := self._ended():
-                yield ended
+    @cached_property
+    def sizes(self) -> ModelSizes:
+        """What the costs of the model's steps follow from."""
+        return model_sizes(self.layer_blocks.model)
 
-    def unfinished(self) -> list[Planned]:
-        """Returns the prompts that are in a slot, in their order."""
-        held = [planned for planned in self.held if planned is not None]
-        return sorted(held, key=lambda planned: planned[0].sort_key)
 
-    def _fill(self, waiting: deque[Planned]) -> None:
-        for row, held in enumerate(self.held):
-            if held is None and waiting:
-                self.check()
-                prompt, spans = waiting[0]
-                self.held[row], self.generated[row] = waiting.popleft(), 0
-                self.prompt_lengths[row] = len(prompt.tokens)
-                with self.figures.time_prefill(self.path, self.sizes):
-                    self.path.run(prompt.tokens, spans)
-                    self._share()
-                    self._insert(prompt, row)
+@dataclass(frozen=True, kw_only=True)
+class StepOutput:
+    """The metrics of a step, the completions that ended in it, and the prefix cache."""
 
-    def _share(self) -> None:
-        """Takes what all prompts begin with from the first of them that is run."""
-        if self.group.shared and not self.shares:
-            self.shares = True
-            count = jnp.int32(self.group.shared)
-            self.state = share(self.state, self.path.cache, count, mesh=self.mesh)
+    prefix_cache: PrefixCache
+    metrics: StepMetrics
+    completions: Sequence[Completion] = ()
 
-    def _insert(self, prompt: Request, row: int) -> None:
-        tokens = np.zeros(self.state.texts.token_ids.shape[1], np.int32)
-        tokens[: len(prompt.tokens)] = prompt.tokens
-        self.state = insert(
-            self.state,
-            self.path.cache,
-            self.path.logits,
-            row=jnp.int32(row),
-            tokens=jnp.asarray(tokens),
-            length=jnp.int32(len(prompt.tokens)),
-            limit=jnp.int32(prompt.limit(self.sampling_params.max_new_tokens)),
-            key=jax.random.fold_in(self.key, prompt.number),
-            mesh=self.mesh,
-        )
 
-    def _rows_to_keep(self) -> np.ndarray | None:
-        """Returns fewer rows that hold all texts which are left, if that is enough."""
-        held = np.array([held is not None for held in self.held])
-        count = compacted_rows(self.state, self.mesh)
-        if count is None or held.sum() > count:
-            return None
-        return rows_to_keep(held, count=count)
+def continuous_batching(
+    generation: Generation,
+    group: Group,
+    prefix_cache: PrefixCache,
+    *,
+    prompts: Sequence[Planned],
+) -> Iterator[StepOutput]:
+    """Generates a continuation of each of the group's prompts, which begin in order.
 
-    def _decode(self, steps: int, *, kept: np.ndarray | None = None) -> None:
-        """Decodes a stretch, and goes on in the kept rows only if that may be."""
-        with self.figures.time_decode():
-            stretch = partial(self._stretch, steps=steps)
-            if kept is None:
-                self.state = stretch(self.state)
-            else:
-                self.state, narrow = decode_compacted(
-                    self.state,
-                    kept,
-                    decode=stretch,
-                    program=(self.sampling_params.static, self.path.stack.model.config),
-                    mesh=self.mesh,
-                )
-                if narrow:
-                    self._keep(kept)
-            generated = np.asarray(self.state.texts.generated, np.int64)
-        occupied = np.array([held is not None for held in self.held])
-        self.figures.count_new(
-            (generated - self.generated) * occupied,
-            lengths=self.generated + self.prompt_lengths,
-            shared=self.group.shared,
-            sizes=self.sizes,
-        )
-        self.generated = generated
-
-    def _stretch(self, state: DecodeState, *, steps: int) -> DecodeState:
-        return decode(
-            self.path.stack,
-            state,
-            self.sampling_params.traced,
-            eos=jnp.asarray(self.stop_criteria.eos, jnp.int32),
-            static=self.sampling_params.static,
-            steps=jnp.int32(steps),
-            mesh=self.mesh,
-        )
-
-    def _keep(self, kept: np.ndarray) -> None:
-        self.held = [self.held[row] for row in kept]
-        self.generated = self.generated[kept]
-        self.prompt_lengths = self.prompt_lengths[kept]
-
-    def _ended(self) -> list[Completion]:
-        """Empties the slots whose text has ended."""
-        done = np.array(self.state.done)
-        token_ids = np.asarray(self.state.texts.token_ids)
-        ended = []
-        for row, held in enumerate(self.held):
-            if held is None:
-                continue
-            prompt, _ = held
-            begin = len(prompt.tokens)
-            text = token_ids[row, begin : begin + self.generated[row]]
-            if done[row] or has_stop(text, self.stop_criteria):
-                ended.append((row, prompt, text))
-        if not ended:
-            return []
-        scores = np.asarray(self.state.log_probabilities)
-        for row, _, _ in ended:
-            self.held[row], done[row] = None, True
-        self.state = replace(self.state, done=shard_batch(done, self.mesh))
-        return [
-            completion_of(
-                prompt, text, scores=scores[row], stop_criteria=self.stop_criteria
+    Yields an output for every prefill, and one for the decode steps between two host
+    syncs. Consumes the prefix cache: the last output's is the one to go on with.
+    """
+    state, slots = _empty_batch(generation, group)
+    waiting, to_share = deque(prompts), group.shared
+    while waiting or slots.occupied.any():
+        for slot in slots.free[: len(waiting)]:
+            generation.check()
+            request, spans = waiting.popleft()
+            prefix_cache, state, metrics = _prefill_into_slot(
+                generation, prefix_cache, state, (request, spans), slot, shared=to_share
             )
-            for row, prompt, text in ended
-        ]
+            slots, to_share = slots.assign(slot, request), 0
+            yield StepOutput(prefix_cache=prefix_cache, metrics=metrics)
+        generation.check()
+        state, slots, metrics = _decode_steps(
+            generation, state, slots, is_draining=not waiting, shared=group.shared
+        )
+        state, slots, completions = _take_ended(generation, state, slots)
+        yield StepOutput(
+            prefix_cache=prefix_cache, metrics=metrics, completions=completions
+        )
+
+
+def _empty_batch(generation: Generation, group: Group) -> tuple[DecodeState, Slots]:
+    state = empty_state(
+        generation.layer_blocks,
+        rows=group.rows,
+        capacity=group.capacity,
+        shared=group.shared_room,
+        new_tokens=generation.sampling_params.max_new_tokens,
+        mesh=generation.mesh,
+    )
+    return state, empty_slots(group.rows)
+
+
+def _prefill_into_slot(
+    generation: Generation,
+    prefix_cache: PrefixCache,
+    state: DecodeState,
+    planned: Planned,
+    slot: int,
+    *,
+    shared: int,
+) -> tuple[PrefixCache, DecodeState, StepMetrics]:
+    """Prefills a prompt; all slots get its first `shared` positions, one the rest."""
+    request, spans = planned
+    mesh = generation.mesh
+
+    def run() -> tuple[PrefixCache, Prefix, DecodeState]:
+        cache, prefix = prefix_cache.prefill(request.tokens, spans)
+        batch = share_prefix(state, prefix, shared, mesh=mesh) if shared else state
+        batch = insert(
+            batch,
+            prefix,
+            slot,
+            limit=request.limit(generation.sampling_params.max_new_tokens),
+            key=jax.random.fold_in(generation.key, request.number),
+            mesh=mesh,
+        )
+        jax.block_until_ready(prefix.kv_row.blocks)
+        return cache, prefix, batch
+
+    (prefix_cache, prefix, state), timing = timed(run)
+    metrics = prefill_metrics(prefix, timing, sizes=generation.sizes)
+    return prefix_cache, state, metrics
+
+
+def _decode_steps(
+    generation: Generation,
+    state: DecodeState,
+    slots: Slots,
+    *,
+    is_draining: bool,
+    shared: int,
+) -> tuple[DecodeState, Slots, StepMetrics]:
+    """Decodes until the next host sync, in fewer slots if that is possible."""
+    kept, steps = None, STEPS_BETWEEN_SYNCS_WHILE_WAITING
+    if is_draining:
+        kept = rows_to_keep(state, slots.occupied, mesh=generation.mesh)
+        steps = STEPS_BETWEEN_SYNCS
+
+    def run() -> tuple[DecodeState, Slots, np.ndarray]:
+        decoded, left = _decode(generation, state, slots, kept=kept, steps=steps)
+        return decoded, left, np.asarray(decoded.texts.generated, np.int64)
+
+    (state, slots, generated), timing = timed(run)
+    metrics = decode_metrics(
+        (generated - slots.generated) * slots.occupied,
+        timing,
+        lengths=slots.lengths,
+        shared=shared,
+        sizes=generation.sizes,
+    )
+    return state, replace(slots, generated=generated), metrics
+
+
+def _decode(
+    generation: Generation,
+    state: DecodeState,
+    slots: Slots,
+    *,
+    kept: np.ndarray | None,
+    steps: int,
+) -> tuple[DecodeState, Slots]:
+    """Decodes so many steps; in the kept slots only, where that changes no bit."""
+    static, mesh = generation.sampling_params.static, generation.mesh
+
+    def run(state: DecodeState) -> DecodeState:
+        return decode(
+            generation.layer_blocks,
+            state,
+            generation.sampling_params.traced,
+            eos=jnp.asarray(generation.stop_criteria.eos, jnp.int32),
+            static=static,
+            steps=jnp.int32(steps),
+            mesh=mesh,
+        )
+
+    if kept is None:
+        return run(state), slots
+    program = program_key(state, static, generation.layer_blocks.model.config, mesh)
+    has_parity = generation.parity.get(program)
+    state, is_compacted = decode_compacted(
+        state, kept, decode=run, has_parity=has_parity, mesh=mesh
+    )
+    generation.parity[program] = is_compacted
+    return state, slots.take(kept) if is_compacted else slots
+
+
+def _take_ended(
+    generation: Generation, state: DecodeState, slots: Slots
+) -> tuple[DecodeState, Slots, list[Completion]]:
+    """Frees the slots whose continuations have ended, and returns these."""
+    stop_criteria = generation.stop_criteria
+    done = np.array(state.done)
+    token_ids = np.asarray(state.texts.token_ids)
+    ended = []
+    for slot, request in enumerate(slots.requests):
+        if request is None:
+            continue
+        start = len(request.tokens)
+        tokens = token_ids[slot, start : start + slots.generated[slot]]
+        if done[slot] or has_stop(tokens, stop_criteria):
+            ended.append((slot, request, tokens))
+    if not ended:
+        return state, slots, []
+    scores = np.asarray(state.log_probabilities)
+    for slot, _, _ in ended:
+        slots, done[slot] = slots.release(slot), True
+    completions = [
+        completion_of(request, tokens, scores=scores[slot], stop_criteria=stop_criteria)
+        for slot, request, tokens in ended
+    ]
+    state = replace(state, done=shard_batch(done, generation.mesh))
+    return state, slots, completions

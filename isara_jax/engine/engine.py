@@ -1,13 +1,20 @@
-"""Continues prompts in slots: where one ends, the next takes its place.
+"""The engine: a model that continues prompts of token ids, many at a time.
 
-A sample is fixed by the model, its prompt and its own key: neither the slot it is in
-nor what runs beside it decides anything (DESIGN 5). The host looks at the slots once
-every few tokens; what was decoded past a stop string is dropped.
+A sample is fixed by the model, its prompt and its own key: neither its slot nor what is
+decoded beside it decides anything. The host looks at the slots once every few tokens;
+what was decoded past a stop string is dropped.
 """
 
-from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import (
+    Callable,
+    Collection,
+    Hashable,
+    Iterator,
+    MutableMapping,
+    Sequence,
+)
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
 
@@ -15,26 +22,34 @@ import jax
 from jaxtyping import Array, Key
 
 from isara_jax.engine.beam import beam_batch
-from isara_jax.engine.continuous_batching import ContinuousBatch
+from isara_jax.engine.continuous_batching import (
+    Generation,
+    StepOutput,
+    continuous_batching,
+)
 from isara_jax.engine.kv_cache import LayerBlocks, make_layer_blocks, rows_within
 from isara_jax.engine.metrics import EngineMetrics
 from isara_jax.engine.padded_batch import Batch, plan
 from isara_jax.engine.prefill import empty_prefix_cache
 from isara_jax.engine.request import Request
 from isara_jax.engine.sampling import Completion, SamplingParams, StopCriteria
-from isara_jax.engine.scheduler import Group, groups, rows_that_fit
+from isara_jax.engine.scheduler import Group, Planned, groups, rows_that_fit
 from isara_jax.models import Decoder
 from isara_jax.runtime import Mesh, log
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """A model ready to write texts of up to `context` tokens, in so many slots.
+    """A model that generates texts of up to `context` tokens in so many slots.
 
-    `check` may raise to stop it between two stretches of decoding.
+    The prefix cache lives no longer than a call of `generate`. A model whose weights
+    have changed needs a new engine.
 
-    What the engine has computed of prompts it keeps no longer than a call; a model
-    whose weights have changed needs a new engine.
+    Attributes:
+      check: called between two steps; may raise to stop the generation.
+      compaction_parity: by decode program, whether batch compaction computes the same
+        bits. Engines of models of one shape may share it, so that each program is
+        asked about once.
     """
 
     model: Decoder
@@ -42,10 +57,13 @@ class Engine:
     slots: int
     context: int
     check: Callable[[], None]
+    compaction_parity: MutableMapping[Hashable, bool] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @cached_property
-    def stack(self) -> LayerBlocks:
-        """The model's layers, as they are run."""
+    def layer_blocks(self) -> LayerBlocks:
+        """The model's layers in the blocks that suit the mesh's platform."""
         return make_layer_blocks(self.model, mesh=self.mesh)
 
     def generate(
@@ -56,13 +74,13 @@ class Engine:
         stop_criteria: StopCriteria,
         key: Key[Array, ""],
         done: Collection[str] = (),
-        figures: EngineMetrics | None = None,
+        metrics: EngineMetrics | None = None,
     ) -> Iterator[list[Completion]]:
         """Yields completions as they end; `key` is that of the round's step.
 
         Prompts whose ids are `done` are left out, and the others written in the
         programs in which they would have been written with them. What is counted is
-        added to the `figures`.
+        added to `metrics`.
 
         Raises:
           InputError: a prompt and its continuation do not fit the model's context.
@@ -75,55 +93,41 @@ class Engine:
                 key=key,
                 done=done,
             )
-        return self._slots(
-            self._planned(prompts, sampling_params),
+        generation = Generation(
+            layer_blocks=self.layer_blocks,
+            mesh=self.mesh,
             sampling_params=sampling_params,
             stop_criteria=stop_criteria,
             key=key,
-            done=done,
-            figures=EngineMetrics() if figures is None else figures,
+            check=self.check,
+            parity=self.compaction_parity,
         )
+        planned = self._planned(prompts, sampling_params)
+        outputs = self._continuous(planned, generation, done=done)
+        return _counted(outputs, EngineMetrics() if metrics is None else metrics)
 
-    def _slots(
-        self,
-        planned: Sequence[Group],
-        *,
-        sampling_params: SamplingParams,
-        stop_criteria: StopCriteria,
-        key: Key[Array, ""],
-        done: Collection[str],
-        figures: EngineMetrics,
-    ) -> Iterator[list[Completion]]:
-        path = None
-        for group in planned:
-            waiting = deque(
-                (prompt, spans)
-                for prompt, spans in zip(group.prompts, group.spans, strict=True)
-                if prompt.id not in done
-            )
-            rows = group.rows
-            while waiting:
-                if path is None:
-                    longest = _longest(planned)
-                    path = empty_prefix_cache(
-                        self.stack, longest=longest, mesh=self.mesh
+    def _continuous(
+        self, planned: Sequence[Group], generation: Generation, *, done: Collection[str]
+    ) -> Iterator[StepOutput]:
+        """Generates group by group, in fewer slots where memory turns out too short."""
+        prefix_cache, ended = None, set(done)
+        for planned_group in planned:
+            group = planned_group
+            while left := _not_ended(group, ended):
+                if prefix_cache is None:
+                    prefix_cache = empty_prefix_cache(
+                        self.layer_blocks, longest=_longest(planned), mesh=self.mesh
                     )
-                run = ContinuousBatch(
-                    replace(group, rows=rows),
-                    path=path,
-                    mesh=self.mesh,
-                    check=self.check,
-                    sampling_params=sampling_params,
-                    stop_criteria=stop_criteria,
-                    key=key,
-                    figures=figures,
-                )
                 try:
-                    yield from run.completions(waiting)
+                    for output in continuous_batching(
+                        generation, group, prefix_cache, prompts=left
+                    ):
+                        prefix_cache = output.prefix_cache
+                        ended.update(c.id for c in output.completions)
+                        yield output
                 except jax.errors.JaxRuntimeError as error:
-                    rows = _fewer_rows(rows, error, mesh=self.mesh)
-                    waiting.extendleft(reversed(run.unfinished()))
-                    path = None
+                    rows = _fewer_rows(group.rows, error, mesh=self.mesh)
+                    group, prefix_cache = replace(group, rows=rows), None
 
     def _planned(
         self, prompts: Sequence[Request], sampling_params: SamplingParams
@@ -141,7 +145,9 @@ class Engine:
             context=self.context,
         )
         planned = within(slots=self.slots)
-        room = [rows_that_fit(self.stack, group, mesh=self.mesh) for group in planned]
+        room = [
+            rows_that_fit(self.layer_blocks, group, mesh=self.mesh) for group in planned
+        ]
         short = [
             (rows, group.rows)
             for rows, group in zip(room, planned, strict=True)
@@ -186,7 +192,7 @@ class Engine:
                 continue
             limit = batch.prompts[0].limit(sampling_params.max_new_tokens)
             completions = beam_batch(
-                self.stack,
+                self.layer_blocks,
                 batch,
                 sampling_params=replace(sampling_params, max_new_tokens=limit),
                 stop_criteria=stop_criteria,
@@ -195,6 +201,22 @@ class Engine:
                 check=self.check,
             )
             yield [c for c in completions if c.id not in done]
+
+
+def _counted(
+    outputs: Iterator[StepOutput], metrics: EngineMetrics
+) -> Iterator[list[Completion]]:
+    """Yields the completions of steps, and adds up what the steps did."""
+    for output in outputs:
+        metrics.add(output.metrics)
+        if output.completions:
+            yield list(output.completions)
+
+
+def _not_ended(group: Group, ended: Collection[str]) -> list[Planned]:
+    """Returns the group's prompts that are left, with their spans, in order."""
+    planned = zip(group.prompts, group.spans, strict=True)
+    return [(prompt, spans) for prompt, spans in planned if prompt.id not in ended]
 
 
 def _fewer_rows(rows: int, error: jax.errors.JaxRuntimeError, *, mesh: Mesh) -> int:

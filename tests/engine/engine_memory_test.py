@@ -5,8 +5,7 @@ import pytest
 from completions import GREEDY, PROMPTS, SAMPLED, SHARING, assert_same, complete
 from tiny_llama import TINY, tiny_llama
 
-from isara_jax.engine import continuous_batching as group_run
-from isara_jax.engine.decode import state as continuous
+from isara_jax.engine import continuous_batching, scheduler
 from isara_jax.engine.kv_cache import layer_blocks as stack
 from isara_jax.engine.metrics.throughput import EngineMetrics
 from isara_jax.engine.scheduler import groups
@@ -22,7 +21,7 @@ def alone():
 def test_a_group_that_memory_has_no_room_for_goes_on_in_fewer_slots(
     alone, monkeypatch, capsys, place
 ):
-    program, calls = getattr(group_run, place), []
+    program, calls = getattr(continuous_batching, place), []
 
     def failing(*arguments, **named):
         rows = named["rows"] if "rows" in named else arguments[1].done.shape[0]
@@ -31,7 +30,7 @@ def test_a_group_that_memory_has_no_room_for_goes_on_in_fewer_slots(
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
         return program(*arguments, **named)
 
-    monkeypatch.setattr(group_run, place, failing)
+    monkeypatch.setattr(continuous_batching, place, failing)
     found = complete(tiny_llama(), PROMPTS, sampling_params=SAMPLED, slots=5)
     assert_same(found, alone)
     assert calls[0] == 5 and calls[-1] == 2
@@ -42,7 +41,7 @@ def test_memory_for_no_slot_at_all_is_told(monkeypatch):
     def failing(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    monkeypatch.setattr(group_run, "decode", failing)
+    monkeypatch.setattr(continuous_batching, "decode", failing)
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
         complete(tiny_llama(), PROMPTS, sampling_params=GREEDY, slots=4)
 
@@ -59,15 +58,15 @@ def test_memory_decides_how_many_slots_there_are(
     )
     row = position * group.capacity + 20 * config.vocab_size
     whole = position * (group.capacity + longest)
-    free = (whole + rows * row) / continuous.SHARE_OF_MEMORY
-    monkeypatch.setattr(continuous, "free_bytes", lambda: int(free) + 1)
-    figures = EngineMetrics()
-    found = complete(tiny_llama(), PROMPTS, sampling_params=SAMPLED, figures=figures)
+    free = (whole + rows * row) / scheduler.SHARE_OF_MEMORY
+    monkeypatch.setattr(scheduler, "free_bytes", lambda: int(free) + 1)
+    metrics = EngineMetrics()
+    found = complete(tiny_llama(), PROMPTS, sampling_params=SAMPLED, metrics=metrics)
     assert_same(found, alone)
     said = f"memory has room for {slots} slots, not 8" in capfd.readouterr().err
     assert said == (slots < 8)
     # Every slot writes 20 tokens a prompt, so its steps tell how many slots there were.
-    assert figures.slot_steps == -(-8 // slots) * slots * 20
+    assert metrics.slot_steps == -(-8 // slots) * slots * 20
 
 
 def test_layers_that_memory_cannot_hold_twice_stay_in_one_block(alone, monkeypatch):

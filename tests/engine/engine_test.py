@@ -68,25 +68,25 @@ def test_what_is_left_of_a_step_is_written_as_it_would_have_been(slots):
 
 
 def test_what_is_shared_is_run_once():
-    figures = EngineMetrics()
-    complete(tiny_llama(), SHARING, sampling_params=GREEDY, slots=4, figures=figures)
+    metrics = EngineMetrics()
+    complete(tiny_llama(), SHARING, sampling_params=GREEDY, slots=4, metrics=metrics)
     given = sum(len(prompt.tokens) for prompt in SHARING)
     beginnings = 2 * 70
     own = sum(len(tokens[70:]) for tokens in {prompt.tokens for prompt in SHARING})
-    assert figures.run_tokens == beginnings + own
-    assert figures.run_tokens + figures.reused_tokens == given
-    assert figures.new_tokens == 20 * len(SHARING)
-    assert figures.new_tokens <= figures.slot_steps
+    assert metrics.computed_tokens == beginnings + own
+    assert metrics.computed_tokens + metrics.reused_tokens == given
+    assert metrics.new_tokens == 20 * len(SHARING)
+    assert metrics.new_tokens <= metrics.slot_steps
 
 
 def test_many_samples_of_one_prompt_run_it_once():
     one = PROMPTS[4]
     prompts = [dataclasses.replace(one, id=str(n), number=n) for n in range(9)]
-    figures = EngineMetrics()
+    metrics = EngineMetrics()
     found = complete(
-        tiny_llama(), prompts, sampling_params=SAMPLED, slots=4, figures=figures
+        tiny_llama(), prompts, sampling_params=SAMPLED, slots=4, metrics=metrics
     )
-    assert figures.run_tokens == len(one.tokens)
+    assert metrics.computed_tokens == len(one.tokens)
     assert len({completion.tokens for completion in found.values()}) == 9
 
 

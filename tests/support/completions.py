@@ -87,7 +87,8 @@ def complete(
     mesh=None,
     check=lambda: None,
     done=(),
-    figures=None,
+    metrics=None,
+    parity=None,
 ):
     """Returns every prompt's completion by its id; of beams all have one slot."""
     engine = Engine(
@@ -96,6 +97,7 @@ def complete(
         slots=slots * sampling_params.beams,
         context=model.config.context,
         check=check,
+        compaction_parity={} if parity is None else parity,
     )
     return {
         completion.id: completion
@@ -105,7 +107,7 @@ def complete(
             stop_criteria=StopCriteria(eos=eos, stops=stops, decode=decode),
             key=jax.random.key(7),
             done=done,
-            figures=figures,
+            metrics=metrics,
         )
         for completion in completions
     }

@@ -44,7 +44,7 @@ class ScriptedEngine:
         stop_criteria,
         key,
         done=(),
-        figures=None,
+        metrics=None,
     ):
         """The slots end together; the shortest prompts come first."""
         planned = groups(

@@ -1,12 +1,12 @@
 from .compaction import (
-    compacted_rows as compacted_rows,
     decode_compacted as decode_compacted,
+    program_key as program_key,
     rows_to_keep as rows_to_keep,
 )
 from .state import (
     DecodeState as DecodeState,
     empty_state as empty_state,
     insert as insert,
-    share as share,
+    share_prefix as share_prefix,
 )
 from .step import decode as decode

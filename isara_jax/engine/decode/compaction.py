@@ -1,12 +1,14 @@
-"""Fewer rows for the last texts: a slot costs on CPU what it costs, empty or not.
+"""Batch compaction: the last requests of a batch are decoded in fewer slots.
 
-What a resumed run writes must not depend on when its slots became few. Whether XLA's
-products with fewer rows have the same bits is its own affair: with SmolLM2 they had
-down to 8 rows, and not with 4. So the first texts of a shape are decoded in both, and
-the answer holds for the process.
+On CPU an empty slot costs as much as one in use. What a resumed run writes must not
+depend on when its slots emptied, so compaction may change no bit. Whether a decode
+program with fewer rows computes the same bits is a property of XLA's products: with
+SmolLM2 it did down to 8 rows, and not with 4. So the first time a program is compacted,
+it decodes in all slots as well, and the caller keeps the answer for as long as the
+program lives.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import fields
 from functools import partial
 from typing import cast
@@ -20,31 +22,30 @@ from isara_jax.engine.decode.state import DecodeState, constrain_state
 from isara_jax.engine.kv_cache import DenseKVCache, FlashKVCache, XlaKVCache
 from isara_jax.runtime import Mesh
 
-# The rows are cut once, to a share that is worth compiling for: at 32 slots of 832
+# A batch is compacted once, to a share that is worth compiling for: at 32 slots of 832
 # positions a step of SmolLM2-135M took 114 ms on 2 cores, at 8 slots 43 ms.
 COMPACTION_FACTOR = 4
 MIN_COMPACTED_ROWS = 8
 
 Decode = Callable[[DecodeState], DecodeState]
-# By the shapes of the wide state and what is decoded: whether narrow rows are alike.
-_alike: dict[tuple[object, ...], bool] = {}
 
 
-def compacted_rows(state: DecodeState, mesh: Mesh) -> int | None:
-    """Returns how many rows are enough for the last texts, if fewer are worth while.
+def rows_to_keep(
+    state: DecodeState, occupied: np.ndarray, *, mesh: Mesh
+) -> np.ndarray | None:
+    """Returns the rows of a smaller batch that holds all occupied slots.
 
-    Kernels of accelerators skip empty slots themselves.
+    They are fewer than all by `COMPACTION_FACTOR`, the occupied ones first, each kind
+    in its order. None: compaction does not pay, or too many slots are occupied. Kernels
+    of accelerators skip empty slots themselves.
     """
-    rows = state.done.shape[0] // COMPACTION_FACTOR
+    count = state.done.shape[0] // COMPACTION_FACTOR
     on_cpu = jax.default_backend() == "cpu" and isinstance(state.cache, DenseKVCache)
-    if on_cpu and rows >= MIN_COMPACTED_ROWS and rows % mesh.shape["data"] == 0:
-        return rows
-    return None
-
-
-def rows_to_keep(held: np.ndarray, *, count: int) -> np.ndarray:
-    """Returns `count` rows, those that are held first, in their order."""
-    return np.argsort(~held, kind="stable")[:count]
+    if not on_cpu or count < MIN_COMPACTED_ROWS or count % mesh.shape["data"]:
+        return None
+    if occupied.sum() > count:
+        return None
+    return np.argsort(~occupied, kind="stable")[:count]
 
 
 def decode_compacted(
@@ -52,31 +53,34 @@ def decode_compacted(
     kept: np.ndarray,
     *,
     decode: Decode,
-    program: object,
+    has_parity: bool | None,
     mesh: Mesh,
 ) -> tuple[DecodeState, bool]:
-    """Decodes a stretch in the kept rows only, if that has the bits of all rows.
+    """Decodes in the kept rows only, if that computes the same bits as all rows.
 
-    `program` is what `decode` is compiled for besides the state's shapes, hashable.
-    Returns the state after it, and whether it is that of the kept rows.
+    `has_parity` says whether it does; None: both are decoded and compared. Returns the
+    state after it, and whether it is that of the kept rows, which is also the answer.
     """
-    shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(state))
-    key = (shapes, program, mesh)
-    if _alike.get(key) is False:
+    if has_parity is False:
         return decode(state), False
-    places = jnp.asarray(kept)
-    narrow = decode(compact(state, places, mesh=mesh))
-    if key not in _alike:
+    rows = jnp.asarray(kept)
+    narrow = decode(compact(state, rows, mesh=mesh))
+    if has_parity is None:
         wide = decode(state)
-        _alike[key] = bool(_has_bits_of(narrow, wide, places))
-        if not _alike[key]:
+        if not _has_bits_of(narrow, wide, rows):
             return wide, False
     return narrow, True
 
 
+def program_key(state: DecodeState, *static: Hashable) -> Hashable:
+    """Returns what a decode program is compiled for: shapes, and static arguments."""
+    shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(state))
+    return (shapes, *static)
+
+
 @partial(jax.jit, static_argnames=("mesh",))
 def compact(state: DecodeState, kept: Int[Array, " b"], *, mesh: Mesh) -> DecodeState:
-    """Returns slots, of a kind that may be narrow, that hold the kept rows only."""
+    """Returns a state that holds the kept rows only."""
 
     def pick(array: Array) -> Array:
         return array[kept]

@@ -1,10 +1,11 @@
-"""The state of the slots between two tokens, and what is done to it in one program."""
+"""The state of the decode batch between two steps, and how a prompt enters a slot."""
 
 from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from isara_jax.engine.kv_cache import (
@@ -13,6 +14,7 @@ from isara_jax.engine.kv_cache import (
     constrain_cache,
     empty_kv_cache,
 )
+from isara_jax.engine.prefill import Prefix
 from isara_jax.engine.sampling import TokenBuffer
 from isara_jax.models.attention import attention_backend
 from isara_jax.runtime import Mesh, constrain
@@ -21,10 +23,12 @@ from isara_jax.runtime import Mesh, constrain
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class DecodeState:
-    """What every slot holds: a text, and what is needed to go on with it.
+    """A row a slot: its text, its KV cache, and what sampling needs.
 
-    `log_probabilities` are those of the tokens of the continuation, `limits` how many
-    there may be. A slot that is done, or empty, stays as it is.
+    Attributes:
+      log_probabilities: those of the continuation's tokens.
+      limits: the most tokens that a continuation may have.
+      done: decode steps leave a slot that is done, or empty, as it is.
     """
 
     cache: KVCache
@@ -46,7 +50,7 @@ def empty_state(
     new_tokens: int,
     mesh: Mesh,
 ) -> DecodeState:
-    """Returns slots of which none holds a text."""
+    """Returns a decode batch of empty slots."""
     vocabulary = stack.model.config.vocab_size
     zeros = jnp.zeros(rows, jnp.int32)
     texts = TokenBuffer(
@@ -74,46 +78,82 @@ def empty_state(
     return constrain_state(state, mesh)
 
 
-@partial(jax.jit, donate_argnames=("state",), static_argnames=("mesh",))
-def share(
-    state: DecodeState, path: KVCache, count: Int[Array, ""], *, mesh: Mesh
+def share_prefix(
+    state: DecodeState, prefix: Prefix, shared: int, *, mesh: Mesh
 ) -> DecodeState:
-    """Takes the first `count` positions of the path for all slots to see."""
-    cache = state.cache.sharing(path, count)
+    """Copies the first `shared` positions of a prefix to where all slots see them.
+
+    The state's buffers are donated: the given value is consumed.
+    """
+    return _share(state, prefix.kv_row, jnp.int32(shared), mesh=mesh)
+
+
+def insert(
+    state: DecodeState,
+    prefix: Prefix,
+    slot: int,
+    *,
+    limit: int,
+    key: Key[Array, ""],
+    mesh: Mesh,
+) -> DecodeState:
+    """Copies a prefilled prompt into a slot, which samples up to `limit` tokens.
+
+    The state's buffers are donated: the given value is consumed. `key` is the sample's.
+    """
+    token_ids = np.zeros(state.texts.token_ids.shape[1], np.int32)
+    token_ids[: prefix.length] = prefix.token_ids
+    return _insert(
+        state,
+        prefix.kv_row,
+        prefix.logits,
+        slot=jnp.int32(slot),
+        token_ids=jnp.asarray(token_ids),
+        length=jnp.int32(prefix.length),
+        limit=jnp.int32(limit),
+        key=key,
+        mesh=mesh,
+    )
+
+
+@partial(jax.jit, donate_argnames=("state",), static_argnames=("mesh",))
+def _share(
+    state: DecodeState, kv_row: KVCache, shared: Int[Array, ""], *, mesh: Mesh
+) -> DecodeState:
+    cache = state.cache.sharing(kv_row, shared)
     return constrain_state(replace(state, cache=cache), mesh)
 
 
 @partial(jax.jit, donate_argnames=("state",), static_argnames=("mesh",))
-def insert(
+def _insert(
     state: DecodeState,
-    path: KVCache,
+    kv_row: KVCache,
     logits: Float[Array, " V"],
     *,
-    row: Int[Array, ""],
-    tokens: Int[Array, " S"],
+    slot: Int[Array, ""],
+    token_ids: Int[Array, " S"],
     length: Int[Array, ""],
     limit: Int[Array, ""],
     key: Key[Array, ""],
     mesh: Mesh,
 ) -> DecodeState:
-    """Puts a prompt that was run on the path into a slot."""
     texts = state.texts
     seen = jnp.zeros(texts.seen.shape[1], bool)
-    seen = seen.at[tokens].max(jnp.arange(tokens.shape[0]) < length)
+    seen = seen.at[token_ids].max(jnp.arange(token_ids.shape[0]) < length)
     state = DecodeState(
-        cache=state.cache.with_row(path, row=row, length=length),
+        cache=state.cache.with_row(kv_row, row=slot, length=length),
         texts=TokenBuffer(
-            token_ids=texts.token_ids.at[row].set(tokens),
+            token_ids=texts.token_ids.at[slot].set(token_ids),
             segments=texts.segments,
-            ends=texts.ends.at[row].set(length),
-            generated=texts.generated.at[row].set(0),
-            seen=texts.seen.at[row].set(seen),
+            ends=texts.ends.at[slot].set(length),
+            generated=texts.generated.at[slot].set(0),
+            seen=texts.seen.at[slot].set(seen),
         ),
-        logits=state.logits.at[row].set(logits),
+        logits=state.logits.at[slot].set(logits),
         log_probabilities=state.log_probabilities,
-        limits=state.limits.at[row].set(limit),
-        keys=state.keys.at[row].set(key),
-        done=state.done.at[row].set(False),
+        limits=state.limits.at[slot].set(limit),
+        keys=state.keys.at[slot].set(key),
+        done=state.done.at[slot].set(False),
     )
     return constrain_state(state, mesh)
 

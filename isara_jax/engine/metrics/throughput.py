@@ -1,12 +1,10 @@
-"""What the engine did and how fast: counts and seconds, added up over calls."""
+"""What the engine did and how fast: counts and seconds of a step, and their sums."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
 
-import jax
 import numpy as np
 
 from isara_jax.engine.metrics.roofline import (
@@ -15,21 +13,103 @@ from isara_jax.engine.metrics.roofline import (
     decode_cost,
     prefill_cost,
 )
-from isara_jax.engine.prefill import PrefixCache
+from isara_jax.engine.prefill import Prefix
 from isara_jax.runtime.hardware import Rates, compiled
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """The seconds that something took, without those of the programs it compiled."""
+
+    seconds: float
+    compilations: int
+    compile_seconds: float
+
+
+def timed(run: Callable[[], T]) -> tuple[T, Timing]:
+    """Runs something that waits for its results; returns them and what they took."""
+    begun, before = time.perf_counter(), compiled()
+    result = run()
+    compiling = compiled() - before
+    seconds = max(0.0, time.perf_counter() - begun - compiling.seconds)
+    return result, Timing(
+        seconds=seconds,
+        compilations=compiling.programs,
+        compile_seconds=compiling.seconds,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMetrics:
+    """What one step of the engine did: a prompt's prefill, or some decode steps.
+
+    Attributes:
+      computed_tokens: tokens of prompts whose keys and values were computed.
+      reused_tokens: those that the prefix cache held already.
+      new_tokens: the tokens that were sampled.
+      slot_steps: one a slot and decode step; `new_tokens` of them gave a token.
+      prefill_seconds: without compilation, as `decode_seconds`.
+      prefill_costs: lower bounds on what each prefill moves and computes.
+      decode_costs: the same for decode steps.
+    """
+
+    computed_tokens: int = 0
+    reused_tokens: int = 0
+    prefill_seconds: float = 0.0
+    new_tokens: int = 0
+    decode_seconds: float = 0.0
+    slot_steps: int = 0
+    compilations: int = 0
+    compile_seconds: float = 0.0
+    prefill_costs: Sequence[Cost] = ()
+    decode_costs: Sequence[Cost] = ()
+
+
+def prefill_metrics(
+    prefix: Prefix, timing: Timing, *, sizes: ModelSizes
+) -> StepMetrics:
+    """Returns the metrics of one prompt's prefill and its insertion into a slot."""
+    start, end = prefix.length - prefix.computed_tokens, prefix.length
+    costs = (prefill_cost(sizes, start=start, end=end),) if end > start else ()
+    return StepMetrics(
+        computed_tokens=prefix.computed_tokens,
+        reused_tokens=prefix.reused_tokens,
+        prefill_seconds=timing.seconds,
+        compilations=timing.compilations,
+        compile_seconds=timing.compile_seconds,
+        prefill_costs=costs,
+    )
+
+
+def decode_metrics(
+    new: np.ndarray,
+    timing: Timing,
+    *,
+    lengths: np.ndarray,
+    shared: int,
+    sizes: ModelSizes,
+) -> StepMetrics:
+    """Returns the metrics of decode steps that gave each slot `new` tokens.
+
+    `lengths` are the slots' positions before, the first `shared` of them common.
+    """
+    return StepMetrics(
+        new_tokens=int(new.sum()),
+        slot_steps=int(new.max(initial=0)) * new.size,
+        decode_seconds=timing.seconds,
+        compilations=timing.compilations,
+        compile_seconds=timing.compile_seconds,
+        decode_costs=(decode_cost(sizes, lengths=lengths, new=new, shared=shared),),
+    )
 
 
 @dataclass(kw_only=True)
 class EngineMetrics:
-    """Counts of a stage.
+    """The sums of a stage's `StepMetrics`, whose attributes it has."""
 
-    `run_tokens` of prompts were computed, `reused_tokens` were there already. Of the
-    `slot_steps`, one a slot and decoding step, `new_tokens` gave a token. The seconds
-    of compilations are in none of the others. The costs are what the prompts and the
-    stretches of decoding took at least.
-    """
-
-    run_tokens: int = 0
+    computed_tokens: int = 0
     reused_tokens: int = 0
     prefill_seconds: float = 0.0
     new_tokens: int = 0
@@ -40,64 +120,33 @@ class EngineMetrics:
     prefill_costs: list[Cost] = field(default_factory=list)
     decode_costs: list[Cost] = field(default_factory=list)
 
-    @contextmanager
-    def time_prefill(self, path: PrefixCache, sizes: ModelSizes) -> Iterator[None]:
-        """Times a prompt's way into a slot, and counts its tokens."""
-        run, reused = path.run_tokens, path.reused_tokens
-        with self._timed("prefill_seconds"):
-            yield
-            jax.block_until_ready(path.cache.blocks)
-        self.run_tokens += path.run_tokens - run
-        self.reused_tokens += path.reused_tokens - reused
-        if path.run_tokens > run:
-            end = len(path.tokens)
-            start = end - (path.run_tokens - run)
-            self.prefill_costs.append(prefill_cost(sizes, start=start, end=end))
-
-    @contextmanager
-    def time_decode(self) -> Iterator[None]:
-        """Times a stretch of decoding, whose results must be waited for in it."""
-        with self._timed("decode_seconds"):
-            yield
-
-    def count_new(
-        self, new: np.ndarray, *, lengths: np.ndarray, shared: int, sizes: ModelSizes
-    ) -> None:
-        """Adds the tokens that a stretch gave each slot.
-
-        `lengths` are the slots' positions before it, the first `shared` of them common.
-        """
-        self.new_tokens += int(new.sum())
-        self.slot_steps += int(new.max(initial=0)) * new.size
-        self.decode_costs.append(
-            decode_cost(sizes, lengths=lengths, new=new, shared=shared)
-        )
-
-    @contextmanager
-    def _timed(self, seconds: str) -> Iterator[None]:
-        begun, before = time.perf_counter(), compiled()
-        yield
-        compiling = compiled() - before
-        self.compilations += compiling.programs
-        self.compile_seconds += compiling.seconds
-        taken = max(0.0, time.perf_counter() - begun - compiling.seconds)
-        setattr(self, seconds, getattr(self, seconds) + taken)
+    def add(self, step: StepMetrics) -> None:
+        """Adds what a step did."""
+        for counted in fields(self):
+            total, more = getattr(self, counted.name), getattr(step, counted.name)
+            if isinstance(total, list):
+                total.extend(more)
+            else:
+                setattr(self, counted.name, total + more)
 
     def record(self, rates: Rates) -> dict[str, Any]:
         """Returns the counts, and the rates that follow from them.
 
-        A share of a bound is the time that the machine needs at least, for every prompt
-        and every stretch of decoding, by the time that they took.
+        A share of a bound is the time that the machine needs at least, for every
+        prefill and all decode steps, by the time that they took. Of the prompts' tokens
+        `run_tokens` were computed.
         """
         counts = asdict(self)
         del counts["prefill_costs"], counts["decode_costs"]
+        computed = counts.pop("computed_tokens")
         return {
+            "run_tokens": computed,
             **counts,
-            "prefill_tokens_per_second": _ratio(self.run_tokens, self.prefill_seconds),
+            "prefill_tokens_per_second": _ratio(computed, self.prefill_seconds),
             "decode_tokens_per_second": _ratio(self.new_tokens, self.decode_seconds),
             "slot_occupancy": _ratio(self.new_tokens, self.slot_steps),
             "prefix_hit_rate": _ratio(
-                self.reused_tokens, self.reused_tokens + self.run_tokens
+                self.reused_tokens, self.reused_tokens + computed
             ),
             "prefill_share_of_bound": _ratio(
                 _bound(self.prefill_costs, rates), self.prefill_seconds

@@ -6,6 +6,7 @@ from .chunking import (
     plan_spans as plan_spans,
 )
 from .prefix_cache import (
+    Prefix as Prefix,
     PrefixCache as PrefixCache,
     empty_prefix_cache as empty_prefix_cache,
     empty_row as empty_row,

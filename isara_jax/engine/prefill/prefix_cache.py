@@ -1,12 +1,12 @@
-"""The path: one row in which prompts are run, each from where it leaves the one before.
+"""The prefix cache: one KV row in which prompts are prefilled one after another.
 
-Prompts that come in the order of their tokens share their beginnings with their
-neighbours, as in a trie that is walked depth first; so one row is all the memory that
-the reuse of beginnings takes. From here a prompt's keys and values go into a slot.
+Prompts come in the order of their token ids. Each then shares its prefix with the one
+before, as in a trie that is walked depth first, so the cache needs one row only. From
+there a prompt's keys and values are copied into a slot.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -34,106 +34,151 @@ from isara_jax.runtime import Mesh, constrain
 
 
 def prefix_cache_len(longest: int, mesh: Mesh) -> int:
-    """Returns the positions that a path for prompts of so many tokens needs."""
+    """Returns the positions that a row for prompts of so many tokens needs."""
     return cache_capacity(longest + chunk_widths(mesh).sizes[-1], step=KEY_BLOCK)
 
 
-@dataclass
-class PrefixCache:
-    """The row, and the tokens whose keys and values it holds.
+@dataclass(frozen=True, kw_only=True)
+class Prefix:
+    """A prefilled prompt, ready to be inserted into a slot.
 
-    `run_tokens` and `reused_tokens` count what was computed and what was there.
+    Attributes:
+      kv_row: the prompt's keys and values from position 0 on. It is the row of the
+        prefix cache: the cache's next `prefill` donates it.
+      logits: those after the prompt's last token.
+      token_ids: the prompt.
+      computed_tokens: how many of them were computed.
+      reused_tokens: how many the cache held already.
     """
 
-    stack: LayerBlocks
-    cache: KVCache
+    kv_row: KVCache
+    logits: Float[Array, " V"]
+    token_ids: tuple[int, ...]
+    computed_tokens: int
+    reused_tokens: int
+
+    @property
+    def length(self) -> int:
+        """The tokens of the prompt."""
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixCache:
+    """A KV row and, if it holds one, the prefix that was computed last."""
+
+    layer_blocks: LayerBlocks
     mesh: Mesh
-    tokens: tuple[int, ...] = ()
+    kv_row: KVCache
+    prefix: Prefix | None = None
     spans: PrefillSpans = ()
-    logits: Float[Array, " V"] | None = None
-    run_tokens: int = 0
-    reused_tokens: int = 0
 
-    def run(self, tokens: Sequence[int], spans: PrefillSpans) -> None:
-        """Makes the row hold these tokens, and `logits` those after the last one."""
-        tokens = tuple(tokens)
-        if (tokens, spans) == (self.tokens, self.spans):
-            self.reused_tokens += len(tokens)
-            return
-        held = spans_held(self.tokens, self.spans, tokens=tokens, spans=spans)
+    def prefill(
+        self, token_ids: Sequence[int], spans: PrefillSpans
+    ) -> tuple["PrefixCache", Prefix]:
+        """Computes what the cache does not hold of a prompt.
+
+        `spans` say in which parts a prompt is computed, see `plan_spans`. The row's
+        buffers are donated: this value is consumed, the returned one takes its place.
+        """
+        token_ids = tuple(token_ids)
+        last_ids = self.prefix.token_ids if self.prefix else ()
+        if self.prefix and (token_ids, spans) == (last_ids, self.spans):
+            reused = len(token_ids)
+            return self, replace(self.prefix, computed_tokens=0, reused_tokens=reused)
+        held = spans_held(last_ids, self.spans, tokens=token_ids, spans=spans)
+        kv_row = self.kv_row
         for span in spans[held:]:
-            hidden = self._run_cut(tokens, span)
-        self.logits = logits_after(self.stack.model, hidden)
-        start = spans[held].start
-        self.reused_tokens += start
-        self.run_tokens += len(tokens) - start
-        self.tokens, self.spans = tokens, spans
-
-    def _run_cut(
-        self, tokens: tuple[int, ...], span: PrefillSpan
-    ) -> Float[Array, " D"]:
-        """Returns the hidden state after the cut's last token."""
-        start = span.start
-        for width in chunks_for(span.end - span.start, within=chunk_widths(self.mesh)):
-            given = tokens[start : min(start + width, span.end)]
-            chunk = np.zeros((1, width), np.int32)
-            chunk[0, : len(given)] = given
-            self.cache, hidden = prefill_chunk(
-                self.stack,
-                chunk,
-                self.cache,
-                start=np.int32(start),
-                last=np.int32(max(len(given), 1) - 1),
-                kv_len=self.cache.kv_len(start + width),
-                mesh=self.mesh,
+            kv_row, hidden = _prefill_span(
+                self.layer_blocks, token_ids, kv_row, span=span, mesh=self.mesh
             )
-            start += width
-        return hidden
+        prefix = Prefix(
+            kv_row=kv_row,
+            logits=logits_after(self.layer_blocks.model, hidden),
+            token_ids=token_ids,
+            computed_tokens=len(token_ids) - spans[held].start,
+            reused_tokens=spans[held].start,
+        )
+        return replace(self, kv_row=kv_row, prefix=prefix, spans=spans), prefix
 
 
-def empty_prefix_cache(stack: LayerBlocks, *, longest: int, mesh: Mesh) -> PrefixCache:
-    """Returns an empty path for prompts of up to so many tokens."""
-    row = empty_row(stack, capacity=prefix_cache_len(longest, mesh), mesh=mesh)
-    return PrefixCache(stack, row, mesh)
+def empty_prefix_cache(
+    layer_blocks: LayerBlocks, *, longest: int, mesh: Mesh
+) -> PrefixCache:
+    """Returns a cache for prompts of up to `longest` tokens, with nothing computed."""
+    row = empty_row(layer_blocks, capacity=prefix_cache_len(longest, mesh), mesh=mesh)
+    return PrefixCache(layer_blocks=layer_blocks, mesh=mesh, kv_row=row)
+
+
+def _prefill_span(
+    layer_blocks: LayerBlocks,
+    token_ids: tuple[int, ...],
+    kv_row: KVCache,
+    *,
+    span: PrefillSpan,
+    mesh: Mesh,
+) -> tuple[KVCache, Float[Array, " D"]]:
+    """Computes a span in chunks; returns the hidden state after its last token."""
+    start = span.start
+    for width in chunks_for(span.end - span.start, within=chunk_widths(mesh)):
+        given = token_ids[start : min(start + width, span.end)]
+        chunk = np.zeros((1, width), np.int32)
+        chunk[0, : len(given)] = given
+        kv_row, hidden = prefill_chunk(
+            layer_blocks,
+            chunk,
+            kv_row,
+            start=np.int32(start),
+            last=np.int32(max(len(given), 1) - 1),
+            kv_len=kv_row.kv_len(start + width),
+            mesh=mesh,
+        )
+        start += width
+    return kv_row, hidden
 
 
 @partial(jax.jit, static_argnames=("capacity", "mesh"))
-def empty_row(stack: LayerBlocks, *, capacity: int, mesh: Mesh) -> KVCache:
-    """Returns a path's row, of which no position is written."""
+def empty_row(layer_blocks: LayerBlocks, *, capacity: int, mesh: Mesh) -> KVCache:
+    """Returns a KV cache of one row, with nothing written."""
     row = empty_kv_cache(
-        stack, rows=1, capacity=capacity, shared=0, backend=attention_backend(mesh)
+        layer_blocks,
+        rows=1,
+        capacity=capacity,
+        shared=0,
+        backend=attention_backend(mesh),
     )
     return constrain_cache(row, mesh)
 
 
-@partial(jax.jit, donate_argnames=("cache",), static_argnames=("kv_len", "mesh"))
+@partial(jax.jit, donate_argnames=("kv_row",), static_argnames=("kv_len", "mesh"))
 def prefill_chunk(
-    stack: LayerBlocks,
+    layer_blocks: LayerBlocks,
     tokens: Int[Array, "1 T"],
-    cache: KVCache,
+    kv_row: KVCache,
     *,
     start: Int[Array, ""],
     last: Int[Array, ""],
     kv_len: int,
     mesh: Mesh,
 ) -> tuple[KVCache, Float[Array, " D"]]:
-    """Runs T tokens from position `start` on, none of which is beyond `kv_len`.
+    """Computes T tokens from position `start` on; no position is beyond `kv_len`.
 
-    Returns the hidden state after that of them with number `last`.
+    Returns the row and the hidden state after the chunk's token at index `last`.
     """
+    model = layer_blocks.model
     positions = start + jnp.arange(tokens.shape[1])[None, :]
-    x = stack.model.embed(tokens, positions)
+    x = model.embed(tokens, positions)
     x, blocks = run_blocks(
-        stack.model,
-        stack.blocks,
+        model,
+        layer_blocks.blocks,
         constrain(x, ("time", "chunk", "norm"), mesh),
         positions=positions,
-        caches=cache.blocks,
-        attend=cache.prefill_attention(
-            start=start, kv_len=kv_len, window=stack.model.config.window
+        caches=kv_row.blocks,
+        attend=kv_row.prefill_attention(
+            start=start, kv_len=kv_len, window=model.config.window
         ),
     )
-    return constrain_cache(cache.holding(blocks), mesh), x[0, last]
+    return constrain_cache(kv_row.holding(blocks), mesh), x[0, last]
 
 
 @jax.jit

@@ -29,7 +29,7 @@ def test_every_text_is_as_long_as_the_work_says(side):
     timing = side.run(WORK)
     assert timing.decoded_tokens == 11
     assert timing.prefill_seconds > 0 and timing.decode_seconds > 0
-    assert side.done[-1].run_tokens == 8
+    assert side.done[-1].computed_tokens == 8
 
 
 def test_a_text_of_another_length_is_no_measurement(side):

@@ -109,7 +109,7 @@ def test_nothing_is_free_of_cost():
 
 def written(prompts, *, slots, new):
     """Returns what an engine counted while it wrote `new` tokens after each."""
-    figures = EngineMetrics()
+    metrics = EngineMetrics()
     engine = Engine(
         model=tiny_llama(),
         mesh=make_mesh(data=1, model=1),
@@ -126,10 +126,10 @@ def written(prompts, *, slots, new):
             sampling_params=SamplingParams(max_new_tokens=new, temperature=0.0),
             stop_criteria=StopCriteria(eos=(), stops=(), decode=str),
             key=jax.random.key(0),
-            figures=figures,
+            metrics=metrics,
         )
     )
-    return figures
+    return metrics
 
 
 @pytest.mark.parametrize("slots", [1, 3])
@@ -137,14 +137,14 @@ def test_an_engine_is_charged_for_its_prompts_and_tokens(slots):
     # More tokens than are decoded between two looks at the slots.
     lengths, new = [5, 9, 20], 20
     prompts = [range(n + 1, n + 1 + length) for n, length in enumerate(lengths)]
-    figures, sizes = written(prompts, slots=slots, new=new), model_sizes(tiny_llama())
-    assert sum(cost.flops for cost in figures.prefill_costs) == sum(
+    metrics, sizes = written(prompts, slots=slots, new=new), model_sizes(tiny_llama())
+    assert sum(cost.flops for cost in metrics.prefill_costs) == sum(
         prefill_cost(sizes, start=0, end=length).flops for length in lengths
     )
     pairs = sum(length + n for length in lengths for n in range(1, new + 1))
     steps = new * len(lengths) // slots
     weights = 4 * (sizes.body + sizes.head)
-    assert sum(cost.bytes for cost in figures.decode_costs) == (
+    assert sum(cost.bytes for cost in metrics.decode_costs) == (
         steps * weights + pairs * sizes.position_bytes
     )
 
@@ -152,12 +152,12 @@ def test_an_engine_is_charged_for_its_prompts_and_tokens(slots):
 def test_an_engine_is_charged_once_for_what_prompts_share():
     beginning = list(range(1, 71))
     prompts = [[*beginning, 80, *range(5)], [*beginning, 90, *range(9)]]
-    figures, sizes = written(prompts, slots=2, new=3), model_sizes(tiny_llama())
-    assert sum(cost.flops for cost in figures.prefill_costs) == (
+    metrics, sizes = written(prompts, slots=2, new=3), model_sizes(tiny_llama())
+    assert sum(cost.flops for cost in metrics.prefill_costs) == (
         prefill_cost(sizes, start=0, end=76).flops
         + prefill_cost(sizes, start=70, end=80).flops
     )
     own = sum(length + n for length in (6, 10) for n in (1, 2, 3))
-    assert sum(cost.bytes for cost in figures.decode_costs) == (
+    assert sum(cost.bytes for cost in metrics.decode_costs) == (
         3 * 4 * (sizes.body + sizes.head) + (own + 3 * 70) * sizes.position_bytes
     )

@@ -29,70 +29,72 @@ PROMPTS = sorted(
         [*RANDOM[:20], 7],
     ]
 )
-CUTS = tuple(plan_spans(PROMPTS))
+SPANS = tuple(plan_spans(PROMPTS))
 
 
-def path_of(stack):
-    return empty_prefix_cache(stack, longest=120, mesh=make_mesh(data=1, model=1))
+def empty(layer_blocks):
+    mesh = make_mesh(data=1, model=1)
+    return empty_prefix_cache(layer_blocks, longest=120, mesh=mesh)
 
 
-def columns(path):
-    count = len(path.tokens)
-    keys = [np.asarray(block)[..., :count] for block in path.cache.keys]
-    values = [np.asarray(block)[..., :count, :] for block in path.cache.values]
-    return [*keys, *values, np.asarray(path.logits)]
+def columns(prefix):
+    count = prefix.length
+    keys = [np.asarray(block)[..., :count] for block in prefix.kv_row.keys]
+    values = [np.asarray(block)[..., :count, :] for block in prefix.kv_row.values]
+    return [*keys, *values, np.asarray(prefix.logits)]
 
 
 @pytest.mark.parametrize("family", ["llama", "opt"])
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_reused_is_recomputed_to_the_bit(family, every, tmp_path):
     write_opt(tmp_path)
-    stack = make_layer_blocks(tiny_llama() if family == "llama" else load_opt(tmp_path))
-    path = path_of(stack)
-    for prompt, spans in list(zip(PROMPTS, CUTS, strict=True))[::every]:
-        path.run(prompt, spans)
-        alone = path_of(stack)
-        alone.run(prompt, spans)
+    layer_blocks = make_layer_blocks(
+        tiny_llama() if family == "llama" else load_opt(tmp_path)
+    )
+    cache, reused = empty(layer_blocks), 0
+    for prompt, spans in list(zip(PROMPTS, SPANS, strict=True))[::every]:
+        cache, prefix = cache.prefill(prompt, spans)
+        _, alone = empty(layer_blocks).prefill(prompt, spans)
         assert alone.reused_tokens == 0
-        for ours, theirs in zip(columns(path), columns(alone), strict=True):
+        for ours, theirs in zip(columns(prefix), columns(alone), strict=True):
             np.testing.assert_array_equal(ours, theirs)
-    assert path.reused_tokens > 0
+        reused += prefix.reused_tokens
+    assert reused > 0
 
 
 def test_what_is_shared_with_the_one_before_is_not_run_again():
-    path = path_of(make_layer_blocks(tiny_llama()))
-    shared = 0
+    cache = empty(make_layer_blocks(tiny_llama()))
     for before, (prompt, spans) in zip(
-        [(), *PROMPTS], zip(PROMPTS, CUTS, strict=True), strict=False
+        [(), *PROMPTS], zip(PROMPTS, SPANS, strict=True), strict=False
     ):
-        path.run(prompt, spans)
+        cache, prefix = cache.prefill(prompt, spans)
         same = common_length(before, prompt)
-        shared += same if same >= 32 else 0
-    assert path.reused_tokens == shared
-    assert path.run_tokens == sum(map(len, PROMPTS)) - shared
+        assert prefix.reused_tokens == (same if same >= 32 else 0)
+        assert prefix.computed_tokens == len(prompt) - prefix.reused_tokens
+        assert prefix.token_ids == tuple(prompt)
 
 
 @pytest.mark.parametrize("blocks", ["each layer", "all layers"])
 def test_the_logits_are_those_of_a_whole_row(blocks):
     model = tiny_llama()
-    stack = make_layer_blocks(model)
+    layer_blocks = make_layer_blocks(model)
     if blocks == "all layers":
-        stack = LayerBlocks(model=model, blocks=(model.layers,))
-    path = path_of(stack)
-    for prompt, spans in zip(PROMPTS, CUTS, strict=True):
-        path.run(prompt, spans)
+        layer_blocks = LayerBlocks(model=model, blocks=(model.layers,))
+    cache = empty(layer_blocks)
+    for prompt, spans in zip(PROMPTS, SPANS, strict=True):
+        cache, prefix = cache.prefill(prompt, spans)
         np.testing.assert_allclose(
-            path.logits, logits_of(model, [prompt])[0, -1], atol=1e-5
+            prefix.logits, logits_of(model, [prompt])[0, -1], atol=1e-5
         )
 
 
-def test_other_weights_need_another_path():
+def test_other_weights_need_another_cache():
     prompt = PROMPTS[0]
     logits = []
     for seed in (0, 1):
-        path = path_of(make_layer_blocks(tiny_llama(seed=seed)))
-        path.run(prompt, CUTS[0])
-        logits.append(path.logits)
+        cache = empty(make_layer_blocks(tiny_llama(seed=seed)))
+        _, prefix = cache.prefill(prompt, SPANS[0])
+        logits.append(prefix.logits)
     assert not jnp.allclose(*logits, atol=1e-2)
 
 
@@ -101,15 +103,15 @@ def test_other_weights_need_another_path():
 def test_devices_share_the_positions_of_a_chunk(data, model):
     flops = []
     for mesh in (make_mesh(data=1, model=1), make_mesh(data=data, model=model)):
-        stack = make_layer_blocks(place(tiny_llama(), mesh))
-        path = empty_prefix_cache(stack, longest=120, mesh=mesh)
+        layer_blocks = make_layer_blocks(place(tiny_llama(), mesh))
+        row = empty_prefix_cache(layer_blocks, longest=120, mesh=mesh).kv_row
         program = prefill_chunk.lower(
-            stack,
+            layer_blocks,
             np.zeros((1, 128), np.int32),
-            path.cache,
+            row,
             start=np.int32(0),
             last=np.int32(127),
-            kv_len=path.cache.kv_len(128),
+            kv_len=row.kv_len(128),
             mesh=mesh,
         )
         flops.append(program.compile().cost_analysis()["flops"])
