@@ -1,8 +1,9 @@
-"""Holds what STYLE and DESIGN forbid in the package and no linter of ours can see."""
+"""Holds what is forbidden in the package, and in tests, and no linter can see."""
 
 import ast
 
 import pytest
+from assertions import TESTS, unchecked_tests
 from python_source import PACKAGE, ROOT, Source, is_within, read_sources
 
 FORBIDDEN = {
@@ -98,6 +99,13 @@ def test_the_package_obeys(rule, name):
     assert rule(SOURCES[name]) == []
 
 
+@pytest.mark.parametrize(
+    "path", sorted(TESTS.rglob("*_test.py")), ids=lambda path: path.stem
+)
+def test_every_test_checks_something(path):
+    assert unchecked_tests(path.read_text(encoding="utf-8")) == []
+
+
 @pytest.mark.parametrize("path", PAGES.values(), ids=PAGES)
 def test_a_page_is_short(path):
     text = path.read_text(encoding="utf-8")
@@ -150,3 +158,37 @@ def test_allowed(rule, text):
 )
 def test_refused_names(name):
     assert a_name_says_what_is_held(Source(name=name, text=""))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "f()",
+        "subprocess.run(command, check=True)",
+        "raise ValueError('a fake')",
+        "only_calls()",
+    ],
+)
+def test_a_test_without_a_check_is_found(body):
+    program = f"def only_calls():\n    f()\n\ndef test_a():\n    {body}"
+    assert unchecked_tests(program) == ["test_a"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "assert f()",
+        "with pytest.raises(ValueError):\n        f()",
+        "np.testing.assert_array_equal(f(), g())",
+        "mock.assert_called_once()",
+        "for x in y:\n        calls_a_check(x)",
+        "assert_same(f(), g())  # of tests/support",
+    ],
+)
+def test_a_test_with_a_check_passes(body):
+    program = (
+        "def check(x):\n    assert x\n\n"
+        "def calls_a_check(x):\n    check(x)\n\n"
+        f"def test_a():\n    {body}"
+    )
+    assert unchecked_tests(program) == []

@@ -81,8 +81,17 @@ def test_a_long_name_leaves_room_for_the_drawing():
 
 
 def test_a_loss_that_is_no_number_leaves_a_gap():
-    svg = figures.learning_curves({"round 1": steps(3.0, float("nan"), 2.0)})
-    ElementTree.fromstring(svg)
+    whole = figures.learning_curves({"round 1": steps(3.0, 2.8, 2.6, 2.4, 2.2)})
+    assert strokes_of_the_curve(whole) == 1
+    gap = float("nan")
+    broken = figures.learning_curves({"round 1": steps(3.0, 2.8, gap, 2.4, 2.2)})
+    assert strokes_of_the_curve(broken) == 2
+
+
+def strokes_of_the_curve(svg):
+    """Counts how often the pen is set down to draw the one curve of a figure."""
+    curve = r'<path d="([^"]*)" clip-path="[^"]*" style="fill: none; stroke: var\('
+    return re.search(curve + r"--round-1\)", svg)[1].count("M ")
 
 
 @pytest.mark.parametrize("rounds", [1, 7])
