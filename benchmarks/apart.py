@@ -68,6 +68,7 @@ def _measure(side: str, job: Job) -> list[Comparison]:
         )
         comparison = Comparison(work=name, measure=work.measure)
         run(work)
+        shares()  # those of the turn that is not measured
         for _ in range(job.repeats):
             comparison.add(side, value_of(work, run(work)), shares=shares())
         comparisons.append(comparison)

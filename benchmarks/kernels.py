@@ -137,7 +137,7 @@ def main(_: list[str]) -> None:
                 begun = time.perf_counter()
                 compiled = lowered.compile()
                 seconds = time.perf_counter() - begun
-                kernel = target.backend[name]
+                kernel = target.kernels[name]
                 calls = [
                     line
                     for line in compiled.as_text().splitlines()

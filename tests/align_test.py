@@ -10,6 +10,7 @@ from isara_jax import align as module
 from isara_jax.align import LoopConfig, align, training_data
 from isara_jax.errors import InputError
 from isara_jax.examples import Example, Pool
+from isara_jax.run import stages
 from isara_jax.runtime.hardware.compilation import Compiled
 
 
@@ -220,7 +221,7 @@ def test_compiling_is_a_stage_of_its_own(make_rig, monkeypatch):
         count = next(times)
         return Compiled(programs=count, seconds=3600.0 * count)
 
-    monkeypatch.setattr(module, "compiled", compiled)
+    monkeypatch.setattr(stages, "compiled", compiled)
     rig = make_rig()
     align(rig.run)
     lines = rig.run.workdir.stages.read()

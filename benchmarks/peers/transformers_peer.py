@@ -4,9 +4,9 @@ Every text of a batch is written to the longest of its rows, and no end-of-text 
 before: what a row writes beyond its own length is part of what padding costs.
 """
 
+import inspect
 import time
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,16 +79,23 @@ class TransformersPeer:
         begun = time.perf_counter()
         tokens = torch.tensor(work.prompts, device=self.model.device)
         with torch.inference_mode():
-            first = self.model(tokens[:1, : work.shared], use_cache=True)
-            cache = deepcopy(first.past_key_values)
+            cache = transformers.DynamicCache(config=self.model.config)
+            given = {self._cache_name: cache}
+            self.model(tokens[:1, : work.shared], use_cache=True, **given)
             cache.batch_repeat_interleave(len(work.prompts))
             self.model.generate(
                 tokens,
                 attention_mask=torch.ones_like(tokens),
-                past_key_values=cache,
+                **given,
                 **generate_arguments(work, new=max(work.new_tokens)),
             )
         return Timing(seconds=time.perf_counter() - begun)
+
+    @property
+    def _cache_name(self) -> str:
+        """The argument that takes a cache, which transformers 5.24 has renamed."""
+        known = inspect.signature(self.model.forward).parameters
+        return "cache" if "cache" in known else "past_key_values"
 
     def _generate(
         self, prompts: Sequence[Sequence[int]], *, new: int, work: Work
