@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from isara_jax.answers import Retriever, answer_questions
 from isara_jax.engine import SamplingParams
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError
 from isara_jax.evaluation import EvaluationConfig, evaluate
 from isara_jax.examples import Candidate, Example, HeldOut, Pool, Question
 from isara_jax.filters import FilterConfig, keep
@@ -54,19 +54,22 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         if self.candidates < 1:
-            raise InputError(f"--candidates={self.candidates}: must be at least 1")
+            raise FieldError("candidates", self.candidates, "must be at least 1")
         if self.questions_per_context < 1:
-            raise InputError(
-                f"--questions_per_context={self.questions_per_context}: must be at "
-                "least 1"
+            raise FieldError(
+                "questions_per_context",
+                self.questions_per_context,
+                "must be at least 1",
             )
         if not 1 <= self.rounds <= self.demos:
-            raise InputError(
-                f"--rounds={self.rounds}: must be from 1 to --demos={self.demos}, as "
-                "every later pool takes a demonstration's place"
+            raise FieldError(
+                "rounds",
+                self.rounds,
+                f"must be from 1 to `demos`={self.demos}, as every later pool takes a "
+                "demonstration's place",
             )
         if not 0 <= self.alpha <= 1:
-            raise InputError(f"--alpha={self.alpha}: must be from 0 to 1")
+            raise FieldError("alpha", self.alpha, "must be from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)

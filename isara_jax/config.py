@@ -20,7 +20,7 @@ from isara_jax.cli import (
     sections_from_flags,
 )
 from isara_jax.engine import SamplingParams
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError
 from isara_jax.evaluation import EvaluationConfig
 from isara_jax.filters import FilterConfig
 from isara_jax.finetune import FinetuneConfig, LoraConfig, SavingConfig
@@ -56,7 +56,7 @@ class SizesConfig(RuntimeConfig):
         super().__post_init__()
         for name in ("max_slots", "demo_tokens"):
             if getattr(self, name) < 0:
-                raise InputError(f"--{name}={getattr(self, name)}: must be 0 or more")
+                raise FieldError(name, getattr(self, name), "must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +118,10 @@ class RunConfig(SizesConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.debug_examples < 0:
-            raise InputError(
-                f"--debug_examples={self.debug_examples}: must be 0 or more"
-            )
+            raise FieldError("debug_examples", self.debug_examples, "must be 0 or more")
         for name in ("workdir", "seeds"):
             if not getattr(self, name):
-                raise InputError(f"--{name}: must be given")
+                raise FieldError(name, "", "must be given")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +146,11 @@ def validate_master_dtype(finetuning: FinetuneConfig, *, dtype: str) -> None:
     """Refuses masters that hold less than the model computes in.
 
     Raises:
-      InputError: they do.
+      FieldError: they do.
     """
     if finetuning.master_dtype == "bfloat16" != dtype:
-        raise InputError(
-            f"--master_dtype=bfloat16: needs --dtype=bfloat16, not {dtype}"
+        raise FieldError(
+            "master_dtype", "bfloat16", f"needs `dtype`=bfloat16, not {dtype}"
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError, InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +104,11 @@ def make_seeds(records: Records, *, source: str, at_least: int) -> Pool:
         _refuse_duplicate(example.question, seen, place)
         examples.append(example)
     if len(examples) < at_least:
-        raise InputError(
-            f"{source}: {len(examples)} seeds, but a prompt of this run holds "
-            f"{at_least} demonstrations; add seeds or lower --demos"
+        raise FieldError(
+            "seeds",
+            source,
+            f"{len(examples)} seeds, but a prompt of this run holds {at_least} "
+            "demonstrations; add seeds or lower `demos`",
         )
     return Pool(round_index=0, examples=tuple(examples))
 

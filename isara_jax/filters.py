@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError
 from isara_jax.examples import Candidate, Example, Pool
 from isara_jax.rouge import rouge_l
 from isara_jax.run import RoundFolder
@@ -49,12 +49,12 @@ class FilterConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_demo_rouge <= 1:
-            raise InputError(
-                f"--max_demo_rouge={self.max_demo_rouge}: must be from 0 to 1"
+            raise FieldError(
+                "max_demo_rouge", self.max_demo_rouge, "must be from 0 to 1"
             )
         for name in ("min_question_words", "min_answer_words"):
             if getattr(self, name) < 0:
-                raise InputError(f"--{name}={getattr(self, name)}: must be 0 or more")
+                raise FieldError(name, getattr(self, name), "must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError, InputError
 from isara_jax.finetune import (
     FinetuneConfig,
     Hooks,
@@ -171,7 +171,7 @@ def make_trainable(
     """Returns what is trained; weights are loaded when they are needed.
 
     Raises:
-      InputError: --lora_targets or --adapter does not suit the model.
+      FieldError: `lora_targets` or `adapter` does not suit the model.
     """
     model = abstract_model(load_config(source), dtype=dtype)
     load = partial(load_model, source, dtype=dtype, mesh=mesh)
@@ -210,7 +210,7 @@ def _targeted(config: LoraConfig, model: LanguageModel) -> tuple[str, ...]:
     try:
         return targeted(model, config.targets)
     except InputError as error:
-        raise InputError(f"--lora_targets: {error}") from None
+        raise FieldError("lora_targets", config.lora_targets, str(error)) from None
 
 
 def _asked_for(
@@ -219,9 +219,11 @@ def _asked_for(
     """Returns the adapters that are given, if they are what is to be trained."""
     scale = config.lora_alpha / config.lora_rank
     if (config.lora_rank, scale, kernels) != (peft.rank, peft.scale, peft.kernels):
-        raise InputError(
-            f"--adapter={config.adapter}: is of rank {peft.rank}, alpha "
-            f"{peft.scale * peft.rank:g} and on {','.join(peft.kernels)}; give these "
-            "to --lora_rank, --lora_alpha and --lora_targets"
+        raise FieldError(
+            "adapter",
+            config.adapter,
+            f"is of rank {peft.rank}, alpha {peft.scale * peft.rank:g} and on "
+            f"{','.join(peft.kernels)}; give these to `lora_rank`, `lora_alpha` and "
+            "`lora_targets`",
         )
     return peft

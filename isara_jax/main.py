@@ -6,7 +6,7 @@ The same command again goes on where a stopped run was. WORKSPACE.md tells what 
 run's folder holds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +34,6 @@ from isara_jax.run import (
     release_model,
 )
 from isara_jax.runtime import (
-    StopRequested,
     StopSignal,
     load_tokenizer,
     locate,
@@ -90,7 +89,7 @@ def work(config: Config) -> None:
                 items=items,
                 model=model,
                 workdir=workdir,
-                stop_requested=lambda: signal.requested,
+                signal=signal,
             )
             hand_over(run, base=config.run.model, model=model)
     print(f"\n{summary_table(workdir)}\n")
@@ -108,7 +107,7 @@ def show_examples(
         items=(),
         model=model,
         workdir=workdir,
-        stop_requested=lambda: False,
+        signal=StopSignal(),
     )
     lines = first_rows(
         training_data(run, [seeds]),
@@ -141,15 +140,11 @@ def prepare(
     items: Sequence[HeldOut],
     model: Path,
     workdir: Workdir,
-    stop_requested: Callable[[], bool],
+    signal: StopSignal,
 ) -> Run:
     """Puts together what Algorithm 1 is given; the model is loaded when needed."""
     shape, tokenizer = load_config(model), load_tokenizer(model)
     mesh = make_mesh(data=config.run.mesh_data, model=config.run.mesh_model)
-
-    def check() -> None:
-        if stop_requested():
-            raise StopRequested("asked to stop")
 
     rates = partial(mesh_rates, config.run.dtype, devices=mesh.devices.size)
     sampler = Sampler(
@@ -161,7 +156,7 @@ def prepare(
         demo_tokens=config.run.demo_tokens,
         demo_order=config.run.demo_order,
         context=shape.context,
-        check=check,
+        check=signal.check,
         report=lambda stage, figures: workdir.engine.append(
             [{"stage": stage, **figures.record(rates())}]
         ),
@@ -193,7 +188,7 @@ def prepare(
             saving=config.saving,
             seed=config.run.seed,
             mesh=mesh,
-            stop_requested=stop_requested,
+            stop_requested=lambda: signal.requested,
         ),
         workdir=workdir,
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError
 from isara_jax.examples import Example
 
 PAPER_STOPS = (
@@ -133,7 +133,7 @@ def make_template(
     """Returns the named template: `paper`, `paper_spaced` or `chat`.
 
     Raises:
-      InputError: `chat` with a tokenizer that has no usable chat format.
+      FieldError: `chat` with a tokenizer that has no usable chat format.
     """
     if name == "chat":
         return ChatTemplate(render=render, opening=_user_opening(render))
@@ -182,9 +182,11 @@ def _user_opening(render: RenderChat) -> str:
         opening = longer[2].removeprefix(closed[2])
         if opening:
             return opening
-    raise InputError(
-        "--template=chat: this tokenizer's chat format does not mark where a user's "
-        "turn begins; choose another --template"
+    raise FieldError(
+        "template",
+        "chat",
+        "this tokenizer's chat format does not mark where a user's turn begins; choose "
+        "another `template`",
     )
 
 

@@ -6,4 +6,5 @@ from .flags import (
     result_values as result_values,
     section_flags as section_flags,
     sections_from_flags as sections_from_flags,
+    user_sentence as user_sentence,
 )

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import jax
 from absl import app, flags, logging
 
-from isara_jax.errors import GO_ON, EnvironmentFailure, InputError
+from isara_jax.cli.flags import user_sentence
+from isara_jax.errors import GO_ON, EnvironmentFailure, InputError, first_line
 from isara_jax.runtime import StopRequested, locate_packaged
 from isara_jax.runtime.hardware import look_for_present_ones
 
@@ -68,7 +69,7 @@ def exit_code(
             raise InputError(f"{arguments[1]}: not understood, all input is a --flag")
         work()
     except InputError as error:
-        return _stop(str(error), code=2)
+        return _stop(user_sentence(error), code=2)
     except StopRequested:
         again = shlex.join([sys.executable, "-m", module, *sys.argv[1:]])
         return _stop(f"Stopped; all work so far is kept. To go on: {again}", code=1)
@@ -79,9 +80,10 @@ def exit_code(
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        reason = str(error).splitlines()[0]
         return _stop(
-            f"The device is out of memory; lower {to_save_memory} ({reason})", code=1
+            f"The device is out of memory; lower {to_save_memory} "
+            f"({first_line(error)})",
+            code=1,
         )
     return 0
 

@@ -1,28 +1,42 @@
 """Sections of settings: frozen dataclasses, and an absl flag for each field.
 
-`config` composes those of a run, a tool its own. A field whose metadata says
-`operational` changes no result. The flags belong to the module that asks for them, and
-stand in its `--help`.
+`config` composes the sections of a run, a tool composes its own. The flags belong to
+the module that defines them, and appear in its `--help`.
+
+Help texts and errors below this folder name fields, and write other fields than their
+own in backticks. Only here do they become flags, with the prefix of their section.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+import re
+from collections.abc import Callable, Container, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from absl import flags
 
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError, InputError
 
 flags.disclaim_key_flags()
+
+_QUOTED_FIELD = re.compile(r"`(\w+)`")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A section's dataclass, the prefix of its flags, and defaults that differ."""
+    """A settings dataclass, and how its fields become flags.
+
+    `prefix` stands before each flag's name, and `defaults` replace those of the fields.
+    A field that is `operational`, here or by its metadata, changes no result.
+    """
 
     kind: type
-    prefix: str
-    defaults: dict[str, Any]
+    prefix: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    operational: tuple[str, ...] = ()
+
+    def is_operational(self, one: Field[Any]) -> bool:
+        """Tells whether a field changes no result."""
+        return one.name in self.operational or one.metadata.get("operational", False)
 
 
 Sections = Mapping[str, Section]
@@ -31,7 +45,12 @@ Sections = Mapping[str, Section]
 def define_sections(
     sections: Sections, flag_values: flags.FlagValues = flags.FLAGS
 ) -> None:
-    """Defines a flag for every field of the sections, which may be a tool's own."""
+    """Defines a flag for every field of the sections."""
+    known = {
+        section.prefix + one.name
+        for section in sections.values()
+        for one in fields(section.kind)
+    }
     for section in sections.values():
         kinds = get_type_hints(section.kind)
         for one in fields(section.kind):
@@ -39,7 +58,8 @@ def define_sections(
             default = section.defaults.get(one.name, one.default)
             if default is MISSING:
                 raise ValueError(f"the field {name} has no default")
-            _define(name, kinds[one.name], default, one.metadata["help"], flag_values)
+            help = _in_flags(one.metadata["help"], known, prefix=section.prefix)
+            _define(name, kinds[one.name], default, help, flag_values)
 
 
 def sections_from_flags(
@@ -61,7 +81,7 @@ def section_flags(sections: Sections, *, operational: bool) -> list[str]:
         section.prefix + one.name
         for section in sections.values()
         for one in fields(section.kind)
-        if one.metadata.get("operational", False) == operational
+        if section.is_operational(one) == operational
     ]
 
 
@@ -69,6 +89,28 @@ def result_values(sections: Sections, flag_values: flags.FlagValues) -> dict[str
     """Returns the value of every flag of the sections that changes results."""
     names = section_flags(sections, operational=False)
     return {name: flag_values[name].value for name in names}
+
+
+def user_sentence(
+    error: InputError, flag_values: flags.FlagValues = flags.FLAGS, *, prefix: str = ""
+) -> str:
+    """Writes an error for the user of a command: its fields as flags of the command."""
+    if not isinstance(error, FieldError):
+        return str(error)
+    text = str(error).removeprefix(error.field)
+    return _in_flags(f"`{error.field}`{text}", set(flag_values), prefix=prefix)
+
+
+def _in_flags(text: str, known: Container[str], *, prefix: str) -> str:
+    """Writes each field in backticks as its flag, or bare where there is no flag."""
+
+    def flag(match: re.Match[str]) -> str:
+        for name in (prefix + match[1], match[1]):
+            if name in known:
+                return f"--{name}"
+        return match[1]
+
+    return _QUOTED_FIELD.sub(flag, text)
 
 
 def _from_flags(section: Section, flag_values: flags.FlagValues) -> Any:
@@ -83,7 +125,8 @@ def _from_flags(section: Section, flag_values: flags.FlagValues) -> Any:
     try:
         return section.kind(**frozen)
     except InputError as error:
-        raise InputError(_with_prefix(str(error), section)) from None
+        sentence = user_sentence(error, flag_values, prefix=section.prefix)
+        raise InputError(sentence) from None
 
 
 def _define(
@@ -101,7 +144,3 @@ def _define(
         tuple[str, ...]: flags.DEFINE_multi_string,
     }
     defining[kind](name, default, help, flag_values=flag_values)
-
-
-def _with_prefix(message: str, section: Section) -> str:
-    return message if message.startswith("--") else f"--{section.prefix}{message}"

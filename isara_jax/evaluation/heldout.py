@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from isara_jax.engine import SamplingParams, Scored, score
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError
 from isara_jax.evaluation.metrics import ScoredItem, summarise
 from isara_jax.examples import HeldOut
 from isara_jax.generation import Sampler, Step, sample_into
@@ -36,8 +36,8 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         if self.evaluation_tokens < 1:
-            raise InputError(
-                f"--evaluation_tokens={self.evaluation_tokens}: must be at least 1"
+            raise FieldError(
+                "evaluation_tokens", self.evaluation_tokens, "must be at least 1"
             )
 
     @property

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import jax
 
+from isara_jax.errors import first_line
 from isara_jax.fit.bounds import Bound, bound_on
 from isara_jax.fit.collectives import collective_bytes
 from isara_jax.fit.program import Program
@@ -77,7 +78,7 @@ def judge(program: Program, *, machine: Machine) -> Outcome:
             seconds=time.perf_counter() - begun,
             needed=beside + _bytes(used[1], used[2]) if used else None,
             available=_bytes(used[3], used[4]) if used else machine.memory,
-            said=_first_line(error),
+            said=first_line(error),
         )
     memory = _memory_of(compiled)
     needed = memory.total + beside
@@ -107,7 +108,3 @@ def _memory_of(compiled: jax.stages.Compiled) -> Memory:
 
 def _bytes(number: str, unit: str) -> int:
     return int(float(number) * UNITS[unit])
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from isara_jax.errors import InputError
+from isara_jax.errors import InputError, first_line
 from isara_jax.models.bert import Encoder, load_encoder, sentence_vectors
 from isara_jax.runtime import locate
 from isara_jax.runtime.files import read_json
@@ -107,8 +107,9 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             folder, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # noqa: BLE001 - tokenizers raises a bare one on damage
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise InputError(f"{folder}: the tokenizer does not load ({reason})") from None
+        raise InputError(
+            f"{folder}: the tokenizer does not load ({first_line(error)})"
+        ) from None
 
 
 def _max_tokens(

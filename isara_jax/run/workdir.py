@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError
 from isara_jax.runtime.files import Records, read_json, write_json
 
 
@@ -100,21 +100,23 @@ class Workdir:
         """Keeps a second process out of the folder.
 
         Raises:
-          InputError: another one is at work there, or the folder is a file.
+          FieldError: another one is at work there, or the folder is a file.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise InputError(
-                f"--workdir={self.path}: is a file or lies in one, must be a folder"
+            raise FieldError(
+                "workdir", self.path, "is a file or lies in one, must be a folder"
             ) from None
         with open(self.path / ".lock", "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise InputError(
-                    f"--workdir={self.path}: another process is at work there; wait "
-                    "for it or choose another --workdir"
+                raise FieldError(
+                    "workdir",
+                    self.path,
+                    "another process is at work there; wait for it or choose another "
+                    "`workdir`",
                 ) from None
             yield
 
@@ -125,7 +127,7 @@ class Workdir:
         has been mended since.
 
         Raises:
-          InputError: the folder is another run's (a flag or a hash differs), or it
+          FieldError: the folder is another run's (a flag or a hash differs), or it
             holds files but no manifest.
         """
         before_any_work = {self.manifest, self.seeds}
@@ -134,9 +136,11 @@ class Workdir:
         elif self.manifest.exists():
             self._same_run(flags, facts)
         else:
-            raise InputError(
-                f"--workdir={self.path}: the folder holds files but no manifest.json, "
-                "so it is no run's; choose an empty or a new folder"
+            raise FieldError(
+                "workdir",
+                self.path,
+                "the folder holds files but no manifest.json, so it is no run's; "
+                "choose an empty or a new folder",
             )
 
     def _same_run(self, flags: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -146,8 +150,10 @@ class Workdir:
             then = written.get(kind, {})
             for name in sorted(set(then) | set(now)):
                 if then.get(name) != now.get(name):
-                    raise InputError(
-                        f"--workdir={self.path}: the run there was started with {what} "
+                    raise FieldError(
+                        "workdir",
+                        self.path,
+                        f"the run there was started with {what} "
                         f"{name}={then.get(name)!r}, this one has {now.get(name)!r}; "
-                        "go on with the old value or choose another --workdir"
+                        "go on with the old value or choose another `workdir`",
                     )

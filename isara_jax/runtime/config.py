@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class RuntimeConfig:
         default=-1,
         metadata={
             "help": "devices over which batches and parameter shards are split; -1: "
-            "all that --mesh_model leaves",
+            "all that `mesh_model` leaves",
             "operational": True,
         },
     )
@@ -43,8 +43,8 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         if self.mesh_model < 1:
-            raise InputError(f"--mesh_model={self.mesh_model}: must be at least 1")
+            raise FieldError("mesh_model", self.mesh_model, "must be at least 1")
         if self.mesh_data != -1 and self.mesh_data < 1:
-            raise InputError(f"--mesh_data={self.mesh_data}: must be -1 or at least 1")
+            raise FieldError("mesh_data", self.mesh_data, "must be -1 or at least 1")
         if not 0 <= self.seed < 2**32:
-            raise InputError(f"--seed={self.seed}: must be from 0 to 2^32 - 1")
+            raise FieldError("seed", self.seed, "must be from 0 to 2^32 - 1")

@@ -10,10 +10,11 @@ class StopRequested(Exception):
 
 
 class StopSignal:
-    """Notes SIGTERM and SIGINT while it is entered; the loops look at `requested`.
+    """Notes SIGTERM and SIGINT while it is entered.
 
-    A SIGINT after the first signal of either kind raises KeyboardInterrupt, for a user
-    who does not want to wait. Enter it in the main thread.
+    A loop looks at `requested` or calls `check` where it can stop. A SIGINT after the
+    first signal of either kind raises KeyboardInterrupt, for a user who does not want
+    to wait. Enter it in the main thread.
     """
 
     def __init__(self) -> None:
@@ -23,6 +24,11 @@ class StopSignal:
     @property
     def requested(self) -> bool:
         return self._requested
+
+    def check(self) -> None:
+        """Raises StopRequested once a signal has come."""
+        if self._requested:
+            raise StopRequested("asked to stop")
 
     def __enter__(self) -> Self:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from isara_jax.errors import EnvironmentFailure, InputError
+from isara_jax.errors import EnvironmentFailure, InputError, first_line
 
 # The part of a model's folder that Orbax reads: a flat tree of Hugging Face's tensors.
 ORBAX = "orbax"
@@ -126,11 +126,11 @@ def _from_hub(identifier: str, *, wanted: Sequence[str]) -> Path:
             identifier, allow_patterns=list(wanted)
         )
     except errors.HFValidationError as error:
-        raise InputError(f"{identifier!r}: no hub id ({_first_line(error)})") from None
+        raise InputError(f"{identifier!r}: no hub id ({first_line(error)})") from None
     except _failures_of_delivery(errors.HfHubHTTPError) as error:
         raise EnvironmentFailure(
             f"{identifier!r}: no such local folder, and the hub did not deliver it "
-            f"({_first_line(error)}); check the name and the connection, or give a "
+            f"({first_line(error)}); check the name and the connection, or give a "
             "local folder"
         ) from None
     return Path(folder)
@@ -153,7 +153,3 @@ def _with_weights(folder: Path, identifier: str) -> Path:
             f"{_HOW_TO_CONVERT}"
         )
     return folder
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(". ") or type(error).__name__

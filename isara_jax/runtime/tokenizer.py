@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from transformers import AutoTokenizer
 
-from isara_jax.errors import InputError
+from isara_jax.errors import InputError, first_line
 from isara_jax.runtime.files import read_json
 from isara_jax.runtime.gguf_file import gguf_tokenizer
 
@@ -79,9 +79,8 @@ def load_tokenizer(source: Path) -> Tokenizer:
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 - damaged files raise every kind there
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{source}: the tokenizer does not load ({first_line})"
+            f"{source}: the tokenizer does not load ({first_line(error)})"
         ) from None
     if loaded.eos_token_id is None:
         raise InputError(f"{source}: the tokenizer names no end-of-text token")

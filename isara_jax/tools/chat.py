@@ -21,9 +21,15 @@ from typing import Literal
 
 from absl import flags
 
-from isara_jax.cli import Section, define_sections, sections_from_flags, start
+from isara_jax.cli import (
+    Section,
+    define_sections,
+    sections_from_flags,
+    start,
+    user_sentence,
+)
 from isara_jax.engine import LEAST_ROWS, SamplingParams
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError, InputError
 from isara_jax.prompts import Template, make_template
 from isara_jax.runtime import Mesh, RuntimeConfig, Tokenizer, make_mesh
 from isara_jax.runtime.hardware import enable_compilation_cache
@@ -46,7 +52,7 @@ class ChatConfig:
         default="",
         metadata={
             "help": "a folder or hub id of an adapter in PEFT's format, which is "
-            "merged into --model; empty: none"
+            "merged into `model`; empty: none"
         },
     )
     other: str = field(
@@ -54,7 +60,7 @@ class ChatConfig:
         metadata={"help": "a second model, which gets the same questions; empty: none"},
     )
     other_adapter: str = field(
-        default="", metadata={"help": "the same as --adapter, for --other"}
+        default="", metadata={"help": "the same as `adapter`, for `other`"}
     )
     template: Literal["auto", "paper", "paper_spaced", "chat"] = field(
         default="auto",
@@ -66,9 +72,9 @@ class ChatConfig:
 
     def __post_init__(self) -> None:
         if not self.model:
-            raise InputError("--model: must be given")
+            raise FieldError("model", "", "must be given")
         if self.other_adapter and not self.other:
-            raise InputError("--other_adapter: needs --other")
+            raise FieldError("other_adapter", self.other_adapter, "needs `other`")
 
 
 SECTIONS = {
@@ -165,7 +171,7 @@ def answered(lines: Iterable[str], conversation: Conversation) -> Iterator[list[
             try:
                 answers = conversation.ask(question)
             except InputError as error:
-                tell(str(error))
+                tell(user_sentence(error))
                 continue
             yield answers
 

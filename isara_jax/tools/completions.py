@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError, InputError
 from isara_jax.examples import read_jsonl
 from isara_jax.runtime.files import Records, read_json, write_json, write_jsonl
 
@@ -95,23 +95,26 @@ class Output:
           InputError: it was made with others, or by something else, or is a folder.
         """
         if self.path.is_dir():
-            raise InputError(f"--output={self.path}: is a folder, must be a file")
+            raise FieldError("output", self.path, "is a folder, must be a file")
         if not self.path.exists() and not self.partial.path.exists():
             write_json(self.settings, dict(settings))
             return
         if not self.settings.exists():
-            raise InputError(
-                f"--output={self.path}: the file exists, and {self.settings.name}, "
-                "which would tell what it was made with, does not; choose another "
-                "--output"
+            raise FieldError(
+                "output",
+                self.path,
+                f"the file exists, and {self.settings.name}, which would tell what it "
+                "was made with, does not; choose another `output`",
             )
         written = read_json(self.settings)
         for name in sorted(set(written) | set(settings)):
             then, now = written.get(name), settings.get(name)
             if then != now:
-                raise InputError(
-                    f"--output={self.path}: was begun with {name}={then!r}, not "
-                    f"{now!r}; go on with the old value or choose another --output"
+                raise FieldError(
+                    "output",
+                    self.path,
+                    f"was begun with {name}={then!r}, not {now!r}; go on with the old "
+                    "value or choose another `output`",
                 )
 
     def finish(self, prompts: Sequence[PromptRecord]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from isara_jax.cli import Section, define_sections, sections_from_flags, start
-from isara_jax.errors import EnvironmentFailure, InputError
+from isara_jax.errors import EnvironmentFailure, FieldError, InputError
 from isara_jax.models import ModelConfig
 from isara_jax.models.checkpoints import (
     Difference,
@@ -59,7 +59,7 @@ class ConvertConfig:
         default="",
         metadata={
             "help": "a folder or hub id of an adapter in PEFT's format, which is "
-            "merged into --source; empty: none"
+            "merged into `source`; empty: none"
         },
     )
     target: str = field(default="", metadata={"help": "the folder to write"})
@@ -83,7 +83,7 @@ class ConvertConfig:
     def __post_init__(self) -> None:
         for name in ("source", "target"):
             if not getattr(self, name):
-                raise InputError(f"--{name}: must be given")
+                raise FieldError(name, "", "must be given")
 
 
 SECTIONS = {"job": Section(kind=ConvertConfig, prefix="", defaults={})}
@@ -100,13 +100,8 @@ def work(job: ConvertConfig) -> None:
     target = Path(job.target).expanduser().resolve()
     validate_target(target, source=source.resolve(), overwrite=job.overwrite)
     with StopSignal() as signal:
-
-        def check() -> None:
-            if signal.requested:
-                raise StopRequested("asked to stop")
-
         try:
-            convert(job, source, target, check=check)
+            convert(job, source, target, check=signal.check)
         except (StopRequested, KeyboardInterrupt):
             raise EnvironmentFailure(
                 f"Stopped; nothing of {target} was written"

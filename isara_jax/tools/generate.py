@@ -32,12 +32,12 @@ from isara_jax.cli import (
     start,
 )
 from isara_jax.engine import Request, SamplingParams, useful_slots
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError
 from isara_jax.generation import Sampler, Step, sample_into
 from isara_jax.models import Decoder
 from isara_jax.prompts import ConversationTemplate, Template, make_template
 from isara_jax.run import hash_bytes, hash_weights
-from isara_jax.runtime import RuntimeConfig, StopRequested, StopSignal, log, make_mesh
+from isara_jax.runtime import RuntimeConfig, StopSignal, log, make_mesh
 from isara_jax.runtime.hardware import enable_compilation_cache
 from isara_jax.tools.completions import Output, PromptRecord, read_prompts
 from isara_jax.tools.text_model import TextModel, open_text_model
@@ -57,7 +57,7 @@ class GenerateConfig:
         default="",
         metadata={
             "help": "a folder or hub id of an adapter in PEFT's format, which is "
-            "merged into --model; empty: none"
+            "merged into `model`; empty: none"
         },
     )
     input: str = field(
@@ -93,11 +93,11 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         for name in ("model", "input", "output"):
             if not getattr(self, name):
-                raise InputError(f"--{name}: must be given")
+                raise FieldError(name, "", "must be given")
         if "" in self.stop:
-            raise InputError("--stop: must not be empty")
+            raise FieldError("stop", "", "must not be empty")
         if self.max_slots < 0:
-            raise InputError(f"--max_slots={self.max_slots}: must be 0 or more")
+            raise FieldError("max_slots", self.max_slots, "must be 0 or more")
 
 
 SECTIONS = {
@@ -140,7 +140,7 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
                     engine=engine,
                     slots=job.max_slots or useful_slots(),
                     mesh=mesh,
-                    check=partial(raise_if_stopped, signal),
+                    check=signal.check,
                 ),
                 sampling_params=sections["decoding"],
             )
@@ -203,12 +203,6 @@ def stopping_template(
         return ConversationTemplate(answer_lead="", stops=job.stop)
     template = make_template(job.template, render=text_model.tokenizer.render_chat)
     return replace(template, stops=(*template.stops, *job.stop))
-
-
-def raise_if_stopped(signal: StopSignal) -> None:
-    """Raises once a stop was asked for."""
-    if signal.requested:
-        raise StopRequested("asked to stop")
 
 
 def run() -> None:

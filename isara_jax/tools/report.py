@@ -11,6 +11,7 @@ from pathlib import Path
 
 from absl import app, flags
 
+from isara_jax.cli import user_sentence
 from isara_jax.errors import InputError
 from isara_jax.report import summary_table, write_report, write_tensorboard
 from isara_jax.run import Workdir
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         page = write_report(workdir)
         write_tensorboard(workdir)
     except InputError as error:
-        print(error, file=sys.stderr)
+        print(user_sentence(error), file=sys.stderr)
         return 2
     print(summary_table(workdir))
     print(f"\n{page}")

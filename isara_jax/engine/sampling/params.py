@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class SamplingParams:
             "min_p": (0 <= self.min_p <= 1, "in [0, 1]"),
             "min_new_tokens": (
                 0 <= self.min_new_tokens <= self.max_new_tokens,
-                f"from 0 to max_new_tokens={self.max_new_tokens}",
+                f"from 0 to `max_new_tokens`={self.max_new_tokens}",
             ),
             "length_decay_start": (self.length_decay_start >= 0, ">= 0"),
             "length_decay_factor": (0 < self.length_decay_factor < inf, "> 0, finite"),
@@ -83,7 +83,7 @@ class SamplingParams:
         combinations = {
             "length_decay_start": (
                 self.length_decay_start == 0 or self.length_decay_factor != 1,
-                "0 where length_decay_factor is 1",
+                "0 where `length_decay_factor` is 1",
             ),
             "length_penalty": (
                 self.length_penalty == 1 or self.beams > 1,
@@ -92,7 +92,7 @@ class SamplingParams:
         }
         for name, (holds, rule) in (*rules.items(), *combinations.items()):
             if not holds:
-                raise InputError(f"{name}={getattr(self, name)}: must be {rule}")
+                raise FieldError(name, getattr(self, name), f"must be {rule}")
 
     @property
     def static(self) -> "StaticParams":

@@ -7,7 +7,7 @@ the format of WORKSPACE.md is an error.
 import re
 from pathlib import Path
 
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError
 from isara_jax.report.run_data.parse import (
     build,
     build_all,
@@ -41,8 +41,8 @@ def gather(workdir: Workdir) -> Run:
       InputError: it is no run's folder, or a file of it is damaged.
     """
     if not workdir.manifest.is_file():
-        raise InputError(
-            f"--workdir={workdir.path}: no run's folder, manifest.json is missing"
+        raise FieldError(
+            "workdir", workdir.path, "no run's folder, manifest.json is missing"
         )
     return Run(
         name=workdir.path.resolve().name,

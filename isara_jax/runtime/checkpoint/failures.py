@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from isara_jax.errors import EnvironmentFailure, InputError
+from isara_jax.errors import EnvironmentFailure, InputError, first_line
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def writing(path: Path, *, again: str) -> Iterator[None]:
         raise
     except (ValueError, OSError, RuntimeError) as error:
         raise EnvironmentFailure(
-            f"{path}: cannot be written ({_first_line(error).rpartition(': ')[2]}): "
+            f"{path}: cannot be written ({first_line(error).rpartition(': ')[2]}): "
             f"{again}"
         ) from None
 
@@ -45,7 +45,7 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 - Orbax raises it bare for damaged arrays
         raise InputError(
-            f"{path}: a damaged checkpoint ({_first_line(error):.200})"
+            f"{path}: a damaged checkpoint ({first_line(error):.200})"
         ) from None
 
 
@@ -94,7 +94,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(of_others)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
