@@ -171,7 +171,7 @@ def test_a_value_outside_its_range_is_refused_by_its_flag(argument, message):
 
 
 def test_bf16_masters_of_an_fp32_model_are_refused():
-    with pytest.raises(InputError, match="--master_dtype=bfloat16: needs --dtype=bf"):
+    with pytest.raises(InputError, match="master_dtype=bfloat16: needs `dtype`=bf"):
         config_of("--master_dtype=bfloat16", "--dtype=float32")
     config_of("--master_dtype=bfloat16", "--dtype=bfloat16")
 

@@ -130,13 +130,13 @@ def test_a_given_adapter_is_trained_further(source, adapter, tmp_path):
     "changes", [{"lora_rank": 3}, {"lora_alpha": 5.0}, {"lora_targets": "q"}]
 )
 def test_other_adapters_than_asked_for_are_refused(source, adapter, changes):
-    message = "is of rank 2, alpha 4 and on q,o,gate,up,down; give these to --lora_rank"
+    message = "is of rank 2, alpha 4 and on q,o,gate,up,down; give these to `lora_rank`"
     with pytest.raises(InputError, match=message):
         pupil_of(source, adapter=str(adapter), **SIZES | changes)
 
 
 def test_a_target_of_no_kernel_is_refused(source):
-    with pytest.raises(InputError, match="--lora_targets: 'w' is no kernel"):
+    with pytest.raises(InputError, match="lora_targets=w: 'w' is no kernel"):
         pupil_of(source, lora_rank=2, lora_targets="w")
 
 

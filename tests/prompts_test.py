@@ -142,7 +142,7 @@ def render_the_last_turn_only(turns, *, open_answer):
     "render", [render_the_last_turn_only, lambda turns, *, open_answer: "hello"]
 )
 def test_a_format_that_does_not_mark_a_user_s_turn_is_refused(render):
-    with pytest.raises(InputError, match="--template=chat: this tokenizer's chat"):
+    with pytest.raises(InputError, match="template=chat: this tokenizer's chat"):
         make_template("chat", render=render)
 
 

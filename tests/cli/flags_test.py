@@ -12,9 +12,10 @@ from isara_jax.cli.flags import (
     result_values,
     section_flags,
     sections_from_flags,
+    user_sentence,
 )
 from isara_jax.engine.sampling.params import SamplingParams
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError, InputError
 from isara_jax.runtime.config import RuntimeConfig
 
 
@@ -72,12 +73,52 @@ def test_operational_flags_are_no_results():
         ("--top_p=2", "--top_p=2.0: must be in (0, 1]"),
         ("--second_top_p=2", "--second_top_p=2.0: must be in (0, 1]"),
         ("--seed=-1", "--seed=-1: must be from 0 to 2^32 - 1"),
+        (
+            "--second_min_new_tokens=7",
+            "--second_min_new_tokens=7: must be from 0 to --second_max_new_tokens=6",
+        ),
     ],
 )
 def test_a_wrong_value_is_named_by_its_flag(argument, message):
     with pytest.raises(InputError) as caught:
         sections_from_flags(SECTIONS, parsed(argument))
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            FieldError("mesh_data", 3, "must suit `mesh_model`=2"),
+            "--mesh_data=3: must suit --mesh_model=2",
+        ),
+        (FieldError("output", "", "must be given"), "--output: must be given"),
+        (FieldError("beams", 2, "or `width`"), "--beams=2: or width"),
+        (FieldError("width", 2, "is `odd`"), "width=2: is odd"),
+        (InputError("line 3: `seed` is odd"), "line 3: `seed` is odd"),
+    ],
+    ids=str,
+)
+def test_an_error_s_fields_become_the_command_s_flags(error, sentence):
+    assert user_sentence(error, parsed()) == sentence
+
+
+def test_help_names_other_fields_by_their_flags():
+    values = parsed()
+    assert "all that --mesh_model leaves" in values["mesh_data"].help
+
+
+def test_a_section_may_declare_fields_operational():
+    sections = {
+        "decoding": Section(
+            kind=SamplingParams,
+            prefix="x_",
+            defaults={"max_new_tokens": 5},
+            operational=("top_k",),
+        )
+    }
+    assert section_flags(sections, operational=True) == ["x_top_k"]
+    assert "x_top_k" not in result_values(sections, parsed(sections=sections))
 
 
 def test_a_field_without_a_default_is_our_mistake():

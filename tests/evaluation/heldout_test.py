@@ -139,5 +139,5 @@ def test_a_stopped_evaluation_keeps_its_answers(run, result):
 
 
 def test_at_least_a_token_is_asked_for():
-    with pytest.raises(InputError, match="--evaluation_tokens=0: must be at least 1"):
+    with pytest.raises(InputError, match="evaluation_tokens=0: must be at least 1"):
         EvaluationConfig(evaluation_tokens=0)

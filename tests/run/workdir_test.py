@@ -156,7 +156,7 @@ def test_another_run_is_refused_by_what_differs(workdir, flags, hashes, named):
     before = workdir.manifest.read_bytes()
     with pytest.raises(InputError) as caught:
         begin(workdir, FLAGS | flags, FACTS | {"hashes": FACTS["hashes"] | hashes})
-    assert str(caught.value).startswith(f"--workdir={workdir.path}: ")
+    assert str(caught.value).startswith(f"workdir={workdir.path}: ")
     assert named in str(caught.value)
     assert workdir.manifest.read_bytes() == before
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from isara_jax.runtime.signals import StopSignal
+from isara_jax.runtime.signals import StopRequested, StopSignal
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -14,6 +14,14 @@ def test_the_first_signal_is_only_noted(number):
         assert not stop.requested
         os.kill(os.getpid(), number)
         assert stop.requested
+
+
+def test_a_check_raises_once_a_signal_has_come():
+    with StopSignal() as stop:
+        stop.check()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(StopRequested):
+            stop.check()
 
 
 def test_the_second_interrupt_does_not_wait():

@@ -64,7 +64,7 @@ def test_other_baselines_follow_the_two_known_ones(begun):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"--workdir=.*manifest.json is missing"):
+    with pytest.raises(InputError, match=r"workdir=.*manifest.json is missing"):
         gather(Workdir(tmp_path))
 
 
