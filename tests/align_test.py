@@ -259,11 +259,11 @@ def test_a_run_that_is_stopped_and_started_again_ends_the_same(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"candidates": 0}, "--candidates=0: must be at least 1"),
-        ({"rounds": 0}, "--rounds=0: must be from 1 to --demos=8"),
-        ({"rounds": 9}, "--rounds=9: must be from 1 to --demos=8"),
-        ({"alpha": -0.1}, "--alpha=-0.1: must be from 0 to 1"),
-        ({"alpha": float("nan")}, "--alpha=nan: must be from 0 to 1"),
+        ({"candidates": 0}, "candidates=0: must be at least 1"),
+        ({"rounds": 0}, "rounds=0: must be from 1 to `demos`=8"),
+        ({"rounds": 9}, "rounds=9: must be from 1 to `demos`=8"),
+        ({"alpha": -0.1}, "alpha=-0.1: must be from 0 to 1"),
+        ({"alpha": float("nan")}, "alpha=nan: must be from 0 to 1"),
     ],
 )
 def test_wrong_numbers_are_refused(values, message):

@@ -182,10 +182,10 @@ def test_an_empty_pair_is_rejected():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_demo_rouge": 1.5}, "--max_demo_rouge=1.5: must be from 0 to 1"),
-        ({"max_demo_rouge": float("nan")}, "--max_demo_rouge=nan"),
-        ({"min_question_words": -1}, "--min_question_words=-1: must be 0 or more"),
-        ({"min_answer_words": -1}, "--min_answer_words=-1: must be 0 or more"),
+        ({"max_demo_rouge": 1.5}, "max_demo_rouge=1.5: must be from 0 to 1"),
+        ({"max_demo_rouge": float("nan")}, "max_demo_rouge=nan"),
+        ({"min_question_words": -1}, "min_question_words=-1: must be 0 or more"),
+        ({"min_answer_words": -1}, "min_answer_words=-1: must be 0 or more"),
     ],
 )
 def test_a_wrong_setting_is_refused(settings, message):
