@@ -34,5 +34,4 @@ class EnvironmentFailure(RuntimeError):
 
 def first_line(error: BaseException) -> str:
     """Returns the first line of an error's text, or its type where it has none."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(". ")
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

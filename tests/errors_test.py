@@ -22,7 +22,7 @@ def test_a_field_error_names_field_value_and_rule(value, text):
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OSError("\n no such file. \nat all\n"), "no such file"),
+        (OSError("\n no such file.\nat all\n"), "no such file."),
         (ValueError(), "ValueError"),
         (KeyError(" "), "' '"),
     ],

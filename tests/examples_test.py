@@ -130,7 +130,9 @@ def test_an_answer_may_be_missing_from_no_seed(path):
 def test_fewer_seeds_than_a_prompt_holds_are_refused(path):
     path.write_bytes(lines(SEED))
     message = message_of(lambda: read_seeds(path, at_least=2))
-    assert message.startswith(f"seeds={path}: 1 seeds, but a prompt of this run holds 2")
+    assert message.startswith(
+        f"seeds={path}: 1 seeds, but a prompt of this run holds 2"
+    )
 
 
 @pytest.mark.parametrize("field", ["true", "false"])

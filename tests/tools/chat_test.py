@@ -69,7 +69,7 @@ def test_two_models_answer_one_under_the_other(model):
         ("--model=", "--model: must be given"),
         ("--model=nowhere", "'nowhere': no such file or folder"),
         ("--temperature=-1", "--temperature=-1.0: must be >= 0"),
-        ("--other_adapter=x", "--other_adapter: needs --other"),
+        ("--other_adapter=x", "--other_adapter=x: needs --other"),
     ],
 )
 def test_wrong_input_is_one_sentence(argument, sentence):

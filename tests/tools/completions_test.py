@@ -100,7 +100,7 @@ def test_the_same_settings_go_on_and_others_are_refused(output, finished):
     output.open(SETTINGS)
     for other in (SETTINGS | {"seed": 4}, {"model": "m", "stop": []}):
         now = other.get("seed")
-        sentence = f"--output={output.path}: was begun with seed=3, not {now}; go on"
+        sentence = f"output={output.path}: was begun with seed=3, not {now}; go on"
         with pytest.raises(InputError, match=re.escape(sentence)):
             output.open(other)
     assert json.loads(output.settings.read_text()) == SETTINGS

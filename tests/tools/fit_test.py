@@ -124,7 +124,7 @@ def of_package(sections):
         ({"slice": "v5e-3"}, "--slice=v5e-3: no such slice; known are v4-8, "),
         ({"mesh_model": 3}, "--mesh_model=3: must divide the query heads"),
         ({"model": "llama-8b"}, "'llama-8b': no such file or folder"),
-        ({"master_dtype": "bfloat16"}, "--master_dtype=bfloat16: needs --dtype"),
+        ({"master_dtype": "bfloat16"}, "master_dtype=bfloat16: needs `dtype`"),
         ({"max_slots": -1}, "--max_slots=-1: must be 0 or more"),
     ],
 )
