@@ -166,10 +166,11 @@ def training_data(run: Run, pools: Sequence[Pool]) -> list[TrainingExample]:
         for pool in chosen[run.tuner.config.train_data]
         for example in pool.examples
     ]
-    return [_training_example(run.sampler, example) for example in examples]
+    return [training_example(run.sampler, example) for example in examples]
 
 
-def _training_example(sampler: Sampler, example: Example) -> TrainingExample:
+def training_example(sampler: Sampler, example: Example) -> TrainingExample:
+    """Writes a pair in token ids: its open turn, then the answer and its end."""
     opening = sampler.template.open_answer(example.question)
     prompt = sampler.prompt(opening, id=example.origin, number=0)
     return TrainingExample(
@@ -226,7 +227,7 @@ def measure_baselines(run: Run) -> None:
     base = run.base()
     measure(run, base, name=PRETRAINED, folder=run.workdir.baseline("pretrained"))
     folder = run.workdir.baseline("sft")
-    seeds = [_training_example(run.sampler, example) for example in run.seeds.examples]
+    seeds = [training_example(run.sampler, example) for example in run.seeds.examples]
     tuned = tune(run, base, seeds, round_index=1, folder=folder, name=SFT)
     measure(run, tuned, name=SFT, folder=folder)
 

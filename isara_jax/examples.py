@@ -93,6 +93,8 @@ def read_seeds(path: Path, *, at_least: int) -> Pool:
 def make_seeds(records: Records, *, source: str, at_least: int) -> Pool:
     """Makes D_0 of records with the fields `question` and `answer`.
 
+    `source` is the path of their file, or empty where there is none.
+
     Raises:
       InputError: a field is missing or no text, two questions are equal, or there are
         fewer than `at_least`.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from isara_jax.errors import FieldError, InputError
 from isara_jax.finetune import (
@@ -34,7 +35,7 @@ from isara_jax.models.lora import (
     targeted,
 )
 from isara_jax.run import RoundFolder
-from isara_jax.runtime import Mesh, abstract_on, locate, progress
+from isara_jax.runtime import Mesh, abstract_on, dtype_of, locate, progress
 from isara_jax.runtime.checkpoint import restore_tree, save_tree
 
 
@@ -203,6 +204,45 @@ def make_trainable(
 
     return Trainable(
         start=start, base=base, abstract=abstract_adapters(model, kernels, **sizes)
+    )
+
+
+def trainable_in_memory(
+    model: LanguageModel, config: LoraConfig, *, seed: int, mesh: Mesh
+) -> Trainable:
+    """Returns what is trained of a model in memory, which stays as it is.
+
+    Raises:
+      FieldError: an adapter or a dtype of the base is asked for, which are what weights
+        are read with, or `lora_targets` does not suit the model.
+    """
+    if config.adapter:
+        raise FieldError(
+            "adapter", config.adapter, "is merged by load_model, as weights are read"
+        )
+    if config.base_dtype != "keep":
+        raise FieldError(
+            "base_dtype",
+            config.base_dtype,
+            "weights are quantised as they are read, and these are in memory",
+        )
+    abstract = abstract_model(model.config, dtype=str(dtype_of(model)))
+    if not config.lora_rank:
+        return Trainable(
+            start=lambda: ModelHandle(lambda: jax.tree.map(jnp.copy, model)),
+            abstract=abstract,
+        )
+    kernels = _targeted(config, abstract)
+    sizes: dict[str, Any] = {"rank": config.lora_rank, "alpha": config.lora_alpha}
+
+    def fresh() -> Adapters:
+        key = jax.random.key(seed)
+        return fresh_adapters(abstract, kernels, key=key, mesh=mesh, **sizes)
+
+    return Trainable(
+        start=lambda: LoraModelHandle(fresh, merge=lambda _: model),
+        base=lambda: model,
+        abstract=abstract_adapters(abstract, kernels, **sizes),
     )
 
 

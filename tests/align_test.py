@@ -1,17 +1,20 @@
 """Algorithm 1: who trains on what from where, the stopping rule, and resumption."""
 
+import importlib
 from dataclasses import replace
 
 import pytest
 from noting_rig import BASE, SEEDS, Author, Rig, tiny_loop
 from scripted_engine import Interrupted
 
-from isara_jax import align as module
 from isara_jax.align import LoopConfig, align, training_data
 from isara_jax.errors import InputError
 from isara_jax.examples import Example, Pool
 from isara_jax.run import stages
 from isara_jax.runtime.hardware.compilation import Compiled
+
+# The package's name `align` is the library's function.
+module = importlib.import_module("isara_jax.align")
 
 
 @pytest.fixture

@@ -111,9 +111,12 @@ def door_of(folder: str, stub: str) -> dict[str, str]:
 
 
 def behind(name: str, doors: Doors) -> str:
-    """Follows a name through the doors: `engine.Engine` is `engine.engine.Engine`."""
+    """Follows a name through the doors: `engine.Engine` is `engine.engine.Engine`.
+
+    The package's own door is for others: inside, `align` is the module.
+    """
     folder, _, last = name.rpartition(".")
-    while folder in doors and last in doors[folder]:
+    while folder and folder in doors and last in doors[folder]:
         folder = doors[folder][last]
     return f"{folder}.{last}".removeprefix(".")
 

@@ -1,11 +1,11 @@
-from .read import read_run as read_run
+from .read import gather as gather
 from .values import (
     Answer as Answer,
     Evaluation as Evaluation,
-    MetricValue as MetricValue,
+    Metric as Metric,
     Round as Round,
-    RunData as RunData,
+    Run as Run,
     Sample as Sample,
     Stage as Stage,
-    TrainingStep as TrainingStep,
+    Step as Step,
 )

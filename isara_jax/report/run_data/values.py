@@ -1,4 +1,4 @@
-"""The values that the report shows of a run; `read_run` reads them."""
+"""What the report shows of a run, as values; `gather` reads them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seed:
-    """A seed pair."""
+class Text:
+    """A pair that can stand in a prompt as a demonstration."""
 
     id: str
     question: str
@@ -16,11 +16,7 @@ class Seed:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A generated pair after the filter.
-
-    `rule` names the filter's rule that rejected it, and is empty if it was kept.
-    `nearest_seed_similarity` is a cosine, `parent` the model that generated the pair.
-    """
+    """A generated pair after the filter; `rule` is empty where it was kept."""
 
     id: str
     round_index: int
@@ -36,11 +32,8 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingStep:
-    """One optimiser step of a finetuning, with its loss in nats a token.
-
-    The loss of a finetuning that diverged may not be finite.
-    """
+class Step:
+    """One optimiser step of a fine-tuning; a diverged one may hold no finite loss."""
 
     step: int
     loss: float
@@ -52,7 +45,7 @@ class TrainingStep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetricValue:
+class Metric:
     """A value with its 95 % interval."""
 
     value: float
@@ -62,7 +55,7 @@ class MetricValue:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A model's answer to one held-out question, and its metrics on that question."""
+    """What one model answered to one held-out question, and its scores there."""
 
     question: str
     answer: str
@@ -79,12 +72,12 @@ class Evaluation:
 
     model: str
     items: int
-    metrics: Mapping[str, MetricValue]
+    metrics: Mapping[str, Metric]
     answers: tuple[Answer, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundSummary:
+class Outcome:
     """round.json: the numbers of the stopping rule."""
 
     generated: int
@@ -97,20 +90,19 @@ class RoundSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """Round t, finished or not; `summary` is None until the stopping rule has run."""
+    """Round t as far as it has got; `outcome` is None until the filter has run."""
 
     number: int
     questions: int
     answers: int
     kept: tuple[Sample, ...]
     rejected: tuple[Sample, ...]
-    steps: tuple[TrainingStep, ...]
+    steps: tuple[Step, ...]
     evaluation: Evaluation | None
-    summary: RoundSummary | None
+    outcome: Outcome | None
 
     @property
     def filtered(self) -> int:
-        """The number of pairs that the filter has kept or rejected."""
         return len(self.kept) + len(self.rejected)
 
 
@@ -119,13 +111,13 @@ class Baseline:
     """A model that the rounds are compared with."""
 
     name: str
-    steps: tuple[TrainingStep, ...]
+    steps: tuple[Step, ...]
     evaluation: Evaluation | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stage of the run, summed over its resumptions."""
+    """A stage of the run, summed over the times it was resumed."""
 
     name: str
     seconds: float
@@ -134,12 +126,12 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunData:
-    """Everything that the report shows of a run."""
+class Run:
+    """Everything that the report shows."""
 
     name: str
     manifest: Mapping[str, Any]
-    seeds: tuple[Seed, ...]
+    seeds: tuple[Text, ...]
     baselines: tuple[Baseline, ...]
     rounds: tuple[Round, ...]
     stages: tuple[Stage, ...]

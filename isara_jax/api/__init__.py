@@ -1,4 +1,4 @@
-"""What is compiled for: TPU slices without their chips, or this host."""
+"""What a notebook calls: load a model, generate, finetune, evaluate, align."""
 
 import lazy_loader
 

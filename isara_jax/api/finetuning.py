@@ -1,0 +1,91 @@
+"""Finetunes a loaded model on pairs, in memory."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from isara_jax.align import training_example
+from isara_jax.api.inputs import Pairs, examples_of
+from isara_jax.api.loaded_model import LoadedModel, ModelLike, loaded
+from isara_jax.api.prompting import TemplateName, sampler_of, template_of
+from isara_jax.config import validate_master_dtype
+from isara_jax.finetune import (
+    FinetuneConfig,
+    Hooks,
+    LoraConfig,
+    StepMetrics,
+    finetune as train,
+)
+from isara_jax.finetuning import planned_steps, trainable_in_memory
+from isara_jax.models.lora import merge
+from isara_jax.runtime import progress
+
+
+def finetune(
+    model: ModelLike,
+    examples: Pairs,
+    config: FinetuneConfig | None = None,
+    *,
+    adapters: LoraConfig | None = None,
+    template: TemplateName = "paper",
+    seed: int = 42,
+    on_step: Callable[[StepMetrics], None] | None = None,
+) -> LoadedModel:
+    """Returns the model finetuned on pairs; the one that is given stays as it is.
+
+    The loss is that of the answers' tokens and of the end of text after them.
+
+    Args:
+      model: a loaded model, or a source of `load_model`.
+      examples: (question, answer) tuples, mappings of the two, `Example` values, or
+        the path of a JSONL file.
+      config: how it is trained; None: as a round of the paper, one epoch.
+      adapters: with a `lora_rank`, adapters are trained and merged into the model.
+      template: how a pair is written, as for `evaluate`.
+      seed: of all randomness.
+      on_step: called with the metrics of each optimizer step.
+
+    Raises:
+      InputError: a pair lacks a text, every pair is too long, or the configs do not
+        suit the model.
+      FloatingPointError: a step's loss or gradient is not finite.
+
+    Example:
+        pairs = [("What boils at 100 degrees?", "Water does, at sea level.")]
+        config = isara.FinetuneConfig(learning_rate=1e-4, epochs=2, accumulation=1)
+        tuned = isara.finetune(model, pairs, config, template="chat")
+    """
+    pairs, model = examples_of(examples), loaded(model)
+    config = config or FinetuneConfig()
+    validate_master_dtype(config, dtype=model.dtype)
+    trainable = trainable_in_memory(
+        model.weights, adapters or LoraConfig(), seed=seed, mesh=model.mesh
+    )
+    sampler = sampler_of(model, template_of(model, template))
+    data = [training_example(sampler, pair) for pair in pairs]
+    steps = planned_steps(config, examples=len(data))
+    with progress("finetuning", total=steps, done=0, unit="steps") as advance:
+        trained = train(
+            trainable.start().take(),
+            data,
+            config=config,
+            round_index=1,
+            seed=seed,
+            mesh=model.mesh,
+            base=trainable.base() if trainable.base else None,
+            hooks=Hooks(on_step=partial(_step, advance=advance, on_step=on_step)),
+        )
+    if trainable.base is not None:
+        trained = merge(model.weights, trained, mesh=model.mesh)
+    return replace(model, weights=trained)
+
+
+def _step(
+    metrics: StepMetrics,
+    *,
+    advance: Callable[[int], None],
+    on_step: Callable[[StepMetrics], None] | None,
+) -> None:
+    advance(1)
+    if on_step is not None:
+        on_step(metrics)

@@ -1,1 +1,0 @@
-from .compile import Outcome as Outcome, judge as judge
