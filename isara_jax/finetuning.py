@@ -35,7 +35,7 @@ from isara_jax.models.lora import (
     targeted,
 )
 from isara_jax.run import RoundFolder
-from isara_jax.runtime import Mesh, abstract_on, dtype_of, locate, progress
+from isara_jax.runtime import Mesh, abstract_on, dtype_of, progress
 from isara_jax.runtime.checkpoint import restore_tree, save_tree
 
 
@@ -167,7 +167,13 @@ class Trainable:
 
 
 def make_trainable(
-    source: Path, config: LoraConfig, *, dtype: str, seed: int, mesh: Mesh
+    source: Path,
+    config: LoraConfig,
+    *,
+    adapter: Path | None,
+    dtype: str,
+    seed: int,
+    mesh: Mesh,
 ) -> Trainable:
     """Returns what is trained; weights are loaded when they are needed.
 
@@ -176,13 +182,13 @@ def make_trainable(
     """
     model = abstract_model(load_config(source), dtype=dtype)
     load = partial(load_model, source, dtype=dtype, mesh=mesh)
-    adapter = locate(config.adapter) if config.adapter else None
     if not config.lora_rank:
         whole = partial(load, adapter=adapter)
         return Trainable(start=lambda: ModelHandle(whole), abstract=model)
     kernels = _targeted(config, model)
     if adapter is not None:
-        peft = _asked_for(config, open_peft(adapter, model.config), kernels)
+        peft = open_peft(adapter, model.config)
+        _validate_adapter(adapter, peft, config=config, weights=kernels)
     sizes: dict[str, Any] = {"rank": config.lora_rank, "alpha": config.lora_alpha}
     # One base for all rounds; M_0 is of the model as it is, quantised or not.
     base = ModelHandle(load)
@@ -213,13 +219,9 @@ def trainable_in_memory(
     """Returns what is trained of a model in memory, which stays as it is.
 
     Raises:
-      FieldError: an adapter or a dtype of the base is asked for, which are what weights
-        are read with, or `lora_targets` does not suit the model.
+      FieldError: `base_dtype` is set, which weights are read with, or `lora_targets`
+        does not suit the model.
     """
-    if config.adapter:
-        raise FieldError(
-            "adapter", config.adapter, "is merged by load_model, as weights are read"
-        )
     if config.base_dtype != "keep":
         raise FieldError(
             "base_dtype",
@@ -253,17 +255,16 @@ def _targeted(config: LoraConfig, model: LanguageModel) -> tuple[str, ...]:
         raise FieldError("lora_targets", config.lora_targets, str(error)) from None
 
 
-def _asked_for(
-    config: LoraConfig, peft: PeftFolder, kernels: Sequence[str]
-) -> PeftFolder:
-    """Returns the adapters that are given, if they are what is to be trained."""
+def _validate_adapter(
+    adapter: Path, peft: PeftFolder, *, config: LoraConfig, weights: Sequence[str]
+) -> None:
+    """Refuses adapters that are not what is to be trained."""
     scale = config.lora_alpha / config.lora_rank
-    if (config.lora_rank, scale, kernels) != (peft.rank, peft.scale, peft.kernels):
+    if (config.lora_rank, scale, weights) != (peft.rank, peft.scale, peft.kernels):
         raise FieldError(
             "adapter",
-            config.adapter,
+            adapter,
             f"is of rank {peft.rank}, alpha {peft.scale * peft.rank:g} and on "
             f"{','.join(peft.kernels)}; give these to `lora_rank`, `lora_alpha` and "
             "`lora_targets`",
         )
-    return peft

@@ -17,7 +17,6 @@ from isara_jax.align import Run, align, training_data
 from isara_jax.answers import Retriever
 from isara_jax.cli import exit_code, parse
 from isara_jax.config import Config, config_from_flags, define_flags, result_flags
-from isara_jax.engine import useful_slots
 from isara_jax.examples import HeldOut, Pool, read_heldout, read_seeds
 from isara_jax.finetune import first_rows
 from isara_jax.finetuning import Tuner, make_trainable
@@ -65,14 +64,14 @@ def work(config: Config) -> None:
     seeds = read_seeds(seeds_file, at_least=config.loop.demos)
     heldout = locate_packaged(config.run.heldout) if config.run.heldout else None
     items = read_heldout(heldout) if heldout else ()
-    model, encoder = locate(config.run.model), locate(config.run.encoder)
-    enable_compilation_cache(config.run.compilation_cache)
+    model, encoder = locate(config.source.model), locate(config.retrieval.encoder)
+    enable_compilation_cache(config.runtime.compilation_cache)
     about = facts(
         model=model,
         encoder=encoder,
         seeds=seeds_file,
         heldout=heldout,
-        adapter=locate(config.adapters.adapter) if config.adapters.adapter else None,
+        adapter=locate_adapter(config),
     )
     if config.run.debug_examples:
         show_examples(config, seeds=seeds, model=model, workdir=workdir)
@@ -91,7 +90,7 @@ def work(config: Config) -> None:
                 workdir=workdir,
                 signal=signal,
             )
-            hand_over(run, base=config.run.model, model=model)
+            hand_over(run, base=config.source.model, model=model)
     print(f"\n{summary_table(workdir)}\n")
     for path in (workdir.report, workdir.model, workdir.dataset):
         print(path)
@@ -114,7 +113,7 @@ def show_examples(
         rows=config.run.debug_examples,
         config=config.finetuning,
         limit=run.sampler.context,
-        seed=config.run.seed,
+        seed=config.runtime.seed,
         mesh=run.sampler.mesh,
         spell=run.sampler.tokenizer.spell,
     )
@@ -144,17 +143,17 @@ def prepare(
 ) -> Run:
     """Puts together what Algorithm 1 is given; the model is loaded when needed."""
     shape, tokenizer = load_config(model), load_tokenizer(model)
-    mesh = make_mesh(data=config.run.mesh_data, model=config.run.mesh_model)
+    mesh = make_mesh(data=config.runtime.mesh_data, model=config.runtime.mesh_model)
 
-    rates = partial(mesh_rates, config.run.dtype, devices=mesh.devices.size)
+    rates = partial(mesh_rates, config.runtime.dtype, devices=mesh.devices.size)
     sampler = Sampler(
         tokenizer=tokenizer,
-        template=make_template(config.run.template, render=tokenizer.render_chat),
+        template=make_template(config.prompts.template, render=tokenizer.render_chat),
         mesh=mesh,
-        seed=config.run.seed,
-        slots=config.run.max_slots or useful_slots(),
-        demo_tokens=config.run.demo_tokens,
-        demo_order=config.run.demo_order,
+        seed=config.runtime.seed,
+        slots=config.engine.slots,
+        demo_tokens=config.prompts.demo_tokens,
+        demo_order=config.prompts.demo_order,
         context=shape.context,
         check=signal.check,
         report=lambda stage, figures: workdir.engine.append(
@@ -163,9 +162,10 @@ def prepare(
     )
     trainable = make_trainable(
         model,
-        config.adapters,
-        dtype=config.run.dtype,
-        seed=config.run.seed,
+        config.lora,
+        adapter=locate_adapter(config),
+        dtype=config.runtime.dtype,
+        seed=config.runtime.seed,
         mesh=mesh,
     )
     return Run(
@@ -179,19 +179,25 @@ def prepare(
         evaluation=config.evaluation,
         sampler=sampler,
         retriever=Retriever(
-            embedder=load_embedder(config.run.encoder), method=config.run.retrieval
+            embedder=load_embedder(config.retrieval.encoder),
+            method=config.retrieval.retrieval,
         ),
         tuner=Tuner(
             abstract=trainable.abstract,
             base=trainable.base,
             config=config.finetuning,
             saving=config.saving,
-            seed=config.run.seed,
+            seed=config.runtime.seed,
             mesh=mesh,
             stop_requested=lambda: signal.requested,
         ),
         workdir=workdir,
     )
+
+
+def locate_adapter(config: Config) -> Path | None:
+    """Returns where the adapter lies that the run begins with, if there is one."""
+    return locate(config.source.adapter) if config.source.adapter else None
 
 
 def hand_over(run: Run, *, base: str, model: Path) -> None:

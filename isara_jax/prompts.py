@@ -5,7 +5,7 @@ A prompt holds demonstrations only; no instruction, principle or judge (PAPER.md
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from isara_jax.errors import FieldError
@@ -21,6 +21,39 @@ PAPER_STOPS = (
     "\\end",
     "ANS",
 )
+
+TemplateName = Literal["paper", "paper_spaced", "chat"]
+DemoOrder = Literal["paper", "shared"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptConfig:
+    """How a run's prompts are written."""
+
+    template: TemplateName = field(
+        default="paper",
+        metadata={
+            "help": "how conversations are written: the paper's text; the same with a "
+            "space before a trained answer, as in its demonstrations; or the model's "
+            "own chat format"
+        },
+    )
+    demo_tokens: int = field(
+        default=2000,
+        metadata={"help": "demonstrations of a prompt stop at so many tokens"},
+    )
+    demo_order: DemoOrder = field(
+        default="paper",
+        metadata={
+            "help": "how a prompt's demonstrations are ordered; paper: as drawn, or "
+            "nearest first; shared: so that many prompts begin alike, which saves "
+            "computing"
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.demo_tokens < 0:
+            raise FieldError("demo_tokens", self.demo_tokens, "must be 0 or more")
 
 
 @runtime_checkable
@@ -188,9 +221,6 @@ def _user_opening(render: RenderChat) -> str:
         "this tokenizer's chat format does not mark where a user's turn begins; choose "
         "another `template`",
     )
-
-
-DemoOrder = Literal["paper", "shared"]
 
 
 def arranged(

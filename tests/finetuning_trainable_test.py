@@ -40,10 +40,15 @@ def loaded(source, **more):
     return load_model(source, dtype="float32", mesh=mesh, **more)
 
 
-def pupil_of(source, **values):
-    mesh = make_mesh(data=1, model=1)
-    config = LoraConfig(**values)
-    return make_trainable(source, config, dtype="float32", seed=3, mesh=mesh)
+def trainable_of(source, adapter=None, **values):
+    return make_trainable(
+        source,
+        LoraConfig(**values),
+        adapter=adapter,
+        dtype="float32",
+        seed=3,
+        mesh=make_mesh(data=1, model=1),
+    )
 
 
 def trained(trainable, folder, *, start=None, **more):
@@ -59,20 +64,20 @@ def most_moved(before, after):
 
 
 def test_without_a_rank_the_model_itself_is_trained(source):
-    trainable = pupil_of(source)
+    trainable = trainable_of(source)
     assert trainable.base is None
     assert trainable.start().adapters is None
     assert same(trainable.start()(), loaded(source))
 
 
 def test_a_given_adapter_is_merged_into_what_is_trained(source, adapter):
-    whole = pupil_of(source, adapter=str(adapter)).start()()
+    whole = trainable_of(source, adapter=adapter).start()()
     assert same(whole, loaded(source, adapter=adapter))
     assert not same(whole, loaded(source))
 
 
 def test_rounds_share_one_base_and_go_on_from_each_other(source, tmp_path):
-    trainable = pupil_of(source, **SIZES)
+    trainable = trainable_of(source, **SIZES)
     base, start = trainable.base(), trainable.start()
     assert start() is base, "fresh adapters add nothing"
     first = trained(trainable, RoundFolder(tmp_path / "1"), start=start)
@@ -91,7 +96,7 @@ def test_rounds_share_one_base_and_go_on_from_each_other(source, tmp_path):
 
 @pytest.mark.parametrize("base_dtype", ["keep", "nf4"])
 def test_a_stopped_finetuning_goes_on_to_the_same_bytes(source, tmp_path, base_dtype):
-    trainable = pupil_of(source, base_dtype=base_dtype, **SIZES)
+    trainable = trainable_of(source, base_dtype=base_dtype, **SIZES)
     expected = trained(trainable, RoundFolder(tmp_path / "alone"))
     folder = RoundFolder(tmp_path / "stopped")
     with pytest.raises(StopRequested):
@@ -105,7 +110,7 @@ def test_a_stopped_finetuning_goes_on_to_the_same_bytes(source, tmp_path, base_d
 
 
 def test_a_quantised_base_is_for_training_and_m_0_is_whole(source, tmp_path):
-    trainable = pupil_of(source, base_dtype="int8", **SIZES)
+    trainable = trainable_of(source, base_dtype="int8", **SIZES)
     start = trainable.start()
     assert same(start(), loaded(source))
     tuned = trained(
@@ -118,7 +123,7 @@ def test_a_quantised_base_is_for_training_and_m_0_is_whole(source, tmp_path):
 
 
 def test_a_given_adapter_is_trained_further(source, adapter, tmp_path):
-    trainable = pupil_of(source, adapter=str(adapter), **SIZES)
+    trainable = trainable_of(source, adapter=adapter, **SIZES)
     start = trainable.start()
     assert most_moved(arrays(start()), loaded(source, adapter=adapter)) < 1e-5
     given = arrays(start.adapters)
@@ -132,12 +137,12 @@ def test_a_given_adapter_is_trained_further(source, adapter, tmp_path):
 def test_other_adapters_than_asked_for_are_refused(source, adapter, changes):
     message = "is of rank 2, alpha 4 and on q,o,gate,up,down; give these to `lora_rank`"
     with pytest.raises(InputError, match=message):
-        pupil_of(source, adapter=str(adapter), **SIZES | changes)
+        trainable_of(source, adapter=adapter, **SIZES | changes)
 
 
 def test_a_target_of_no_kernel_is_refused(source):
     with pytest.raises(InputError, match="lora_targets=w: 'w' is no kernel"):
-        pupil_of(source, lora_rank=2, lora_targets="w")
+        trainable_of(source, lora_rank=2, lora_targets="w")
 
 
 def test_pickled_adapters_are_refused(source, adapter, tmp_path):
@@ -145,7 +150,7 @@ def test_pickled_adapters_are_refused(source, adapter, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "adapter_model.bin").write_bytes(b"")
     with pytest.raises(InputError, match="pickle runs code"):
-        pupil_of(source, adapter=str(tmp_path), **SIZES)
+        trainable_of(source, adapter=tmp_path, **SIZES)
 
 
 @pytest.mark.slow

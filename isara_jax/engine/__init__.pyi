@@ -4,6 +4,7 @@ from .beam import (
     search as search,
     start as start,
 )
+from .config import EngineConfig as EngineConfig
 from .decode import decode as decode, empty_state as empty_state
 from .engine import Engine as Engine
 from .kv_cache import (

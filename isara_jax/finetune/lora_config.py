@@ -19,8 +19,9 @@ class LoraConfig:
         default=0,
         metadata={
             "help": "rank of adapters (LoRA) that are trained on the frozen model, "
-            "which all rounds share; 0: the model itself is trained. Adapters want a "
-            "higher --learning_rate, 1e-4 or so"
+            "which all rounds share; 0: the model itself is trained. Those of "
+            "`adapter`, which must be of this rank, `lora_alpha` and `lora_targets`, "
+            "are trained further. Adapters want a higher `learning_rate`, 1e-4 or so"
         },
     )
     lora_alpha: float = field(
@@ -39,14 +40,6 @@ class LoraConfig:
         metadata={
             "help": "of the frozen model's kernels while adapters are trained; keep: "
             "--dtype. M_t is then what is trained on and its adapters, merged"
-        },
-    )
-    adapter: str = field(
-        default="",
-        metadata={
-            "help": "a folder or hub id of adapters in PEFT's format to begin with; "
-            "they are trained further if they are as --lora_rank, --lora_alpha and "
-            "--lora_targets say, and merged into --model without --lora_rank"
         },
     )
 

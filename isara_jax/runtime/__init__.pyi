@@ -1,4 +1,4 @@
-from .config import RuntimeConfig as RuntimeConfig
+from .config import ModelSource as ModelSource, RuntimeConfig as RuntimeConfig
 from .gguf_file import gguf_metadata as gguf_metadata, read_gguf as read_gguf
 from .mesh import (
     LogicalArray as LogicalArray,

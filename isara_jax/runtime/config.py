@@ -1,4 +1,4 @@
-"""How models are run: precision, devices, randomness."""
+"""Which model is run, and how: precision, devices, randomness."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -7,8 +7,32 @@ from isara_jax.errors import FieldError
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """The pretrained model of a command, and the adapter that it begins with."""
+
+    model: str = field(
+        default="",
+        metadata={
+            "help": "the pretrained model: a Hugging Face folder, a .gguf file, a hub "
+            "id, or package:NAME for weights that a Python distribution ships"
+        },
+    )
+    adapter: str = field(
+        default="",
+        metadata={
+            "help": "a folder or hub id of an adapter in PEFT's format, which is "
+            "merged into `model`; empty: none"
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise FieldError("model", self.model, "must be given")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """How models are run, by `main` and by the tools: precision, devices, chance."""
+    """How every command runs a model: precision, devices, random seed."""
 
     seed: int = field(default=42, metadata={"help": "seed of all randomness"})
     dtype: Literal["float32", "bfloat16"] = field(

@@ -31,7 +31,7 @@ from isara_jax.cli import (
 from isara_jax.engine import LEAST_ROWS, SamplingParams
 from isara_jax.errors import FieldError, InputError
 from isara_jax.prompts import Template, make_template
-from isara_jax.runtime import Mesh, RuntimeConfig, Tokenizer, make_mesh
+from isara_jax.runtime import Mesh, ModelSource, RuntimeConfig, Tokenizer, make_mesh
 from isara_jax.runtime.hardware import enable_compilation_cache
 from isara_jax.tools.conversation import ChatModel, Conversation
 from isara_jax.tools.terminal import has_room_for_columns, in_columns, printable
@@ -40,21 +40,8 @@ from isara_jax.tools.text_model import TextModel, open_text_model
 
 @dataclass(frozen=True, kw_only=True)
 class ChatConfig:
-    """Who is talked to, and how the conversation is written down."""
+    """The second model, and how the conversations are written."""
 
-    model: str = field(
-        default="",
-        metadata={
-            "help": "a Hugging Face folder, a .gguf file, a hub id, or package:NAME"
-        },
-    )
-    adapter: str = field(
-        default="",
-        metadata={
-            "help": "a folder or hub id of an adapter in PEFT's format, which is "
-            "merged into `model`; empty: none"
-        },
-    )
     other: str = field(
         default="",
         metadata={"help": "a second model, which gets the same questions; empty: none"},
@@ -71,20 +58,17 @@ class ChatConfig:
     )
 
     def __post_init__(self) -> None:
-        if not self.model:
-            raise FieldError("model", "", "must be given")
         if self.other_adapter and not self.other:
             raise FieldError("other_adapter", self.other_adapter, "needs `other`")
 
 
 SECTIONS = {
-    "chat": Section(kind=ChatConfig, prefix="", defaults={}),
+    "source": Section(kind=ModelSource),
+    "chat": Section(kind=ChatConfig),
     "decoding": Section(
-        kind=SamplingParams,
-        prefix="",
-        defaults={"max_new_tokens": 256, "temperature": 0.7},
+        kind=SamplingParams, defaults={"max_new_tokens": 256, "temperature": 0.7}
     ),
-    "engine": Section(kind=RuntimeConfig, prefix="", defaults={}),
+    "runtime": Section(kind=RuntimeConfig),
 }
 RESET, QUIT = "/reset", "/quit"
 
@@ -92,8 +76,9 @@ RESET, QUIT = "/reset", "/quit"
 def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Loads the models and talks until there are no more questions."""
     sections = sections_from_flags(SECTIONS, flag_values)
-    chat, engine = sections["chat"], sections["engine"]
-    given = ((chat.model, chat.adapter), (chat.other, chat.other_adapter))
+    source, chat = sections["source"], sections["chat"]
+    runtime = sections["runtime"]
+    given = ((source.model, source.adapter), (chat.other, chat.other_adapter))
     text_models = [
         open_text_model(name, adapter=adapter) for name, adapter in given if name
     ]
@@ -102,13 +87,13 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
         choose_template(chat.template, text_model.tokenizer)
         for text_model in text_models
     ]
-    enable_compilation_cache(engine.compilation_cache)
-    mesh = make_mesh(data=engine.mesh_data, model=engine.mesh_model)
+    enable_compilation_cache(runtime.compilation_cache)
+    mesh = make_mesh(data=runtime.mesh_data, model=runtime.mesh_model)
     chat_models = [
         load_chat_model(
             text_model,
             template,
-            engine=engine,
+            runtime=runtime,
             sampling_params=sections["decoding"],
             mesh=mesh,
         )
@@ -141,16 +126,16 @@ def load_chat_model(
     text_model: TextModel,
     template: Template,
     *,
-    engine: RuntimeConfig,
+    runtime: RuntimeConfig,
     sampling_params: SamplingParams,
     mesh: Mesh,
 ) -> ChatModel:
     """Loads a model and gives it what it needs to answer."""
     return ChatModel(
         name=text_model.name,
-        model=text_model.load(engine=engine, mesh=mesh),
+        model=text_model.load(runtime=runtime, mesh=mesh),
         sampler=text_model.sampler(
-            template, engine=engine, slots=LEAST_ROWS, mesh=mesh, check=lambda: None
+            template, runtime=runtime, slots=LEAST_ROWS, mesh=mesh, check=lambda: None
         ),
         sampling_params=sampling_params,
     )

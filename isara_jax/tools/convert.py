@@ -86,7 +86,7 @@ class ConvertConfig:
                 raise FieldError(name, "", "must be given")
 
 
-SECTIONS = {"job": Section(kind=ConvertConfig, prefix="", defaults={})}
+SECTIONS = {"job": Section(kind=ConvertConfig)}
 
 
 def work(job: ConvertConfig) -> None:

@@ -24,7 +24,7 @@ from absl import flags
 
 from isara_jax import config as configuration
 from isara_jax.cli import Section, Sections, define_sections, sections_from_flags, start
-from isara_jax.config import SizesConfig, validate_master_dtype
+from isara_jax.config import validate_master_dtype
 from isara_jax.engine import SamplingParams
 from isara_jax.errors import EnvironmentFailure
 from isara_jax.fit import (
@@ -64,13 +64,9 @@ class FitConfig:
     )
 
 
-FIT = {"fit": Section(kind=FitConfig, prefix="", defaults={})}
-DEFINED: Sections = {**configuration.SECTIONS, **FIT}
-# Of a run, what decides on its programs: where it reads and writes does not.
-READ: Sections = {
-    **DEFINED,
-    "run": Section(kind=SizesConfig, prefix="", defaults={}),
-}
+DEFINED: Sections = {**configuration.SECTIONS, "fit": Section(kind=FitConfig)}
+# The files that a run reads and writes do not decide on its programs.
+READ: Sections = {name: DEFINED[name] for name in DEFINED if name != "run"}
 
 
 def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -81,7 +77,7 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
       EnvironmentFailure: something does not fit.
     """
     sections = sections_from_flags(READ, flag_values)
-    name, asked = sections["run"].model, sections["fit"]
+    name, asked = sections["source"].model, sections["fit"]
     slice = slice_named(asked.slice) if asked.slice else None
     setting = setting_of(sections, slice=slice)
     print(heading(setting, name=name), flush=True)
@@ -106,25 +102,25 @@ def setting_of(sections: Mapping[str, Any], *, slice: Slice | None) -> FitReques
       InputError: the model is unknown, or flags do not go together.
       EnvironmentFailure: there is no compiler for the slice.
     """
-    run = sections["run"]
-    validate_master_dtype(sections["finetuning"], dtype=run.dtype)
-    shape = shape_of(run.model)
+    runtime = sections["runtime"]
+    validate_master_dtype(sections["finetuning"], dtype=runtime.dtype)
+    shape = shape_of(sections["source"].model)
     if slice is not None:
         compile_without_chips()
     setting = FitRequest(
         shape=shape,
-        dtype=run.dtype,
+        dtype=runtime.dtype,
         finetuning=sections["finetuning"],
-        adapters=sections["adapters"],
+        adapters=sections["lora"],
         sampling_params=max(
             sections["question"], sections["answer"], key=new_positions
         ),
-        demo_tokens=run.demo_tokens,
-        slots=run.max_slots,
+        demo_tokens=sections["prompts"].demo_tokens,
+        slots=sections["engine"].max_slots,
         prompts=sections["loop"].candidates,
-        data=run.mesh_data,
-        model=run.mesh_model,
-        machine=this_host(run.dtype) if slice is None else machine_of(slice),
+        data=runtime.mesh_data,
+        model=runtime.mesh_model,
+        machine=this_host(runtime.dtype) if slice is None else machine_of(slice),
     )
     validate_model_axis(setting)
     return setting

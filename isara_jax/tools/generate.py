@@ -31,13 +31,13 @@ from isara_jax.cli import (
     sections_from_flags,
     start,
 )
-from isara_jax.engine import Request, SamplingParams, useful_slots
+from isara_jax.engine import EngineConfig, Request, SamplingParams
 from isara_jax.errors import FieldError
 from isara_jax.generation import Sampler, Step, sample_into
 from isara_jax.models import Decoder
 from isara_jax.prompts import ConversationTemplate, Template, make_template
 from isara_jax.run import hash_bytes, hash_weights
-from isara_jax.runtime import RuntimeConfig, StopSignal, log, make_mesh
+from isara_jax.runtime import ModelSource, RuntimeConfig, StopSignal, log, make_mesh
 from isara_jax.runtime.hardware import enable_compilation_cache
 from isara_jax.tools.completions import Output, PromptRecord, read_prompts
 from isara_jax.tools.text_model import TextModel, open_text_model
@@ -45,21 +45,8 @@ from isara_jax.tools.text_model import TextModel, open_text_model
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig:
-    """What is continued, how it is written down, and where the completions go."""
+    """Which prompts are completed, how they are written, and where the results go."""
 
-    model: str = field(
-        default="",
-        metadata={
-            "help": "a Hugging Face folder, a .gguf file, a hub id, or package:NAME"
-        },
-    )
-    adapter: str = field(
-        default="",
-        metadata={
-            "help": "a folder or hub id of an adapter in PEFT's format, which is "
-            "merged into `model`; empty: none"
-        },
-    )
     input: str = field(
         default="", metadata={"help": "JSONL of prompts or of questions"}
     )
@@ -81,43 +68,34 @@ class GenerateConfig:
             "a question's template; the flag may be given more than once"
         },
     )
-    max_slots: int = field(
-        default=0,
-        metadata={
-            "help": "prompts that are continued at once, at most; 0: 32 on CPU, 256 "
-            "elsewhere. Fewer where memory has no room for so many",
-            "operational": True,
-        },
-    )
 
     def __post_init__(self) -> None:
-        for name in ("model", "input", "output"):
+        for name in ("input", "output"):
             if not getattr(self, name):
                 raise FieldError(name, "", "must be given")
         if "" in self.stop:
             raise FieldError("stop", "", "must not be empty")
-        if self.max_slots < 0:
-            raise FieldError("max_slots", self.max_slots, "must be 0 or more")
 
 
 SECTIONS = {
-    "job": Section(kind=GenerateConfig, prefix="", defaults={}),
-    "decoding": Section(
-        kind=SamplingParams, prefix="", defaults={"max_new_tokens": 128}
-    ),
-    "engine": Section(kind=RuntimeConfig, prefix="", defaults={}),
+    "source": Section(kind=ModelSource),
+    "job": Section(kind=GenerateConfig),
+    "decoding": Section(kind=SamplingParams, defaults={"max_new_tokens": 128}),
+    "engine": Section(kind=EngineConfig, operational=("max_slots",)),
+    "runtime": Section(kind=RuntimeConfig),
 }
 
 
 def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Continues every prompt that is not continued yet."""
     sections = sections_from_flags(SECTIONS, flag_values)
-    job, engine = sections["job"], sections["engine"]
+    source, job = sections["source"], sections["job"]
+    runtime = sections["runtime"]
     prompts = read_prompts(Path(job.input))
-    text_model = open_text_model(job.model, adapter=job.adapter)
+    text_model = open_text_model(source.model, adapter=source.adapter)
     template = stopping_template(job, kind=prompts[0].kind, text_model=text_model)
-    enable_compilation_cache(engine.compilation_cache)
-    mesh = make_mesh(data=engine.mesh_data, model=engine.mesh_model)
+    enable_compilation_cache(runtime.compilation_cache)
+    mesh = make_mesh(data=runtime.mesh_data, model=runtime.mesh_model)
     output = Output(Path(job.output))
     output.open(
         {
@@ -134,11 +112,11 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
             complete(
                 prompts,
                 output,
-                model=partial(text_model.load, engine=engine, mesh=mesh),
+                model=partial(text_model.load, runtime=runtime, mesh=mesh),
                 sampler=text_model.sampler(
                     template,
-                    engine=engine,
-                    slots=job.max_slots or useful_slots(),
+                    runtime=runtime,
+                    slots=sections["engine"].slots,
                     mesh=mesh,
                     check=signal.check,
                 ),

@@ -22,17 +22,17 @@ class TextModel:
     context: int
     adapter: Path | None = None
 
-    def load(self, *, engine: RuntimeConfig, mesh: Mesh) -> LanguageModel:
+    def load(self, *, runtime: RuntimeConfig, mesh: Mesh) -> LanguageModel:
         """Reads the weights, and merges the adapter into them."""
         return load_model(
-            self.source, dtype=engine.dtype, mesh=mesh, adapter=self.adapter
+            self.source, dtype=runtime.dtype, mesh=mesh, adapter=self.adapter
         )
 
     def sampler(
         self,
         template: Template,
         *,
-        engine: RuntimeConfig,
+        runtime: RuntimeConfig,
         slots: int,
         mesh: Mesh,
         check: Callable[[], None],
@@ -42,7 +42,7 @@ class TextModel:
             tokenizer=self.tokenizer,
             template=template,
             mesh=mesh,
-            seed=engine.seed,
+            seed=runtime.seed,
             slots=slots,
             demo_tokens=0,
             context=self.context,

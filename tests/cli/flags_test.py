@@ -28,12 +28,12 @@ class Job:
 
 
 SECTIONS = {
-    "job": Section(kind=Job, prefix="", defaults={"output": "here"}),
-    "decoding": Section(kind=SamplingParams, prefix="", defaults={"max_new_tokens": 5}),
+    "job": Section(kind=Job, defaults={"output": "here"}),
+    "decoding": Section(kind=SamplingParams, defaults={"max_new_tokens": 5}),
     "second": Section(
         kind=SamplingParams, prefix="second_", defaults={"max_new_tokens": 6}
     ),
-    "engine": Section(kind=RuntimeConfig, prefix="", defaults={}),
+    "engine": Section(kind=RuntimeConfig),
 }
 
 

@@ -105,7 +105,7 @@ def test_the_nearest_need_not_be_looked_for(model, short_of_memory, capsys):
 def test_a_run_s_flagfile_says_what_is_asked(name):
     values = parsed(f"--flagfile={ROOT}/configs/{name}.flags")
     sections = sections_from_flags(fit.READ, values)
-    setting = fit.setting_of(sections | {"run": of_package(sections)}, slice=None)
+    setting = fit.setting_of(sections | of_package(sections), slice=None)
     assert setting.slots == values.max_slots
     assert setting.prompts == values.candidates
     assert setting.finetuning.train_batch == values.train_batch
@@ -115,7 +115,10 @@ def test_a_run_s_flagfile_says_what_is_asked(name):
 
 
 def of_package(sections):
-    return dataclasses.replace(sections["run"], model="llama-7b", mesh_data=1)
+    return {
+        "source": dataclasses.replace(sections["source"], model="llama-7b"),
+        "runtime": dataclasses.replace(sections["runtime"], mesh_data=1),
+    }
 
 
 @pytest.mark.parametrize(
