@@ -97,7 +97,7 @@ def test_the_model_is_asked_without_demonstrations_and_greedily(run, sampler):
     assert text == "BEGINNING OF CONVERSATION: USER: who ran ? ASSISTANT:"
     (sampling_params,) = set(engine.decodings)
     assert sampling_params.max_new_tokens == 9
-    assert sampling_params.form.greedy
+    assert sampling_params.static.greedy
     assert (sampling_params.repetition_penalty, sampling_params.no_repeat_ngram) == (
         1,
         0,
