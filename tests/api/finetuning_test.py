@@ -77,7 +77,6 @@ def test_what_is_no_pair_is_refused_by_its_index(model, pairs, sentence):
 @pytest.mark.parametrize(
     ("adapters", "sentence"),
     [
-        ({"adapter": "folder"}, "adapter=folder: is merged by load_model"),
         ({"lora_rank": 2, "base_dtype": "nf4"}, "base_dtype=nf4: weights are quant"),
     ],
 )
