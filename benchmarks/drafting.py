@@ -120,7 +120,7 @@ class RecordingEngine(Engine):
         )
         self.works.append(
             Work(
-                prompts=[prompt.tokens for prompt in prompts],
+                prompts=[prompt.token_ids for prompt in prompts],
                 new_tokens=[lengths[prompt.id] for prompt in prompts],
                 rows=ROWS,
                 measure="seconds",

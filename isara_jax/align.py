@@ -175,7 +175,7 @@ def training_example(sampler: Sampler, example: Example) -> TrainingExample:
     prompt = sampler.prompt(opening, id=example.origin, number=0)
     return TrainingExample(
         id=example.origin,
-        prompt_tokens=prompt.tokens,
+        prompt_tokens=prompt.token_ids,
         answer_tokens=sampler.answer_tokens(example.answer),
     )
 

@@ -112,7 +112,7 @@ class Sampler:
         )
         bos = self.tokenizer.bos
         tokens = ids if tuple(ids[: len(bos)]) == bos else [*bos, *ids]
-        return Request(id=turn.id, number=turn.number, tokens=tuple(tokens))
+        return Request(id=turn.id, sample_index=turn.number, token_ids=tuple(tokens))
 
     def answer_tokens(self, answer: str) -> tuple[int, ...]:
         """Returns an answer as it is trained and scored, its end included."""

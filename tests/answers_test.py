@@ -126,7 +126,7 @@ def test_a_candidate_tells_where_it_comes_from(answer):
 
 def test_the_prompt_holds_the_demonstrations_and_the_open_answer(answer):
     engine, _ = answer()
-    text = tiny_tokenizer().hugging_face.decode(engine.prompts["r02-0000"].tokens)
+    text = tiny_tokenizer().hugging_face.decode(engine.prompts["r02-0000"].token_ids)
     asked = [part.partition(" ASSISTANT")[0] for part in text.split("USER: ")[1:]]
     assert asked == ["90", "180", "135", "100"]
     assert text.endswith("BEGINNING OF CONVERSATION: USER: 100 ASSISTANT:")
@@ -154,7 +154,7 @@ def test_the_records_hold_what_was_asked_and_how_it_was_answered(answer, tmp_pat
         "demos": ["seed-0001", "seed-0002", "r01-0001"],
         "nearest_seed": "seed-0001",
         "nearest_seed_similarity": 0.9848,
-        "prompt_tokens": len(engine.prompts["r02-0000"].tokens),
+        "prompt_tokens": len(engine.prompts["r02-0000"].token_ids),
         "new_tokens": 2,
         "log_probability": -1.5,
         "finish": "eos",

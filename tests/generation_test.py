@@ -36,16 +36,16 @@ def test_a_prompt_is_its_demonstrations_and_the_open_turn():
     sampler = make_sampler()
     opening = sampler.template.open_question()
     prompt, used = written(sampler, [DEMO, DEMO], opening)
-    text = sampler.tokenizer.hugging_face.decode(prompt.tokens)
+    text = sampler.tokenizer.hugging_face.decode(prompt.token_ids)
     assert text == sampler.template.demonstration(DEMO) * 2 + opening
-    assert (prompt.id, prompt.number) == ("r01-0004", 4)
+    assert (prompt.id, prompt.sample_index) == ("r01-0004", 4)
     assert used == ("seed-0003", "seed-0003")
 
 
 def test_demonstrations_that_do_not_fit_are_not_named():
     sampler = make_sampler(demo_tokens=0)
     prompt, used = written(sampler, [DEMO], "who")
-    assert used == () and list(prompt.tokens) == sampler.tokenizer.encode("who")
+    assert used == () and list(prompt.token_ids) == sampler.tokenizer.encode("who")
 
 
 def test_demonstrations_leave_room_for_the_open_turn_and_what_is_to_come():
@@ -53,13 +53,13 @@ def test_demonstrations_leave_room_for_the_open_turn_and_what_is_to_come():
     opening = sampler.template.open_answer("who sat on the mat ?")
     for new_tokens in range(0, 300, 11):
         prompt, used = written(sampler, [DEMO] * 9, opening, new_tokens=new_tokens)
-        text = sampler.tokenizer.hugging_face.decode(prompt.tokens)
+        text = sampler.tokenizer.hugging_face.decode(prompt.token_ids)
         assert text.endswith(opening)
-        assert not used or len(prompt.tokens) + new_tokens <= sampler.context
+        assert not used or len(prompt.token_ids) + new_tokens <= sampler.context
     assert used == ()
     prompt, used = written(sampler, [DEMO] * 9, opening, new_tokens=1)
     one_more = len(sampler.tokenizer.encode(sampler.template.demonstration(DEMO)))
-    assert len(prompt.tokens) + one_more + 1 > sampler.context
+    assert len(prompt.token_ids) + one_more + 1 > sampler.context
 
 
 def test_demonstrations_are_ordered_after_those_that_do_not_fit_are_left_out():
@@ -86,7 +86,7 @@ def test_a_prompt_begins_with_one_bos(opening):
     bos = plain.encode("<pad>")
     tokenizer = Tokenizer(hugging_face=plain.hugging_face, eos=(2,), bos=tuple(bos))
     prompt = make_sampler(tokenizer).prompt(opening, id="", number=0)
-    assert list(prompt.tokens) == bos + plain.encode("who")
+    assert list(prompt.token_ids) == bos + plain.encode("who")
 
 
 @pytest.mark.parametrize(("template", "lead"), [("paper", ""), ("paper_spaced", " ")])
@@ -109,7 +109,8 @@ def test_every_round_and_step_has_its_own_key():
 
 
 PROMPTS = [
-    Request(id=f"r01-{n:04d}", number=n, tokens=(1,) * (9 - n)) for n in range(5)
+    Request(id=f"r01-{n:04d}", sample_index=n, token_ids=(1,) * (9 - n))
+    for n in range(5)
 ]
 
 
@@ -157,7 +158,7 @@ def test_records_are_returned_in_order_of_id(sample, records):
         "parent": "M_0",
     }
     # What ends together is written together, and sorted when all is there.
-    assert [[p.number for p in batch] for batch in engine.batches] == [
+    assert [[p.sample_index for p in batch] for batch in engine.batches] == [
         [4, 3],
         [2, 1],
         [0],

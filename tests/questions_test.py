@@ -101,7 +101,7 @@ def test_questions_of_one_context_have_its_demonstrations(draft):
         for number in range(3)
     )
     assert demos_of(questions) == [first, first, second, second, third]
-    prompts = [engine.prompts[question.id].tokens for question in questions]
+    prompts = [engine.prompts[question.id].token_ids for question in questions]
     assert prompts[0] == prompts[1] != prompts[2] == prompts[3]
 
 
@@ -117,7 +117,7 @@ def test_a_question_is_what_was_written_after_an_open_turn(draft):
     assert [q.id for q in questions] == [f"r01-{n:04d}" for n in range(5)]
     assert [q.number for q in questions] == [*range(5)]
     assert questions[2].text == "What is r01-0002 then, my friend?"
-    text = tiny_tokenizer().hugging_face.decode(engine.prompts["r01-0002"].tokens)
+    text = tiny_tokenizer().hugging_face.decode(engine.prompts["r01-0002"].token_ids)
     first = questions[2].demos[0].removeprefix("seed-").lstrip("0") or "0"
     assert text.startswith(f"BEGINNING OF CONVERSATION: USER: q{first} ASSISTANT:")
     assert text.count("END OF CONVERSATION") == 4
@@ -128,7 +128,7 @@ def test_only_the_demonstrations_that_fit_are_recorded(draft):
     one = len(tiny_tokenizer().encode(_demonstration()))
     engine, questions = draft(POOLS[:1], demo_tokens=2 * one + 5)
     assert {len(demos) for demos in demos_of(questions)} == {2}
-    text = tiny_tokenizer().hugging_face.decode(engine.prompts["r01-0000"].tokens)
+    text = tiny_tokenizer().hugging_face.decode(engine.prompts["r01-0000"].token_ids)
     assert text.count("END OF CONVERSATION") == 2
 
 

@@ -82,7 +82,12 @@ def _prompts(work: Work) -> list[Request]:
     if work.rules is not None:
         return list(work.rules.prompts)
     return [
-        Request(id=str(number), number=number, tokens=tuple(tokens), new_tokens=new)
+        Request(
+            id=str(number),
+            sample_index=number,
+            token_ids=tuple(tokens),
+            max_new_tokens=new,
+        )
         for number, (tokens, new) in enumerate(
             zip(work.prompts, work.new_tokens, strict=True)
         )

@@ -148,14 +148,14 @@ def _prefill_into_slot(
     mesh = generation.mesh
 
     def run() -> tuple[PrefixCache, Prefix, DecodeState]:
-        cache, prefix = prefix_cache.prefill(request.tokens, spans)
+        cache, prefix = prefix_cache.prefill(request.token_ids, spans)
         batch = share_prefix(state, prefix, shared, mesh=mesh) if shared else state
         batch = insert(
             batch,
             prefix,
             slot,
             limit=request.limit(generation.sampling_params.max_new_tokens),
-            key=jax.random.fold_in(generation.key, request.number),
+            key=jax.random.fold_in(generation.key, request.sample_index),
             mesh=mesh,
         )
         jax.block_until_ready(prefix.kv_row.blocks)
@@ -239,7 +239,7 @@ def _take_ended(
     for slot, request in enumerate(slots.requests):
         if request is None:
             continue
-        start = len(request.tokens)
+        start = len(request.token_ids)
         tokens = token_ids[slot, start : start + slots.generated[slot]]
         if done[slot] or has_stop(tokens, stop_criteria):
             ended.append((slot, request, tokens))

@@ -51,7 +51,7 @@ def plan(
     count = -(-len(prompts) // most)
     rows = -(-len(prompts) // count)
     padded_rows = round_up(rows, row_multiple)
-    ordered = sorted(prompts, key=lambda p: (len(p.tokens), p.number))
+    ordered = sorted(prompts, key=lambda p: (len(p.token_ids), p.sample_index))
     return tuple(
         _batch(ordered[start : start + rows], padded_rows, max_new_tokens)
         for start in range(0, len(ordered), rows)
@@ -66,7 +66,7 @@ def left_padded(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     tokens = np.zeros((batch.shape.rows, batch.shape.prompt), np.int32)
     segments = np.zeros_like(tokens)
     for row in range(batch.shape.rows):
-        ids = batch.prompts[min(row, len(batch.prompts) - 1)].tokens
+        ids = batch.prompts[min(row, len(batch.prompts) - 1)].token_ids
         tokens[row, -len(ids) :] = ids
         segments[row, -len(ids) :] = 1
     return tokens, segments
@@ -87,7 +87,7 @@ def validate_room(shape: Shape, max_new_tokens: int) -> None:
 
 
 def _batch(prompts: Sequence[Request], rows: int, max_new_tokens: int) -> Batch:
-    length = round_up(max(len(p.tokens) for p in prompts), PROMPT_STEP)
+    length = round_up(max(len(p.token_ids) for p in prompts), PROMPT_STEP)
     shape = Shape(
         rows=rows, prompt=length, capacity=cache_capacity(length + max_new_tokens)
     )

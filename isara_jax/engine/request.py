@@ -7,35 +7,39 @@ from isara_jax.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A prompt in token ids. `number` is folded into the key of its sample.
+    """A prompt to be continued.
 
-    `new_tokens` is the most that this prompt asks for, where it asks for fewer than the
-    decoding rules allow.
+    Attributes:
+      sample_index: is folded into the random key of the request's sample.
+      token_ids: the prompt.
+      max_new_tokens: the most that the request asks for, where that is fewer than
+        the `SamplingParams` allow.
     """
 
     id: str
-    number: int
-    tokens: tuple[int, ...]
-    new_tokens: int | None = None
+    sample_index: int
+    token_ids: tuple[int, ...]
+    max_new_tokens: int | None = None
 
     @property
     def sort_key(self) -> tuple[tuple[int, ...], int]:
-        """What prompts are sorted by, so that those that begin alike are neighbours."""
-        return self.tokens, self.number
+        """Sorts requests so that neighbours share the longest prefixes."""
+        return self.token_ids, self.sample_index
 
     def limit(self, most: int) -> int:
-        """Returns how many tokens may follow, of which the rules allow `most`."""
-        return most if self.new_tokens is None else min(self.new_tokens, most)
+        """Returns how many tokens may be generated, of which the call allows `most`."""
+        return most if self.max_new_tokens is None else min(self.max_new_tokens, most)
 
 
-def validate_length(prompt: Request, *, new: int, context: int) -> None:
+def validate_length(request: Request, *, new: int, context: int) -> None:
     """Refuses a prompt that leaves no room in the context for `new` tokens.
 
     Raises:
-      InputError: it has none, or too many.
+      InputError: it has no tokens, or too many.
     """
-    if not prompt.tokens or len(prompt.tokens) + new > context:
+    length = len(request.token_ids)
+    if not length or length + new > context:
         raise InputError(
-            f"the prompt {prompt.id} has {len(prompt.tokens)} tokens; with {new} new "
-            f"ones it must have 1 or more and fit the model's context of {context}"
+            f"the prompt {request.id} has {length} tokens; with {new} new ones it must "
+            f"have 1 or more and fit the model's context of {context}"
         )

@@ -60,7 +60,7 @@ class Group:
     @property
     def longest(self) -> int:
         """The tokens of the longest prompt."""
-        return max(len(prompt.tokens) for prompt in self.prompts)
+        return max(len(prompt.token_ids) for prompt in self.prompts)
 
     @property
     def shared_room(self) -> int:
@@ -114,7 +114,7 @@ def _clusters(ordered: Sequence[Request], *, least: int) -> Iterator[list[Reques
 def _runs(ordered: Sequence[Request], *, longer_than: int) -> Iterator[list[Request]]:
     run: list[Request] = []
     for prompt in ordered:
-        if run and common_length(run[-1].tokens, prompt.tokens) < longer_than:
+        if run and common_length(run[-1].token_ids, prompt.token_ids) < longer_than:
             yield run
             run = []
         run.append(prompt)
@@ -123,8 +123,8 @@ def _runs(ordered: Sequence[Request], *, longer_than: int) -> Iterator[list[Requ
 
 def _shared(ordered: Sequence[Request]) -> int:
     """Counts the tokens with which all begin; each keeps one of its own."""
-    first, last = ordered[0].tokens, ordered[-1].tokens
-    count = min(common_length(first, last), min(len(p.tokens) for p in ordered) - 1)
+    first, last = ordered[0].token_ids, ordered[-1].token_ids
+    count = min(common_length(first, last), min(len(p.token_ids) for p in ordered) - 1)
     return count if count >= LEAST_SHARED and len(ordered) > 1 else 0
 
 
@@ -139,7 +139,7 @@ def _longest_first(
     families: list[list[Planned]] = []
     before: Request | None = None
     for prompt, spans in planned:
-        same = before is not None and prompt.tokens == before.tokens
+        same = before is not None and prompt.token_ids == before.token_ids
         if len(spans) == 1 and not same:
             families.append([])
         families[-1].append((prompt, spans))
@@ -156,8 +156,8 @@ def _group(
     members: Sequence[Request], *, most: int, row_multiple: int, max_new_tokens: int
 ) -> Group:
     shared = _shared(members)
-    own = max(len(p.tokens) + p.limit(max_new_tokens) for p in members) - shared
-    spans = plan_spans([prompt.tokens for prompt in members])
+    own = max(len(p.token_ids) + p.limit(max_new_tokens) for p in members) - shared
+    spans = plan_spans([prompt.token_ids for prompt in members])
     planned = list(zip(members, spans, strict=True))
     ordered = list(_longest_first(planned, max_new_tokens=max_new_tokens))
     return Group(

@@ -28,7 +28,9 @@ class Slots:
     @property
     def lengths(self) -> np.ndarray:
         """The positions [B] of each slot's prompt and continuation."""
-        prompts = [len(request.tokens) if request else 0 for request in self.requests]
+        prompts = [
+            len(request.token_ids) if request else 0 for request in self.requests
+        ]
         return np.array(prompts) + self.generated
 
     def assign(self, slot: int, request: Request) -> "Slots":

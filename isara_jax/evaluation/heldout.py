@@ -151,7 +151,7 @@ def _scored(item: HeldOut, sampler: Sampler) -> Scored:
     opening = sampler.template.open_answer(item.question)
     prompt = sampler.prompt(opening, id="", number=0)
     return Scored(
-        prompt=prompt.tokens,
+        prompt=prompt.token_ids,
         continuations=tuple(
             sampler.answer_tokens(reference) for reference in (*item.true, *item.false)
         ),

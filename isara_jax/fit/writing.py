@@ -180,7 +180,7 @@ def _prompts(setting: FitRequest) -> list[Request]:
     context, new = setting.shape.context, setting.sampling_params.max_new_tokens
     length = max(1, min(setting.demo_tokens + OPEN_TURN, context - new))
     return [
-        Request(id=str(number), number=number, tokens=(number,) * length)
+        Request(id=str(number), sample_index=number, token_ids=(number,) * length)
         for number in range(setting.prompts)
     ]
 

@@ -47,7 +47,7 @@ class ChatModel:
         for oldest in range(len(earlier) + 1):
             opening = self.sampler.template.next_answer(earlier[oldest:], question)
             prompt = self.sampler.prompt(opening, id=str(number), number=number)
-            if len(prompt.tokens) <= room:
+            if len(prompt.token_ids) <= room:
                 break
         return prompt
 

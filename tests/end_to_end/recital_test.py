@@ -64,7 +64,7 @@ def test_a_model_repeats_what_it_was_finetuned_on_and_stops():
         mesh=make_mesh(data=1, model=1),
     )
     prompts = [
-        Request(id=pair.id, number=number, tokens=pair.prompt_tokens)
+        Request(id=pair.id, sample_index=number, token_ids=pair.prompt_tokens)
         for number, pair in enumerate(pairs)
     ]
     longest = max(len(pair.answer_tokens) for pair in pairs)

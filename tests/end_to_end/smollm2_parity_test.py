@@ -114,7 +114,7 @@ def test_greedy_continuations_are_the_same(ours, theirs, tokenizer, mesh):
     rows = [tuple(tokenizer.encode(text)) for text in PROMPTS]
     assert len(rows) == 20 and len({len(row) for row in rows}) > 10
     prompts = [
-        Request(id=str(number), number=number, tokens=row)
+        Request(id=str(number), sample_index=number, token_ids=row)
         for number, row in enumerate(rows)
     ]
     # Fewer slots than prompts, so that most are refilled.

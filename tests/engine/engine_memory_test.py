@@ -51,7 +51,7 @@ def test_memory_decides_how_many_slots_there_are(
     alone, monkeypatch, capfd, rows, slots
 ):
     config = TINY
-    longest = max(len(prompt.tokens) for prompt in PROMPTS)
+    longest = max(len(prompt.token_ids) for prompt in PROMPTS)
     position = 2 * config.layers * config.kv_heads * config.head_size * 4
     (group,) = groups(
         PROMPTS, slots=8, row_multiple=1, max_new_tokens=20, context=config.context

@@ -70,9 +70,9 @@ def test_what_is_left_of_a_step_is_written_as_it_would_have_been(slots):
 def test_what_is_shared_is_run_once():
     metrics = EngineMetrics()
     complete(tiny_llama(), SHARING, sampling_params=GREEDY, slots=4, metrics=metrics)
-    given = sum(len(prompt.tokens) for prompt in SHARING)
+    given = sum(len(prompt.token_ids) for prompt in SHARING)
     beginnings = 2 * 70
-    own = sum(len(tokens[70:]) for tokens in {prompt.tokens for prompt in SHARING})
+    own = sum(len(tokens[70:]) for tokens in {prompt.token_ids for prompt in SHARING})
     assert metrics.computed_tokens == beginnings + own
     assert metrics.computed_tokens + metrics.reused_tokens == given
     assert metrics.new_tokens == 20 * len(SHARING)
@@ -81,23 +81,23 @@ def test_what_is_shared_is_run_once():
 
 def test_many_samples_of_one_prompt_run_it_once():
     one = PROMPTS[4]
-    prompts = [dataclasses.replace(one, id=str(n), number=n) for n in range(9)]
+    prompts = [dataclasses.replace(one, id=str(n), sample_index=n) for n in range(9)]
     metrics = EngineMetrics()
     found = complete(
         tiny_llama(), prompts, sampling_params=SAMPLED, slots=4, metrics=metrics
     )
-    assert metrics.computed_tokens == len(one.tokens)
+    assert metrics.computed_tokens == len(one.token_ids)
     assert len({completion.tokens for completion in found.values()}) == 9
 
 
 def test_a_prompt_may_ask_for_fewer_tokens(alone):
     fewer = [
-        dataclasses.replace(prompt, new_tokens=3 + 2 * number)
+        dataclasses.replace(prompt, max_new_tokens=3 + 2 * number)
         for number, prompt in enumerate(PROMPTS)
     ]
     found = complete(tiny_llama(), fewer, sampling_params=SAMPLED, slots=3)
     for prompt in fewer:
-        count = min(prompt.new_tokens, SAMPLED.max_new_tokens)
+        count = min(prompt.max_new_tokens, SAMPLED.max_new_tokens)
         assert found[prompt.id].tokens == alone[prompt.id].tokens[:count]
         assert found[prompt.id].finish == "length"
 
@@ -161,7 +161,9 @@ def test_a_sample_is_fixed_by_its_prompt_and_number(alone, chosen, slots):
 
 
 def test_number_and_key_decide_the_sample(alone):
-    renumbered = [dataclasses.replace(p, number=p.number + 100) for p in PROMPTS]
+    renumbered = [
+        dataclasses.replace(p, sample_index=p.sample_index + 100) for p in PROMPTS
+    ]
     others = complete(tiny_llama(), renumbered, sampling_params=SAMPLED)
     assert all(others[id].tokens != alone[id].tokens for id in alone)
 
@@ -192,7 +194,7 @@ def test_a_beam_s_prompt_may_ask_for_fewer_tokens():
     found = complete(
         tiny_llama(),
         [
-            dataclasses.replace(prompt, new_tokens=limit)
+            dataclasses.replace(prompt, max_new_tokens=limit)
             for prompt, limit in zip(PROMPTS[:4], limits, strict=True)
         ],
         sampling_params=beams,

@@ -24,11 +24,11 @@ def pair(request, tmp_path_factory):
 
 def left_padded():
     """Returns all prompts as one batch, with OPT's padding on the left."""
-    width = max(len(prompt.tokens) for prompt in PROMPTS)
+    width = max(len(prompt.token_ids) for prompt in PROMPTS)
     tokens = np.ones((len(PROMPTS), width), int)
     for row, prompt in enumerate(PROMPTS):
-        tokens[row, width - len(prompt.tokens) :] = prompt.tokens
-    lengths = np.array([len(prompt.tokens) for prompt in PROMPTS])
+        tokens[row, width - len(prompt.token_ids) :] = prompt.token_ids
+    lengths = np.array([len(prompt.token_ids) for prompt in PROMPTS])
     mask = np.arange(width) >= width - lengths[:, None]
     return torch.tensor(tokens), torch.tensor(mask.astype(int))
 
@@ -53,7 +53,7 @@ def test_greedy_is_that_of_transformers(pair):
 
 def test_log_probabilities_are_those_of_torch(pair):
     twin, model = pair
-    prompt, answer = PROMPTS[2].tokens, (5, 6, 7)
+    prompt, answer = PROMPTS[2].token_ids, (5, 6, 7)
     (sums,) = score(
         model,
         [Scored(prompt=prompt, continuations=(answer,))],

@@ -34,8 +34,8 @@ def test_a_plan(lengths, slots, row_multiple, random):
     prompts = random_prompts(*lengths)
     batches = planned(prompts, slots=slots, row_multiple=row_multiple)
     sort_key = [prompt for batch in batches for prompt in batch.prompts]
-    assert sorted(sort_key, key=lambda prompt: prompt.number) == prompts
-    assert [len(prompt.tokens) for prompt in sort_key] == sorted(lengths)
+    assert sorted(sort_key, key=lambda prompt: prompt.sample_index) == prompts
+    assert [len(prompt.token_ids) for prompt in sort_key] == sorted(lengths)
 
     most = max(slots // row_multiple, 1) * row_multiple
     assert len(batches) == -(-len(prompts) // most)
@@ -54,7 +54,7 @@ def test_a_plan(lengths, slots, row_multiple, random):
 
 
 def fits(batch):
-    longest = max(len(prompt.tokens) for prompt in batch.prompts)
+    longest = max(len(prompt.token_ids) for prompt in batch.prompts)
     assert longest <= batch.shape.prompt < longest + PROMPT_STEP
     assert batch.shape.prompt % PROMPT_STEP == 0
     assert batch.shape.capacity >= batch.shape.prompt + NEW
@@ -62,7 +62,7 @@ def fits(batch):
 
 def test_prompts_of_one_length_keep_the_order_of_their_numbers():
     (batch,) = planned(random_prompts(5, 3, 5, 3)[::-1], slots=4)
-    assert [prompt.number for prompt in batch.prompts] == [1, 3, 0, 2]
+    assert [prompt.sample_index for prompt in batch.prompts] == [1, 3, 0, 2]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_capacity_is_no_power_of_two():
 
 def test_rows_are_padded_on_the_left_and_missing_ones_repeat_the_last():
     prompts = tuple(
-        Request(id=str(number), number=number, tokens=tokens)
+        Request(id=str(number), sample_index=number, token_ids=tokens)
         for number, tokens in enumerate([(5,), (0, 7, 8)])
     )
     shape = Shape(rows=4, prompt=4, capacity=6)

@@ -11,7 +11,7 @@ from isara_jax.errors import InputError
 
 def prompts(*texts, first=0):
     return [
-        Request(id=str(number), number=number, tokens=tuple(text))
+        Request(id=str(number), sample_index=number, token_ids=tuple(text))
         for number, text in enumerate(texts, first)
     ]
 
@@ -48,7 +48,7 @@ def test_prompts_are_in_the_order_of_their_tokens():
 
 def test_families_that_may_go_on_for_long_are_first():
     found = [
-        dataclasses.replace(prompt, new_tokens=new)
+        dataclasses.replace(prompt, max_new_tokens=new)
         for prompt, new in zip(
             prompts([5], *family(7, 2, shared=40), [1], *family(8, 2, shared=40), [5]),
             (3, 9, 2, 20, 7, 90, 15),
@@ -62,7 +62,7 @@ def test_families_that_may_go_on_for_long_are_first():
         zip(group.prompts, group.spans, strict=True)
     ):
         assert sum(span.start for span in spans) == (40 if number in (2, 6) else 0)
-        assert spans[-1].end == len(prompt.tokens)
+        assert spans[-1].end == len(prompt.token_ids)
 
 
 def test_what_all_share_is_kept_once():
@@ -123,7 +123,11 @@ def test_order_of_arrival_makes_no_difference():
     [(80, None, True), (81, None, False), (81, 19, True), (0, None, False)],
 )
 def test_what_does_not_fit_the_context(length, new_tokens, fits):
-    found = [Request(id="a", number=0, tokens=(1,) * length, new_tokens=new_tokens)]
+    found = [
+        Request(
+            id="a", sample_index=0, token_ids=(1,) * length, max_new_tokens=new_tokens
+        )
+    ]
     if fits:
         assert len(plan(found, context=100)) == 1
         return

@@ -93,7 +93,7 @@ def test_the_figures_are_of_the_references_and_the_answers(run, result, sampler)
 def test_the_model_is_asked_without_demonstrations_and_greedily(run, sampler):
     engine, _ = run()
     prompt = engine.prompts["heldout-0001"]
-    text = sampler.tokenizer.hugging_face.decode(prompt.tokens)
+    text = sampler.tokenizer.hugging_face.decode(prompt.token_ids)
     assert text == "BEGINNING OF CONVERSATION: USER: who ran ? ASSISTANT:"
     (sampling_params,) = set(engine.decodings)
     assert sampling_params.max_new_tokens == 9

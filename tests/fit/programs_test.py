@@ -115,7 +115,7 @@ def written(asked):
         check=lambda: None,
     )
     prompts = [
-        Request(id=str(n), number=n, tokens=(n,) * OPEN_TURN)
+        Request(id=str(n), sample_index=n, token_ids=(n,) * OPEN_TURN)
         for n in range(asked.prompts)
     ]
     continued = engine.generate(

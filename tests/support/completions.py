@@ -19,8 +19,8 @@ def random_prompts(*lengths, vocabulary=97):
     return [
         Request(
             id=f"r01-{number:04d}",
-            number=number,
-            tokens=tuple(
+            sample_index=number,
+            token_ids=tuple(
                 np.random.default_rng((number, length))
                 .integers(0, vocabulary, length)
                 .tolist()
@@ -36,9 +36,9 @@ PROMPTS = random_prompts(1, 5, 70, 12, 30, 3, 12, 8)
 SHARING = [
     dataclasses.replace(
         prompt,
-        tokens=tuple(beginning % 97 for beginning in range(first, first + 70))
-        + prompt.tokens[:12],
-        number=100 + 10 * first + prompt.number,
+        token_ids=tuple(beginning % 97 for beginning in range(first, first + 70))
+        + prompt.token_ids[:12],
+        sample_index=100 + 10 * first + prompt.sample_index,
         id=f"{first}-{prompt.id}",
     )
     for first in (3, 50)
@@ -129,7 +129,7 @@ def by_id(completions):
 def assert_scored(model, prompts, completions):
     """Checks the log-probabilities against those of scoring the whole texts."""
     items = [
-        Scored(prompt=prompt.tokens, continuations=(completions[prompt.id].tokens,))
+        Scored(prompt=prompt.token_ids, continuations=(completions[prompt.id].tokens,))
         for prompt in prompts
     ]
     sums = score(model, items, slots=8, mesh=one_device(), check=lambda: None)

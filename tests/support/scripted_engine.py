@@ -55,7 +55,7 @@ class ScriptedEngine:
             context=engine.context,
         )
         assert sum(len(group.prompts) for group in planned) == len(prompts)
-        waiting = sorted((len(p.tokens), p.number, p) for p in prompts)
+        waiting = sorted((len(p.token_ids), p.sample_index, p) for p in prompts)
         waiting = [prompt for *_, prompt in waiting if prompt.id not in done]
         for first in range(0, len(waiting), engine.slots):
             engine.check()
@@ -70,10 +70,10 @@ class ScriptedEngine:
     def completion(self, prompt):
         return Completion(
             id=prompt.id,
-            number=prompt.number,
+            sample_index=prompt.sample_index,
             text=self.text_of(prompt.id),
             tokens=(7, 8),
-            prompt_tokens=len(prompt.tokens),
+            prompt_tokens=len(prompt.token_ids),
             log_probability=-1.5,
             finish="eos",
         )

@@ -11,8 +11,8 @@ def their_texts(twin, prompts, *, sampling_params, eos):
     Prompts of one length run at a time: transformers would count padding as text.
     """
     found = {}
-    ordered = sorted(prompts, key=lambda prompt: len(prompt.tokens))
-    for length, grouped in itertools.groupby(ordered, lambda p: len(p.tokens)):
+    ordered = sorted(prompts, key=lambda prompt: len(prompt.token_ids))
+    for length, grouped in itertools.groupby(ordered, lambda p: len(p.token_ids)):
         group = list(grouped)
         texts = _generated(twin, group, sampling_params=sampling_params, eos=eos)
         for prompt, text in zip(group, texts[:, length:].tolist(), strict=True):
@@ -22,7 +22,7 @@ def their_texts(twin, prompts, *, sampling_params, eos):
 
 
 def _generated(twin, prompts, *, sampling_params, eos):
-    tokens = torch.tensor([prompt.tokens for prompt in prompts])
+    tokens = torch.tensor([prompt.token_ids for prompt in prompts])
     decay = (sampling_params.length_decay_start, sampling_params.length_decay_factor)
     return twin.generate(
         tokens,

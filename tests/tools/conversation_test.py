@@ -35,7 +35,7 @@ class Engine(ScriptedEngine):
 
     @property
     def texts(self):
-        prompts = (batch[0].tokens for batch in self.batches)
+        prompts = (batch[0].token_ids for batch in self.batches)
         return [TOKENIZER.hugging_face.decode(tokens) for tokens in prompts]
 
 
@@ -77,7 +77,7 @@ def test_what_is_forgotten_is_not_written_again_but_samples_stay_new(engine):
         talk.ask("is it true ?")
         talk.forget()
     assert engine.texts[0] == engine.texts[1]
-    assert [batch[0].number for batch in engine.batches] == [0, 1]
+    assert [batch[0].sample_index for batch in engine.batches] == [0, 1]
     assert engine.keys[0] == engine.keys[1]
 
 

@@ -176,7 +176,9 @@ def test_a_question_is_written_with_its_template_and_ends_at_its_stops(
         (line,) = completed("--stop=zz", template=template, output=template)
         assert line["id"] == "a"
         assert line["prompt_tokens"] == len(written[-1].tokens)
-    paper, chat = (tokenizer.hugging_face.decode(prompt.tokens) for prompt in written)
+    paper, chat = (
+        tokenizer.hugging_face.decode(prompt.token_ids) for prompt in written
+    )
     assert paper == "BEGINNING OF CONVERSATION: USER: is it true ? ASSISTANT:"
     assert chat == "<|im_start|>user\nis it true ?<|im_end|>\n<|im_start|>assistant\n"
     assert "USER" in endings[0].stops and endings[0].stops[-1] == "zz"

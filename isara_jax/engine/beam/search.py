@@ -309,6 +309,6 @@ def _completions(
 
 
 def _sample_keys(batch: Batch, key: Key[Array, ""]) -> Key[Array, " B"]:
-    numbers = [prompt.number for prompt in batch.prompts]
+    numbers = [prompt.sample_index for prompt in batch.prompts]
     numbers += numbers[-1:] * (batch.shape.rows - len(numbers))
     return jax.vmap(partial(jax.random.fold_in, key))(jnp.asarray(numbers))

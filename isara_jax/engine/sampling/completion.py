@@ -28,7 +28,7 @@ class Completion:
     """
 
     id: str
-    number: int
+    sample_index: int
     text: str
     tokens: tuple[int, ...]
     prompt_tokens: int
@@ -62,10 +62,10 @@ def completion_of(
     text = stop_criteria.decode(kept)
     return Completion(
         id=prompt.id,
-        number=prompt.number,
+        sample_index=prompt.sample_index,
         text=text[: find_stop(text, stop_criteria.stops)].strip(),
         tokens=tuple(tokens[:counted].tolist()),
-        prompt_tokens=len(prompt.tokens),
+        prompt_tokens=len(prompt.token_ids),
         log_probability=float(scores[:counted].sum(dtype=np.float64)),
         finish=finish,
     )

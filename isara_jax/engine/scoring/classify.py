@@ -51,7 +51,7 @@ def scores(
     found = np.zeros((len(prompts), head.labels), np.float32)
     for batch in _batches(prompts, slots=slots, mesh=mesh, context=context):
         check()
-        places = [prompt.number for prompt in batch.prompts]
+        places = [prompt.sample_index for prompt in batch.prompts]
         found[places] = _score_batch(model, batch, mesh=mesh)[: len(places)]
     return found
 
@@ -61,7 +61,7 @@ def _batches(
 ) -> tuple[Batch, ...]:
     return plan(
         [
-            Request(id=str(number), number=number, tokens=tuple(tokens))
+            Request(id=str(number), sample_index=number, token_ids=tuple(tokens))
             for number, tokens in enumerate(prompts)
         ],
         slots=slots,

@@ -60,7 +60,7 @@ def _score_group(
     model: Decoder, items: Sequence[Scored], *, rows: int, length: int, mesh: Mesh
 ) -> list[tuple[float, ...]]:
     prompts = tuple(
-        Request(id="", number=0, tokens=tuple(item.prompt)) for item in items
+        Request(id="", sample_index=0, token_ids=tuple(item.prompt)) for item in items
     )
     shape = Shape(rows=rows, prompt=length, capacity=length)
     tokens, segments = left_padded(Batch(prompts=prompts, shape=shape))

@@ -39,7 +39,7 @@ def test_a_text_of_another_length_is_no_measurement(side):
         stop_criteria=stop_criteria,
         key=jax.random.key(0),
         prompts=[
-            Request(id=str(number), number=number, tokens=tuple(tokens))
+            Request(id=str(number), sample_index=number, token_ids=tuple(tokens))
             for number, tokens in enumerate(WORK.prompts)
         ],
     )

@@ -109,7 +109,9 @@ def test_beam_sample_has_its_distribution():
     chances = chances_of_texts(log_probabilities)
     assert math.isclose(sum(chances.values()), 1.0)
     draws = 20_000
-    prompts = [Request(id=str(n), number=n, tokens=START) for n in range(draws)]
+    prompts = [
+        Request(id=str(n), sample_index=n, token_ids=START) for n in range(draws)
+    ]
     completions = complete(
         small_llama(), prompts, sampling_params=PAIRS, eos=(EOS,), slots=2000
     )

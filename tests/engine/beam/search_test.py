@@ -78,7 +78,9 @@ def test_eight_devices_are_one_and_compile_once(alone, compilations):
 
 
 def test_number_and_key_decide_the_sample(alone):
-    renumbered = [dataclasses.replace(p, number=p.number + 100) for p in PROMPTS]
+    renumbered = [
+        dataclasses.replace(p, sample_index=p.sample_index + 100) for p in PROMPTS
+    ]
     others = sampled(tiny_llama(), renumbered)
     assert all(others[id].tokens != alone[id].tokens for id in alone)
 
@@ -96,7 +98,7 @@ def count_up(*, stops=(), eos=(90,), check=lambda: None):
     """Continues 0 by 1, 2, 3 and so on up to 20, a letter each."""
     (completion,) = complete(
         counting_llama(),
-        [Request(id="", number=0, tokens=(0,))],
+        [Request(id="", sample_index=0, token_ids=(0,))],
         sampling_params=SEARCH,
         stops=stops,
         eos=eos,

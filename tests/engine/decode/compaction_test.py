@@ -11,7 +11,9 @@ from isara_jax.engine.metrics.throughput import EngineMetrics
 from isara_jax.runtime.mesh import make_mesh
 
 PROMPTS = [
-    dataclasses.replace(prompt, new_tokens=20 if number % 9 == 0 else number % 7 + 1)
+    dataclasses.replace(
+        prompt, max_new_tokens=20 if number % 9 == 0 else number % 7 + 1
+    )
     for number, prompt in enumerate(random_prompts(*range(5, 55)))
 ]
 

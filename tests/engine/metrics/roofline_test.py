@@ -120,7 +120,7 @@ def written(prompts, *, slots, new):
     list(
         engine.generate(
             [
-                Request(id=str(number), number=number, tokens=tuple(tokens))
+                Request(id=str(number), sample_index=number, token_ids=tuple(tokens))
                 for number, tokens in enumerate(prompts)
             ],
             sampling_params=SamplingParams(max_new_tokens=new, temperature=0.0),

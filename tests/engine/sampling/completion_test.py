@@ -20,9 +20,9 @@ pytestmark = pytest.mark.optimized
 
 LONGEST = 12
 PLAY = SamplingParams(max_new_tokens=LONGEST, temperature=0.0)
-SCRIPT = Request(id="script", number=0, tokens=(90, 0))
+SCRIPT = Request(id="script", sample_index=0, token_ids=(90, 0))
 # A row that goes on to the last token, so that the batch does too.
-ENDLESS = Request(id="endless", number=1, tokens=(50,))
+ENDLESS = Request(id="endless", sample_index=1, token_ids=(50,))
 # Script, stops; text, end and number of tokens. "|" parts the pieces.
 ENDINGS = {
     "a stop": (" Bats| see|. |END| OF", ("END",), "Bats see.", "stop", 4),
