@@ -42,7 +42,7 @@ from isara_jax.models.attention import (
 from isara_jax.models.llama import Llama, LlamaConfig
 from isara_jax.runtime import abstract_on, make_mesh, sharding_for
 
-ROWS, CAPACITY, SHARED, CHUNK = 64, 512, 512, 256
+ROWS, MAX_LEN, SHARED, CHUNK = 64, 512, 512, 256
 TRAINED = (4, 1024)
 MIB = 2**20
 
@@ -80,29 +80,30 @@ def programs(target: Target, shape: str) -> Iterator[tuple[str, Any]]:
     model = abstract_on(model, mesh)
     span = jax.eval_shape(functools.partial(make_layer_blocks, mesh=mesh), model)
     blocks = tuple(abstract_on(block, mesh) for block in span.blocks)
-    stack = LayerBlocks(model=model, blocks=blocks)
+    layer_blocks = LayerBlocks(model=model, blocks=blocks)
 
-    def slots(**room: int) -> Any:
-        def empty(stack: LayerBlocks) -> KVCache:
+    def cache_of(**sizes: int) -> Any:
+        def empty(layer_blocks: LayerBlocks) -> KVCache:
             return constrain_cache(
-                empty_kv_cache(stack, backend=attention_backend(mesh), **room), mesh
+                empty_kv_cache(layer_blocks, backend=attention_backend(mesh), **sizes),
+                mesh,
             )
 
-        return made(jax.jit(empty), stack)
+        return made(jax.jit(empty), layer_blocks)
 
     def whole(dtype: Any, *size: int) -> jax.ShapeDtypeStruct:
         place = sharding_for(("batch", "time")[: len(size)], size, mesh)
         return jax.ShapeDtypeStruct(size, dtype, sharding=place)
 
     number = whole(jnp.int32)
-    cache = slots(rows=ROWS, capacity=CAPACITY, shared=SHARED)
+    cache = cache_of(rows=ROWS, max_len=MAX_LEN, max_shared_len=SHARED)
     tokens = whole(jnp.int32, ROWS)
     next_token = jax.jit(step, donate_argnums=2)
-    yield "decode", next_token.lower(stack, tokens, cache)
-    path = slots(rows=1, capacity=SHARED + CAPACITY + CHUNK, shared=0)
+    yield "decode", next_token.lower(layer_blocks, tokens, cache)
+    kv_row = cache_of(rows=1, max_len=SHARED + MAX_LEN + CHUNK, max_shared_len=0)
     tokens = whole(jnp.int32, 1, CHUNK)
     given = {"start": number, "last": number, "kv_len": 1024, "mesh": mesh}
-    yield "prefill", prefill_chunk.lower(stack, tokens, path, **given)
+    yield "prefill", prefill_chunk.lower(layer_blocks, tokens, kv_row, **given)
     yield "gradient", _gradient_of_attention(model.config, attention_backend(mesh))
 
 

@@ -37,9 +37,9 @@ from .sampling import (
     StopCriteria as StopCriteria,
 )
 from .scheduler import (
-    LEAST_ROWS as LEAST_ROWS,
-    Group as Group,
-    groups as groups,
+    MIN_ROWS as MIN_ROWS,
+    PrefixGroup as PrefixGroup,
+    plan_groups as plan_groups,
     rows_that_fit as rows_that_fit,
     useful_slots as useful_slots,
 )

@@ -45,7 +45,7 @@ from isara_jax.engine.sampling import (
     completion_of,
     has_stop,
 )
-from isara_jax.engine.scheduler import Group, Planned
+from isara_jax.engine.scheduler import PlannedRequest, PrefixGroup
 from isara_jax.engine.slots import Slots, empty_slots
 from isara_jax.runtime import Mesh, shard_batch
 
@@ -91,30 +91,34 @@ class StepOutput:
 
 def continuous_batching(
     generation: Generation,
-    group: Group,
+    group: PrefixGroup,
     prefix_cache: PrefixCache,
     *,
-    prompts: Sequence[Planned],
+    requests: Sequence[PlannedRequest],
 ) -> Iterator[StepOutput]:
-    """Generates a continuation of each of the group's prompts, which begin in order.
+    """Generates a continuation of each request, which begin in their order.
 
     Yields an output for every prefill, and one for the decode steps between two host
     syncs. Consumes the prefix cache: the last output's is the one to go on with.
     """
     state, slots = _empty_batch(generation, group)
-    waiting, to_share = deque(prompts), group.shared
+    waiting, to_share = deque(requests), group.shared_len
     while waiting or slots.occupied.any():
         for slot in slots.free[: len(waiting)]:
             generation.check()
-            request, spans = waiting.popleft()
+            planned = waiting.popleft()
             prefix_cache, state, metrics = _prefill_into_slot(
-                generation, prefix_cache, state, (request, spans), slot, shared=to_share
+                generation, prefix_cache, state, planned, slot, shared_len=to_share
             )
-            slots, to_share = slots.assign(slot, request), 0
+            slots, to_share = slots.assign(slot, planned.request), 0
             yield StepOutput(prefix_cache=prefix_cache, metrics=metrics)
         generation.check()
         state, slots, metrics = _decode_steps(
-            generation, state, slots, is_draining=not waiting, shared=group.shared
+            generation,
+            state,
+            slots,
+            is_draining=not waiting,
+            shared_len=group.shared_len,
         )
         state, slots, completions = _take_ended(generation, state, slots)
         yield StepOutput(
@@ -122,12 +126,14 @@ def continuous_batching(
         )
 
 
-def _empty_batch(generation: Generation, group: Group) -> tuple[DecodeState, Slots]:
+def _empty_batch(
+    generation: Generation, group: PrefixGroup
+) -> tuple[DecodeState, Slots]:
     state = empty_state(
         generation.layer_blocks,
         rows=group.rows,
-        capacity=group.capacity,
-        shared=group.shared_room,
+        max_len=group.max_len,
+        max_shared_len=group.max_shared_len,
         new_tokens=generation.sampling_params.max_new_tokens,
         mesh=generation.mesh,
     )
@@ -138,18 +144,20 @@ def _prefill_into_slot(
     generation: Generation,
     prefix_cache: PrefixCache,
     state: DecodeState,
-    planned: Planned,
+    planned: PlannedRequest,
     slot: int,
     *,
-    shared: int,
+    shared_len: int,
 ) -> tuple[PrefixCache, DecodeState, StepMetrics]:
-    """Prefills a prompt; all slots get its first `shared` positions, one the rest."""
-    request, spans = planned
+    """Prefills a prompt; its first `shared_len` positions are for all slots."""
+    request = planned.request
     mesh = generation.mesh
 
     def run() -> tuple[PrefixCache, Prefix, DecodeState]:
-        cache, prefix = prefix_cache.prefill(request.token_ids, spans)
-        batch = share_prefix(state, prefix, shared, mesh=mesh) if shared else state
+        cache, prefix = prefix_cache.prefill(request.token_ids, planned.spans)
+        batch = (
+            share_prefix(state, prefix, shared_len, mesh=mesh) if shared_len else state
+        )
         batch = insert(
             batch,
             prefix,
@@ -172,7 +180,7 @@ def _decode_steps(
     slots: Slots,
     *,
     is_draining: bool,
-    shared: int,
+    shared_len: int,
 ) -> tuple[DecodeState, Slots, StepMetrics]:
     """Decodes until the next host sync, in fewer slots if that is possible."""
     kept, steps = None, STEPS_BETWEEN_SYNCS_WHILE_WAITING
@@ -189,7 +197,7 @@ def _decode_steps(
         (generated - slots.generated) * slots.occupied,
         timing,
         lengths=slots.lengths,
-        shared=shared,
+        shared_len=shared_len,
         sizes=generation.sizes,
     )
     return state, replace(slots, generated=generated), metrics

@@ -33,7 +33,12 @@ from isara_jax.engine.padded_batch import Batch, plan
 from isara_jax.engine.prefill import empty_prefix_cache
 from isara_jax.engine.request import Request
 from isara_jax.engine.sampling import Completion, SamplingParams, StopCriteria
-from isara_jax.engine.scheduler import Group, Planned, groups, rows_that_fit
+from isara_jax.engine.scheduler import (
+    PlannedRequest,
+    PrefixGroup,
+    plan_groups,
+    rows_that_fit,
+)
 from isara_jax.models import Decoder
 from isara_jax.runtime import Mesh, log
 
@@ -68,7 +73,7 @@ class Engine:
 
     def generate(
         self,
-        prompts: Sequence[Request],
+        requests: Sequence[Request],
         *,
         sampling_params: SamplingParams,
         stop_criteria: StopCriteria,
@@ -76,18 +81,18 @@ class Engine:
         done: Collection[str] = (),
         metrics: EngineMetrics | None = None,
     ) -> Iterator[list[Completion]]:
-        """Yields completions as they end; `key` is that of the round's step.
+        """Yields the completions of the requests as they end.
 
-        Prompts whose ids are `done` are left out, and the others written in the
-        programs in which they would have been written with them. What is counted is
-        added to `metrics`.
+        Each sample's key is folded from `key` and its index. Requests whose ids are
+        `done` are left out; the others run in the programs that they would have run in
+        with them. What the engine does is added to `metrics`.
 
         Raises:
           InputError: a prompt and its continuation do not fit the model's context.
         """
         if sampling_params.beams > 1:
             return self._beams(
-                self._batches(prompts, sampling_params),
+                self._batches(requests, sampling_params),
                 sampling_params=sampling_params,
                 stop_criteria=stop_criteria,
                 key=key,
@@ -102,25 +107,31 @@ class Engine:
             check=self.check,
             parity=self.compaction_parity,
         )
-        planned = self._planned(prompts, sampling_params)
-        outputs = self._continuous(planned, generation, done=done)
+        groups = self._plan_groups(requests, sampling_params)
+        outputs = self._continuous(groups, generation, done=done)
         return _counted(outputs, EngineMetrics() if metrics is None else metrics)
 
     def _continuous(
-        self, planned: Sequence[Group], generation: Generation, *, done: Collection[str]
+        self,
+        groups: Sequence[PrefixGroup],
+        generation: Generation,
+        *,
+        done: Collection[str],
     ) -> Iterator[StepOutput]:
         """Generates group by group, in fewer slots where memory turns out too short."""
         prefix_cache, ended = None, set(done)
-        for planned_group in planned:
+        for planned_group in groups:
             group = planned_group
             while left := _not_ended(group, ended):
                 if prefix_cache is None:
                     prefix_cache = empty_prefix_cache(
-                        self.layer_blocks, longest=_longest(planned), mesh=self.mesh
+                        self.layer_blocks,
+                        longest=_prefix_cache_len(groups),
+                        mesh=self.mesh,
                     )
                 try:
                     for output in continuous_batching(
-                        generation, group, prefix_cache, prompts=left
+                        generation, group, prefix_cache, requests=left
                     ):
                         prefix_cache = output.prefix_cache
                         ended.update(c.id for c in output.completions)
@@ -129,43 +140,40 @@ class Engine:
                     rows = _fewer_rows(group.rows, error, mesh=self.mesh)
                     group, prefix_cache = replace(group, rows=rows), None
 
-    def _planned(
-        self, prompts: Sequence[Request], sampling_params: SamplingParams
-    ) -> tuple[Group, ...]:
-        """Plans with the slots that were asked for, or as many as memory has room for.
+    def _plan_groups(
+        self, requests: Sequence[Request], sampling_params: SamplingParams
+    ) -> tuple[PrefixGroup, ...]:
+        """Plans with as many slots as the engine has, or as memory can hold.
 
-        The free memory decides only where it is short: then a resumed step may be
-        written in fewer slots, and differ from an undisturbed one in its last bits.
+        Where memory is short, a resumed run may have fewer slots than an undisturbed
+        one, and differ from it in the last bits.
         """
         within = partial(
-            groups,
-            prompts,
+            plan_groups,
+            requests,
             row_multiple=self.mesh.shape["data"],
             max_new_tokens=sampling_params.max_new_tokens,
             context=self.context,
         )
-        planned = within(slots=self.slots)
-        room = [
-            rows_that_fit(self.layer_blocks, group, mesh=self.mesh) for group in planned
+        groups = within(slots=self.slots)
+        fits = [
+            (rows_that_fit(self.layer_blocks, group, mesh=self.mesh), group.rows)
+            for group in groups
         ]
-        short = [
-            (rows, group.rows)
-            for rows, group in zip(room, planned, strict=True)
-            if rows < group.rows
-        ]
+        short = [(rows, wanted) for rows, wanted in fits if rows < wanted]
         if not short:
-            return planned
+            return groups
         fitting, wanted = min(short)
         log(f"memory has room for {fitting} slots, not {wanted}")
         return within(slots=fitting)
 
     def _batches(
-        self, prompts: Sequence[Request], sampling_params: SamplingParams
+        self, requests: Sequence[Request], sampling_params: SamplingParams
     ) -> tuple[Batch, ...]:
         """Plans for beams, each of which takes a slot; a batch has one limit."""
         limits = defaultdict(list)
-        for prompt in prompts:
-            limits[prompt.limit(sampling_params.max_new_tokens)].append(prompt)
+        for request in requests:
+            limits[request.limit(sampling_params.max_new_tokens)].append(request)
         planned = (
             plan(
                 limits[limit],
@@ -213,10 +221,9 @@ def _counted(
             yield list(output.completions)
 
 
-def _not_ended(group: Group, ended: Collection[str]) -> list[Planned]:
-    """Returns the group's prompts that are left, with their spans, in order."""
-    planned = zip(group.prompts, group.spans, strict=True)
-    return [(prompt, spans) for prompt, spans in planned if prompt.id not in ended]
+def _not_ended(group: PrefixGroup, ended: Collection[str]) -> list[PlannedRequest]:
+    """Returns the group's requests that are left, in their order."""
+    return [planned for planned in group.planned if planned.request.id not in ended]
 
 
 def _fewer_rows(rows: int, error: jax.errors.JaxRuntimeError, *, mesh: Mesh) -> int:
@@ -229,9 +236,13 @@ def _fewer_rows(rows: int, error: jax.errors.JaxRuntimeError, *, mesh: Mesh) -> 
     return fewer
 
 
-def _longest(planned: Sequence[Group]) -> int:
-    """The positions that the path needs: a slot takes all of its room from there."""
+def _prefix_cache_len(groups: Sequence[PrefixGroup]) -> int:
+    """Returns the positions that are copied from the prefix cache at most."""
     return max(
-        max(group.longest, group.shared + group.capacity, group.shared_room)
-        for group in planned
+        max(
+            group.longest_prompt,
+            group.shared_len + group.max_len,
+            group.max_shared_len,
+        )
+        for group in groups
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isara_jax.engine.kv_cache import cache_capacity, round_up, rows_within
+from isara_jax.engine.kv_cache import bucketed_len, round_up, rows_within
 from isara_jax.engine.request import Request, validate_length
 
 PROMPT_STEP = 64
@@ -89,6 +89,6 @@ def validate_room(shape: Shape, max_new_tokens: int) -> None:
 def _batch(prompts: Sequence[Request], rows: int, max_new_tokens: int) -> Batch:
     length = round_up(max(len(p.token_ids) for p in prompts), PROMPT_STEP)
     shape = Shape(
-        rows=rows, prompt=length, capacity=cache_capacity(length + max_new_tokens)
+        rows=rows, prompt=length, capacity=bucketed_len(length + max_new_tokens)
     )
     return Batch(prompts=tuple(prompts), shape=shape)

@@ -104,7 +104,7 @@ def token_work(setting: FitRequest, *, rows: int, length: int, beams: int = 1) -
     """
     sizes = model_sizes(setting.weights)
     cost = decode_cost(
-        sizes, lengths=np.full(rows, length), new=np.ones(rows, np.int64), shared=0
+        sizes, lengths=np.full(rows, length), new=np.ones(rows, np.int64), shared_len=0
     )
     cached = cost.bytes - (sizes.body + sizes.head) * sizes.itemsize
     return Work(

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from isara_jax.engine import (
     BeamState,
-    Group,
     LayerBlocks,
+    PrefixGroup,
     Request,
     chunk_widths,
     chunks_for,
@@ -17,9 +17,9 @@ from isara_jax.engine import (
     decode,
     empty_row,
     empty_state,
-    groups,
     make_layer_blocks,
     plan,
+    plan_groups,
     prefill_chunk,
     prefix_cache_len,
     rows_that_fit,
@@ -39,52 +39,57 @@ OPEN_TURN = 128
 
 
 def slot_programs(setting: FitRequest) -> Iterator[Program]:
-    """Yields a chunk of a prompt on the path, and a token in every slot."""
+    """Yields a chunk of a prompt on the prefix_cache, and a token in every slot."""
     mesh, sampling_params = setting.mesh, setting.sampling_params
-    stack, group = _stack(setting), planned_group(setting)
-    reached = max(group.longest, group.capacity)
-    make_path = partial(empty_row, capacity=prefix_cache_len(reached, mesh), mesh=mesh)
+    layer_blocks, group = _stack(setting), planned_group(setting)
+    reached = max(group.longest_prompt, group.max_len)
+    make_prefix_cache = partial(
+        empty_row, max_len=prefix_cache_len(reached, mesh), mesh=mesh
+    )
     make_slots = partial(
         empty_state,
         rows=group.rows,
-        capacity=group.capacity,
-        shared=group.shared_room,
+        max_len=group.max_len,
+        max_shared_len=group.max_shared_len,
         new_tokens=sampling_params.max_new_tokens,
         mesh=mesh,
     )
-    path, state = made(make_path, stack), made(make_slots, stack)
+    prefix_cache, state = (
+        made(make_prefix_cache, layer_blocks),
+        made(make_slots, layer_blocks),
+    )
     slots = {
         "KV cache": bytes_on_device(state.cache),
         "texts and logits": bytes_on_device(state) - bytes_on_device(state.cache),
     }
     held = {"parameters": bytes_on_device(setting.weights)}
-    beside = _copied(stack) | frozen(setting)
-    width = max(chunks_for(group.longest, within=chunk_widths(mesh)))
+    beside = _copied(layer_blocks) | frozen(setting)
+    width = max(chunks_for(group.longest_prompt, widths=chunk_widths(mesh)))
     number = whole((), jnp.int32, mesh)
     yield Program(
-        name=f"prompt, {width} positions of {group.longest}",
+        name=f"prompt, {width} positions of {group.longest_prompt}",
         unit="chunk",
-        parts=held | {"path": bytes_on_device(path)},
+        parts=held | {"path": bytes_on_device(prefix_cache)},
         beside=slots | beside,
-        work=chunk_work(setting, width=width, end=group.longest),
+        work=chunk_work(setting, width=width, end=group.longest_prompt),
         lower=lambda: prefill_chunk.lower(
-            stack,
+            layer_blocks,
             whole((1, width), jnp.int32, mesh),
-            path,
+            prefix_cache,
             start=number,
             last=number,
-            kv_len=path.kv_len(group.longest),
+            kv_len=prefix_cache.kv_len(group.longest_prompt),
             mesh=mesh,
         ),
     )
     yield Program(
-        name=f"decoding, {group.rows} slots of {group.capacity}",
+        name=f"decoding, {group.rows} slots of {group.max_len}",
         unit="token of every slot",
         parts=held | slots,
-        beside={"path": bytes_on_device(path)} | beside,
-        work=token_work(setting, rows=group.rows, length=group.capacity - 1),
+        beside={"path": bytes_on_device(prefix_cache)} | beside,
+        work=token_work(setting, rows=group.rows, length=group.max_len - 1),
         lower=lambda: decode.lower(
-            stack,
+            layer_blocks,
             state,
             replicated(sampling_params.traced, mesh),
             eos=whole((1,), jnp.int32, mesh),
@@ -97,7 +102,7 @@ def slot_programs(setting: FitRequest) -> Iterator[Program]:
 
 def beam_programs(setting: FitRequest) -> Iterator[Program]:
     """Yields the prompts of a batch, and a token of every beam."""
-    mesh, sampling_params, stack = (
+    mesh, sampling_params, layer_blocks = (
         setting.mesh,
         setting.sampling_params,
         _stack(setting),
@@ -118,16 +123,18 @@ def beam_programs(setting: FitRequest) -> Iterator[Program]:
         new_tokens=sampling_params.max_new_tokens,
         mesh=mesh,
     )
-    state = made(partial(_laid_out, jax.eval_shape(begin, stack, tokens, tokens), mesh))
+    state = made(
+        partial(_laid_out, jax.eval_shape(begin, layer_blocks, tokens, tokens), mesh)
+    )
     held = {"parameters": bytes_on_device(setting.weights)}
-    beside = _copied(stack) | frozen(setting)
+    beside = _copied(layer_blocks) | frozen(setting)
     yield Program(
         name=f"prompts of beams, {rows} rows of {length}",
         unit="batch",
         parts=held,
         beside=beside,
         work=rows_work(setting, rows=rows, length=length),
-        lower=lambda: jax.jit(begin).lower(stack, tokens, tokens),
+        lower=lambda: jax.jit(begin).lower(layer_blocks, tokens, tokens),
     )
     cache = bytes_on_device(state.cache)
     others = {"texts and logits": bytes_on_device(state) - cache}
@@ -138,7 +145,7 @@ def beam_programs(setting: FitRequest) -> Iterator[Program]:
         beside=beside,
         work=token_work(setting, rows=rows, length=length, beams=sampling_params.beams),
         lower=lambda: search.lower(
-            stack,
+            layer_blocks,
             state,
             replicated(sampling_params.traced, mesh),
             prompts=(tokens, tokens),
@@ -150,11 +157,11 @@ def beam_programs(setting: FitRequest) -> Iterator[Program]:
     )
 
 
-def planned_group(setting: FitRequest) -> Group:
+def planned_group(setting: FitRequest) -> PrefixGroup:
     """Plans slots as the engine does, for as many as the memory has room for."""
     mesh, memory = setting.mesh, setting.machine.memory
     within = partial(
-        groups,
+        plan_groups,
         _prompts(setting),
         row_multiple=mesh.shape["data"],
         max_new_tokens=setting.sampling_params.max_new_tokens,
@@ -163,9 +170,9 @@ def planned_group(setting: FitRequest) -> Group:
     (group,) = within(slots=setting.slots or useful_slots(platform_of(mesh)))
     if memory is None:
         return group
-    stack = _stack(setting)
-    held = bytes_on_device(setting.weights) + sum(_copied(stack).values())
-    room = rows_that_fit(stack, group, mesh=mesh, free=memory - held)
+    layer_blocks = _stack(setting)
+    held = bytes_on_device(setting.weights) + sum(_copied(layer_blocks).values())
+    room = rows_that_fit(layer_blocks, group, mesh=mesh, free=memory - held)
     return group if room >= group.rows else within(slots=room)[0]
 
 
@@ -185,11 +192,11 @@ def _prompts(setting: FitRequest) -> list[Request]:
     ]
 
 
-def _copied(stack: LayerBlocks) -> dict[str, int]:
+def _copied(layer_blocks: LayerBlocks) -> dict[str, int]:
     """Returns what layers in blocks of their own take beside the model."""
-    if len(stack.blocks) == 1:
+    if len(layer_blocks.blocks) == 1:
         return {}
-    return {"layers, copied": bytes_on_device(stack.blocks)}
+    return {"layers, copied": bytes_on_device(layer_blocks.blocks)}
 
 
 def _stack(setting: FitRequest) -> LayerBlocks:

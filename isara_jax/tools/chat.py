@@ -28,7 +28,7 @@ from isara_jax.cli import (
     start,
     user_sentence,
 )
-from isara_jax.engine import LEAST_ROWS, SamplingParams
+from isara_jax.engine import MIN_ROWS, SamplingParams
 from isara_jax.errors import FieldError, InputError
 from isara_jax.prompts import Template, make_template
 from isara_jax.runtime import Mesh, ModelSource, RuntimeConfig, Tokenizer, make_mesh
@@ -135,7 +135,7 @@ def load_chat_model(
         name=text_model.name,
         model=text_model.load(runtime=runtime, mesh=mesh),
         sampler=text_model.sampler(
-            template, runtime=runtime, slots=LEAST_ROWS, mesh=mesh, check=lambda: None
+            template, runtime=runtime, slots=MIN_ROWS, mesh=mesh, check=lambda: None
         ),
         sampling_params=sampling_params,
     )

@@ -6,9 +6,9 @@ from completions import GREEDY, PROMPTS, SAMPLED, SHARING, assert_same, complete
 from tiny_llama import TINY, tiny_llama
 
 from isara_jax.engine import continuous_batching, scheduler
-from isara_jax.engine.kv_cache import layer_blocks as stack
+from isara_jax.engine.kv_cache import layer_blocks
 from isara_jax.engine.metrics.throughput import EngineMetrics
-from isara_jax.engine.scheduler import groups
+from isara_jax.engine.scheduler import plan_groups
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,12 @@ def test_memory_decides_how_many_slots_there_are(
     config = TINY
     longest = max(len(prompt.token_ids) for prompt in PROMPTS)
     position = 2 * config.layers * config.kv_heads * config.head_size * 4
-    (group,) = groups(
+    (group,) = plan_groups(
         PROMPTS, slots=8, row_multiple=1, max_new_tokens=20, context=config.context
     )
-    row = position * group.capacity + 20 * config.vocab_size
-    whole = position * (group.capacity + longest)
-    free = (whole + rows * row) / scheduler.SHARE_OF_MEMORY
+    row = position * group.max_len + 20 * config.vocab_size
+    whole = position * (group.max_len + longest)
+    free = (whole + rows * row) / scheduler.MEMORY_SHARE
     monkeypatch.setattr(scheduler, "free_bytes", lambda: int(free) + 1)
     metrics = EngineMetrics()
     found = complete(tiny_llama(), PROMPTS, sampling_params=SAMPLED, metrics=metrics)
@@ -70,14 +70,14 @@ def test_memory_decides_how_many_slots_there_are(
 
 
 def test_layers_that_memory_cannot_hold_twice_stay_in_one_block(alone, monkeypatch):
-    monkeypatch.setattr(stack, "free_bytes", lambda: 1000)
-    assert len(stack.make_layer_blocks(tiny_llama()).blocks) == 1
+    monkeypatch.setattr(layer_blocks, "free_bytes", lambda: 1000)
+    assert len(layer_blocks.make_layer_blocks(tiny_llama()).blocks) == 1
     assert_same(complete(tiny_llama(), PROMPTS, sampling_params=SAMPLED), alone)
 
 
 def test_groups_of_several_sizes_are_no_lack_of_memory(capfd):
     prompts = [*SHARING, *PROMPTS[:3]]
-    planned = groups(
+    planned = plan_groups(
         prompts, slots=8, row_multiple=1, max_new_tokens=20, context=TINY.context
     )
     assert len({group.rows for group in planned}) > 1

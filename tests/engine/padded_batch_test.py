@@ -5,7 +5,7 @@ import pytest
 from completions import random_prompts
 from hypothesis import given, settings, strategies as st
 
-from isara_jax.engine.kv_cache.sizes import cache_capacity
+from isara_jax.engine.kv_cache.sizes import bucketed_len
 from isara_jax.engine.padded_batch import PROMPT_STEP, Batch, Shape, left_padded, plan
 from isara_jax.engine.request import Request
 from isara_jax.errors import InputError
@@ -98,7 +98,7 @@ def test_a_prompt_that_does_not_fit_is_refused_by_its_id(length):
 
 
 def test_capacity_is_no_power_of_two():
-    capacities = [cache_capacity(positions) for positions in range(1, 5000)]
+    capacities = [bucketed_len(positions) for positions in range(1, 5000)]
     assert all(capacity & (capacity - 1) for capacity in capacities)
     assert all(
         positions <= capacity < positions + max(96, positions / 4)
@@ -107,7 +107,7 @@ def test_capacity_is_no_power_of_two():
     assert {capacity % 32 for capacity in capacities} == {0}
     # Each is compiled for.
     assert len(set(capacities)) < 50
-    assert cache_capacity(600) == 640 and cache_capacity(600, step=256) == 768
+    assert bucketed_len(600) == 640 and bucketed_len(600, step=256) == 768
 
 
 def test_rows_are_padded_on_the_left_and_missing_ones_repeat_the_last():

@@ -1,11 +1,11 @@
-"""Which prompts share slots, and how many positions these have."""
+"""Which requests share a batch, and how many positions its slots have."""
 
 import dataclasses
 
 import pytest
 
 from isara_jax.engine.request import Request
-from isara_jax.engine.scheduler import groups
+from isara_jax.engine.scheduler import plan_groups
 from isara_jax.errors import InputError
 
 
@@ -17,7 +17,7 @@ def prompts(*texts, first=0):
 
 
 def plan(found, *, slots=4, row_multiple=1, new=20, context=2000):
-    return groups(
+    return plan_groups(
         found,
         slots=slots,
         row_multiple=row_multiple,
@@ -27,7 +27,7 @@ def plan(found, *, slots=4, row_multiple=1, new=20, context=2000):
 
 
 def ids(group):
-    return [prompt.id for prompt in group.prompts]
+    return [planned.request.id for planned in group.planned]
 
 
 def family(first, count, *, shared=100):
@@ -42,8 +42,8 @@ def test_nothing_is_no_group():
 def test_prompts_are_in_the_order_of_their_tokens():
     (group,) = plan(prompts([3, 1], [1, 2], [1], [2]))
     assert ids(group) == ["2", "1", "3", "0"]
-    assert (group.shared, group.rows, group.longest) == (0, 4, 2)
-    assert group.capacity >= 2 + 20
+    assert (group.shared_len, group.rows, group.longest_prompt) == (0, 4, 2)
+    assert group.max_len >= 2 + 20
 
 
 def test_families_that_may_go_on_for_long_are_first():
@@ -58,33 +58,32 @@ def test_families_that_may_go_on_for_long_are_first():
     (group,) = plan(found, new=20)
     # Number 5 may write 20 of its 90, and so its family is as long as number 3.
     assert ids(group) == ["3", "4", "5", "0", "6", "1", "2"]
-    for number, (prompt, spans) in enumerate(
-        zip(group.prompts, group.spans, strict=True)
-    ):
-        assert sum(span.start for span in spans) == (40 if number in (2, 6) else 0)
-        assert spans[-1].end == len(prompt.token_ids)
+    for number, planned in enumerate(group.planned):
+        starts = sum(span.start for span in planned.spans)
+        assert starts == (40 if number in (2, 6) else 0)
+        assert planned.spans[-1].end == len(planned.request.token_ids)
 
 
 def test_what_all_share_is_kept_once():
     (group,) = plan(prompts(*family(7, 9)))
-    assert (group.shared, group.rows) == (100, 4)
-    assert 1 + 20 <= group.capacity < 100
-    assert group.shared_room == 128
+    assert (group.shared_len, group.rows) == (100, 4)
+    assert 1 + 20 <= group.max_len < 100
+    assert group.max_shared_len == 128
 
 
-def test_a_short_beginning_is_each_row_s_own():
+def test_a_short_shared_prefix_is_each_row_s_own():
     (group,) = plan(prompts(*family(7, 9, shared=63)))
-    assert group.shared == 0
+    assert group.shared_len == 0
 
 
 def test_every_prompt_keeps_a_token_of_its_own():
     (group,) = plan(prompts([7] * 80, [7] * 80, [7] * 90))
-    assert group.shared == 79
+    assert group.shared_len == 79
 
 
 def test_a_family_that_fills_the_slots_has_a_group():
     found = plan(prompts(*family(7, 5), *family(8, 3), [9], *family(6, 4)))
-    assert [(group.shared, len(group.prompts)) for group in found] == [
+    assert [(group.shared_len, len(group.planned)) for group in found] == [
         (100, 4),
         (100, 5),
         (0, 4),
@@ -97,7 +96,7 @@ def test_a_family_that_fills_the_slots_has_a_group():
 def test_families_within_a_family():
     common = [1] * 70
     found = plan(prompts(*(common + text for text in family(7, 5) + family(8, 2))))
-    assert [(group.shared, len(group.prompts)) for group in found] == [
+    assert [(group.shared_len, len(group.planned)) for group in found] == [
         (170, 5),
         (170, 2),
     ]

@@ -9,7 +9,7 @@ import jax
 from isara_jax.engine.engine import Engine
 from isara_jax.engine.request import Request
 from isara_jax.engine.sampling.completion import Completion
-from isara_jax.engine.scheduler import groups
+from isara_jax.engine.scheduler import plan_groups
 
 
 class Interrupted(Exception):
@@ -47,14 +47,14 @@ class ScriptedEngine:
         metrics=None,
     ):
         """The slots end together; the shortest prompts come first."""
-        planned = groups(
+        planned = plan_groups(
             prompts,
             slots=engine.slots,
             row_multiple=1,
             max_new_tokens=sampling_params.max_new_tokens,
             context=engine.context,
         )
-        assert sum(len(group.prompts) for group in planned) == len(prompts)
+        assert sum(len(group.planned) for group in planned) == len(prompts)
         waiting = sorted((len(p.token_ids), p.sample_index, p) for p in prompts)
         waiting = [prompt for *_, prompt in waiting if prompt.id not in done]
         for first in range(0, len(waiting), engine.slots):

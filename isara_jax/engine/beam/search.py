@@ -29,7 +29,7 @@ from isara_jax.engine.beam.hypotheses import (
     still_open,
     with_finished,
 )
-from isara_jax.engine.kv_cache import LayerBlocks, cache_capacity
+from isara_jax.engine.kv_cache import LayerBlocks, bucketed_len
 from isara_jax.engine.padded_batch import Batch, left_padded, validate_room
 from isara_jax.engine.sampling import (
     Completion,
@@ -129,7 +129,7 @@ def start(
     The beams are alike, so all but the first are out of the first choice.
     """
     rows, length = tokens.shape
-    capacity = cache_capacity(length + beams * new_tokens)
+    capacity = bucketed_len(length + beams * new_tokens)
     hidden, cache = prefill(
         stack.model,
         tokens,

@@ -90,7 +90,7 @@ def compact(state: DecodeState, kept: Int[Array, " b"], *, mesh: Mesh) -> Decode
         for field in fields(state)
         if field.name != "cache"
     }
-    cache = cast(XlaKVCache | FlashKVCache, state.cache).picked(kept)
+    cache = cast(XlaKVCache | FlashKVCache, state.cache).take_rows(kept)
     return constrain_state(DecodeState(cache=cache, **parts), mesh)
 
 

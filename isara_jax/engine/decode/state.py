@@ -40,32 +40,34 @@ class DecodeState:
     done: Bool[Array, " B"]
 
 
-@partial(jax.jit, static_argnames=("rows", "capacity", "shared", "new_tokens", "mesh"))
+@partial(
+    jax.jit, static_argnames=("rows", "max_len", "max_shared_len", "new_tokens", "mesh")
+)
 def empty_state(
-    stack: LayerBlocks,
+    layer_blocks: LayerBlocks,
     *,
     rows: int,
-    capacity: int,
-    shared: int,
+    max_len: int,
+    max_shared_len: int,
     new_tokens: int,
     mesh: Mesh,
 ) -> DecodeState:
     """Returns a decode batch of empty slots."""
-    vocabulary = stack.model.config.vocab_size
-    zeros = jnp.zeros(rows, jnp.int32)
+    vocabulary = layer_blocks.model.config.vocab_size
+    zeros, columns = jnp.zeros(rows, jnp.int32), max_shared_len + max_len
     texts = TokenBuffer(
-        token_ids=jnp.zeros((rows, shared + capacity), jnp.int32),
-        segments=jnp.ones((rows, shared + capacity), jnp.int32),
+        token_ids=jnp.zeros((rows, columns), jnp.int32),
+        segments=jnp.ones((rows, columns), jnp.int32),
         ends=zeros,
         generated=zeros,
         seen=jnp.zeros((rows, vocabulary), bool),
     )
     state = DecodeState(
         cache=empty_kv_cache(
-            stack,
+            layer_blocks,
             rows=rows,
-            capacity=capacity,
-            shared=shared,
+            max_len=max_len,
+            max_shared_len=max_shared_len,
             backend=attention_backend(mesh),
         ),
         texts=texts,
@@ -79,13 +81,13 @@ def empty_state(
 
 
 def share_prefix(
-    state: DecodeState, prefix: Prefix, shared: int, *, mesh: Mesh
+    state: DecodeState, prefix: Prefix, shared_len: int, *, mesh: Mesh
 ) -> DecodeState:
-    """Copies the first `shared` positions of a prefix to where all slots see them.
+    """Copies the first `shared_len` positions of a prefix to where all slots see them.
 
     The state's buffers are donated: the given value is consumed.
     """
-    return _share(state, prefix.kv_row, jnp.int32(shared), mesh=mesh)
+    return _share(state, prefix.kv_row, jnp.int32(shared_len), mesh=mesh)
 
 
 def insert(
@@ -118,9 +120,9 @@ def insert(
 
 @partial(jax.jit, donate_argnames=("state",), static_argnames=("mesh",))
 def _share(
-    state: DecodeState, kv_row: KVCache, shared: Int[Array, ""], *, mesh: Mesh
+    state: DecodeState, kv_row: KVCache, shared_len: Int[Array, ""], *, mesh: Mesh
 ) -> DecodeState:
-    cache = state.cache.sharing(kv_row, shared)
+    cache = state.cache.share_prefix(kv_row, shared_len)
     return constrain_state(replace(state, cache=cache), mesh)
 
 
@@ -141,7 +143,7 @@ def _insert(
     seen = jnp.zeros(texts.seen.shape[1], bool)
     seen = seen.at[token_ids].max(jnp.arange(token_ids.shape[0]) < length)
     state = DecodeState(
-        cache=state.cache.with_row(kv_row, row=slot, length=length),
+        cache=state.cache.insert(kv_row, row=slot, length=length),
         texts=TokenBuffer(
             token_ids=texts.token_ids.at[slot].set(token_ids),
             segments=texts.segments,
@@ -159,10 +161,10 @@ def _insert(
 
 
 def constrain_state(state: DecodeState, mesh: Mesh) -> DecodeState:
-    """Gives the state the layout on the mesh that every program keeps.
+    """Constrains the state to the sharding that all programs keep.
 
-    Left to the compiler, it changed from one to the next: that compiled programs twice,
-    and the state could not be updated in place.
+    Left to the compiler, the sharding changed from one program to the next: programs
+    were compiled twice, and the state could not be updated in place.
     """
 
     def split(array: Array, *words: str) -> Array:

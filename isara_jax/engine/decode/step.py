@@ -15,7 +15,7 @@ from isara_jax.runtime import Mesh
 
 @partial(jax.jit, static_argnames=("static", "mesh"), donate_argnames=("state",))
 def decode(
-    stack: LayerBlocks,
+    layer_blocks: LayerBlocks,
     state: DecodeState,
     traced: TracedParams,
     *,
@@ -33,7 +33,7 @@ def decode(
     def one(numbered: tuple) -> tuple:
         count, state = numbered
         return count + 1, constrain_state(
-            _next_token(stack, state, traced, eos=eos, static=static), mesh
+            _next_token(layer_blocks, state, traced, eos=eos, static=static), mesh
         )
 
     _, state = jax.lax.while_loop(unfinished, one, (jnp.int32(0), state))
@@ -41,7 +41,7 @@ def decode(
 
 
 def _next_token(
-    stack: LayerBlocks,
+    layer_blocks: LayerBlocks,
     state: DecodeState,
     traced: TracedParams,
     *,
@@ -58,7 +58,7 @@ def _next_token(
     # Beyond the last column nothing is written.
     place = jnp.where(going, texts.ends, texts.token_ids.shape[1])
     number = jnp.where(going, texts.generated, state.log_probabilities.shape[1])
-    hidden, longer = step(stack, token, cache)
+    hidden, longer = step(layer_blocks, token, cache)
     generated = texts.generated + going
     ended = jnp.any(token[:, None] == eos, axis=1) | (generated >= state.limits)
     return replace(
@@ -71,7 +71,7 @@ def _next_token(
             generated=generated,
             seen=texts.seen.at[rows, token].max(going),
         ),
-        logits=stack.model.logits(hidden),
+        logits=layer_blocks.model.logits(hidden),
         log_probabilities=state.log_probabilities.at[rows, number].set(own),
         done=state.done | ended,
     )

@@ -12,7 +12,7 @@ from .layer_blocks import (
     make_layer_blocks as make_layer_blocks,
 )
 from .sizes import (
-    cache_capacity as cache_capacity,
+    bucketed_len as bucketed_len,
     round_up as round_up,
     rows_within as rows_within,
 )

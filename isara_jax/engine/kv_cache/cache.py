@@ -1,13 +1,13 @@
-"""The slots: a KV cache in which every row has its own length, and a step over it.
+"""The KV cache of a decode batch, and one decode step over it.
 
-A row's positions lie from column 0 on, so what a row computes depends on nothing but
-the row. The positions of a beginning that all rows share are kept once.
+Every row has its own length, and its positions begin at 0: what a row computes depends
+on nothing but the row. The prefix that all rows share is kept once.
 
-How they lie in memory is chosen when slots are made, by what attends to them: XLA, the
-kernels of NVIDIA, or those of TPU. A path is a set of slots with one row.
+The attention backend decides how the cache lies in memory: as XLA reads it, as the
+kernels of NVIDIA do, or in the pages of the TPU's. The prefix cache is a KV cache of
+one row.
 """
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from isara_jax.engine.kv_cache.flash import FlashKVCache
@@ -27,15 +27,18 @@ KVCache = XlaKVCache | FlashKVCache | PagedKVCache
 
 
 def empty_kv_cache(
-    stack: LayerBlocks,
+    layer_blocks: LayerBlocks,
     *,
     rows: int,
-    capacity: int,
-    shared: int,
+    max_len: int,
+    max_shared_len: int,
     backend: AttentionBackend,
 ) -> KVCache:
-    """Returns slots with nothing written and room for so many positions."""
-    config, dtype = stack.model.config, _dtype(stack)
+    """Returns a cache with nothing written.
+
+    A row holds up to `max_len` positions, behind `max_shared_len` that all rows share.
+    """
+    config, dtype = layer_blocks.model.config, dtype_of(layer_blocks.blocks)
     kind: type[KVCache] = XlaKVCache
     if backend.kind == "tpu":
         kind = PagedKVCache
@@ -43,18 +46,18 @@ def empty_kv_cache(
         kind = FlashKVCache
     return kind.empty(
         config,
-        layers=block_sizes(stack),
+        layers=block_sizes(layer_blocks),
         rows=rows,
-        capacity=capacity,
-        shared=shared,
+        max_len=max_len,
+        max_shared_len=max_shared_len,
         dtype=dtype,
         backend=backend,
     )
 
 
-def position_bytes(stack: LayerBlocks, backend: AttentionBackend) -> int:
-    """Returns what a position of a row takes in all layers, as the slots lay it."""
-    config, dtype = stack.model.config, _dtype(stack)
+def position_bytes(layer_blocks: LayerBlocks, backend: AttentionBackend) -> int:
+    """Returns the bytes of one row's position in all layers, padding included."""
+    config, dtype = layer_blocks.model.config, dtype_of(layer_blocks.blocks)
     heads, size = config.kv_heads, config.head_size
     if backend.kind == "tpu":
         heads = padded_kv_heads(heads, dtype)
@@ -62,29 +65,26 @@ def position_bytes(stack: LayerBlocks, backend: AttentionBackend) -> int:
     return 2 * config.layers * heads * size * dtype.itemsize
 
 
-def _dtype(stack: LayerBlocks) -> jnp.dtype:
-    return dtype_of(stack.blocks)
-
-
 def step(
-    stack: LayerBlocks, tokens: Int[Array, " B"], cache: KVCache
+    layer_blocks: LayerBlocks, tokens: Int[Array, " B"], cache: KVCache
 ) -> tuple[Float[Array, "B D"], KVCache]:
-    """Runs one more token a row and writes it at the row's end.
+    """Runs one more token a row, and writes its keys and values at the row's end.
 
-    Nothing is written in a row that is full. `lengths` are left to the caller.
+    A row that is full is left as it is. The caller advances `lengths`.
     """
-    positions = (cache.shared + cache.lengths)[:, None]
+    model = layer_blocks.model
+    positions = (cache.shared_len + cache.lengths)[:, None]
     x, blocks = run_blocks(
-        stack.model,
-        stack.blocks,
-        stack.model.embed(tokens[:, None], positions),
+        model,
+        layer_blocks.blocks,
+        model.embed(tokens[:, None], positions),
         positions=positions,
         caches=cache.blocks,
-        attend=cache.decode_attention(window=stack.model.config.window),
+        attend=cache.decode_attention(window=model.config.window),
     )
-    return x[:, 0], cache.holding(blocks)
+    return x[:, 0], cache.with_blocks(blocks)
 
 
 def constrain_cache(cache: KVCache, mesh: Mesh) -> KVCache:
-    """Gives the cache the layout on the mesh that every program keeps."""
+    """Constrains the cache to the sharding that all programs keep."""
     return cache.constrain(mesh)

@@ -1,4 +1,4 @@
-"""What slots are whose rows lie one beside the other, whatever attends to them."""
+"""What the KV caches have in common whose rows are axes of dense arrays."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,20 +16,24 @@ ROW = 1
 
 @dataclass(frozen=True, kw_only=True)
 class DenseKVCache:
-    """Keys and values a block of layers, their axes in the order of the words.
+    """Keys and values of each block of layers, and of the shared prefix.
 
-    `shared_keys` and `shared_values` are those of the first `shared` positions of every
-    row, of which they hold one. `lengths` counts a row's own positions after these.
+    Attributes:
+      KEY_AXES, VALUE_AXES: the logical axes of keys and of values, in their order.
+      keys, values: a row's own positions, behind those of the shared prefix.
+      shared_keys, shared_values: the prefix that all rows share, held once.
+      shared_len: the positions of the prefix.
+      lengths: each row's own positions.
     """
 
-    KEY_WORDS: ClassVar[tuple[str, ...]]
-    VALUE_WORDS: ClassVar[tuple[str, ...]]
+    KEY_AXES: ClassVar[tuple[str, ...]]
+    VALUE_AXES: ClassVar[tuple[str, ...]]
 
     keys: tuple[Float[Array, "_ B K ..."], ...]
     values: tuple[Float[Array, "_ B K ..."], ...]
     shared_keys: tuple[Float[Array, "_ 1 K ..."], ...]
     shared_values: tuple[Float[Array, "_ 1 K ..."], ...]
-    shared: Int[Array, ""]
+    shared_len: Int[Array, ""]
     lengths: Int[Array, " B"]
     backend: AttentionBackend = field(metadata={"static": True})
 
@@ -40,47 +44,48 @@ class DenseKVCache:
         *,
         layers: tuple[int, ...],
         rows: int,
-        capacity: int,
-        shared: int,
+        max_len: int,
+        max_shared_len: int,
         dtype: jnp.dtype,
         backend: AttentionBackend,
     ) -> Self:
-        """Returns slots with nothing written, for blocks of so many layers."""
+        """Returns a cache with nothing written, for blocks of so many layers."""
 
-        def zeros(words: Sequence[str], rows: int, room: int) -> tuple[Array, ...]:
+        def zeros(axes: Sequence[str], rows: int, length: int) -> tuple[Array, ...]:
             sizes = {
                 "batch": rows,
                 "kv_heads": config.kv_heads,
-                "time": room,
+                "time": length,
                 "head_dim": config.head_size,
             }
-            shape = tuple(sizes[word] for word in words[ROW:])
+            shape = tuple(sizes[axis] for axis in axes[ROW:])
             return tuple(jnp.zeros((count, *shape), dtype) for count in layers)
 
+        padded = cls.padded_len(max_len)
         return cls(
-            keys=zeros(cls.KEY_WORDS, rows, cls.room_for(capacity)),
-            values=zeros(cls.VALUE_WORDS, rows, cls.room_for(capacity)),
-            shared_keys=zeros(cls.KEY_WORDS, 1, shared),
-            shared_values=zeros(cls.VALUE_WORDS, 1, shared),
-            shared=jnp.zeros((), jnp.int32),
+            keys=zeros(cls.KEY_AXES, rows, padded),
+            values=zeros(cls.VALUE_AXES, rows, padded),
+            shared_keys=zeros(cls.KEY_AXES, 1, max_shared_len),
+            shared_values=zeros(cls.VALUE_AXES, 1, max_shared_len),
+            shared_len=jnp.zeros((), jnp.int32),
             lengths=jnp.zeros(rows, jnp.int32),
             backend=backend,
         )
 
     @staticmethod
-    def room_for(capacity: int) -> int:
+    def padded_len(max_len: int) -> int:
         """Returns the positions that a row is given where it needs so many."""
-        return capacity
+        return max_len
 
     @property
-    def room(self) -> int:
-        """The positions that a row has room for, beyond the shared ones."""
-        return self.values[0].shape[self.VALUE_WORDS.index("time")]
+    def max_len(self) -> int:
+        """The own positions that a row can hold."""
+        return self.values[0].shape[self.VALUE_AXES.index("time")]
 
     @property
-    def shared_room(self) -> int:
-        """The positions that there is room for in the shared beginning."""
-        return self.shared_values[0].shape[self.VALUE_WORDS.index("time")]
+    def max_shared_len(self) -> int:
+        """The positions that the shared prefix can have."""
+        return self.shared_values[0].shape[self.VALUE_AXES.index("time")]
 
     @property
     def blocks(self) -> tuple[tuple[Array, ...], ...]:
@@ -88,78 +93,81 @@ class DenseKVCache:
         shared = (self.shared_keys, self.shared_values)
         return tuple(zip(self.keys, self.values, *shared, strict=True))
 
-    def holding(self, blocks: tuple[tuple[Array, ...], ...]) -> Self:
-        """Returns the slots with what was written in the blocks."""
+    def with_blocks(self, blocks: tuple[tuple[Array, ...], ...]) -> Self:
+        """Returns the cache with the keys and values of the given blocks."""
         keys, values, _, _ = zip(*blocks, strict=True)
         return replace(self, keys=keys, values=values)
 
-    def sharing(self, path: Any, count: Int[Array, ""]) -> Self:
-        """Takes the first `count` positions of a path of this kind for all rows."""
+    def share_prefix(self, kv_row: Any, shared_len: Int[Array, ""]) -> Self:
+        """Copies the first positions of a one-row cache of this kind for all rows."""
 
-        def first(array: Array, time: int) -> Array:
-            return jax.lax.slice_in_dim(array, 0, self.shared_room, axis=time)
+        def prefix(array: Array, time: int) -> Array:
+            return jax.lax.slice_in_dim(array, 0, self.max_shared_len, axis=time)
 
-        keys, values = self._mapped(first, path.keys, path.values)
-        return replace(self, shared_keys=keys, shared_values=values, shared=count)
+        keys, values = self._map(prefix, kv_row.keys, kv_row.values)
+        return replace(
+            self, shared_keys=keys, shared_values=values, shared_len=shared_len
+        )
 
-    def with_row(
-        self, path: Any, *, row: Int[Array, ""], length: Int[Array, ""]
+    def insert(
+        self, kv_row: Any, *, row: Int[Array, ""], length: Int[Array, ""]
     ) -> Self:
-        """Puts `length` positions of a path, less the shared ones, into a row.
+        """Copies `length` positions of a one-row cache, less the shared, into a row.
 
-        The path has room for a row's positions behind the shared ones.
+        The one-row cache must hold `max_len` positions behind the shared ones.
         """
 
         def own(array: Array, time: int) -> Array:
-            return jax.lax.dynamic_slice_in_dim(array, self.shared, self.room, time)
+            start, size = self.shared_len, self.max_len
+            return jax.lax.dynamic_slice_in_dim(array, start, size, time)
 
-        def put(slots: Array, own: Array) -> Array:
-            return jax.lax.dynamic_update_slice_in_dim(slots, own, row, ROW)
+        def put(rows: Array, own: Array) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(rows, own, row, ROW)
 
-        keys, values = self._mapped(own, path.keys, path.values)
+        keys, values = self._map(own, kv_row.keys, kv_row.values)
         return replace(
             self,
             keys=tuple(map(put, self.keys, keys)),
             values=tuple(map(put, self.values, values)),
-            lengths=self.lengths.at[row].set(length - self.shared),
+            lengths=self.lengths.at[row].set(length - self.shared_len),
         )
 
-    def picked(self, rows: Int[Array, " b"]) -> Self:
-        """Returns slots that hold these rows only."""
+    def take_rows(self, rows: Int[Array, " b"]) -> Self:
+        """Returns a cache that holds these rows only."""
 
-        def pick(array: Array, _: int) -> Array:
+        def take(array: Array, _: int) -> Array:
             return jnp.take(array, rows, axis=ROW)
 
-        keys, values = self._mapped(pick, self.keys, self.values)
+        keys, values = self._map(take, self.keys, self.values)
         return replace(self, keys=keys, values=values, lengths=self.lengths[rows])
 
     def constrain(self, mesh: Mesh) -> Self:
-        """Gives the slots the layout on the mesh that every program keeps."""
+        """Constrains the cache to the sharding that all programs keep."""
 
-        def constrain_all(arrays: Sequence[Array], words: Sequence[str]) -> tuple:
-            return tuple(constrain(array, words, mesh) for array in arrays)
+        def constrain_all(arrays: Sequence[Array], axes: Sequence[str]) -> tuple:
+            return tuple(constrain(array, axes, mesh) for array in arrays)
 
         return replace(
             self,
-            keys=constrain_all(self.keys, self.KEY_WORDS),
-            values=constrain_all(self.values, self.VALUE_WORDS),
-            shared_keys=constrain_all(self.shared_keys, self.KEY_WORDS),
-            shared_values=constrain_all(self.shared_values, self.VALUE_WORDS),
-            shared=constrain(self.shared, (), mesh),
+            keys=constrain_all(self.keys, self.KEY_AXES),
+            values=constrain_all(self.values, self.VALUE_AXES),
+            shared_keys=constrain_all(self.shared_keys, self.KEY_AXES),
+            shared_values=constrain_all(self.shared_values, self.VALUE_AXES),
+            shared_len=constrain(self.shared_len, (), mesh),
             lengths=constrain(self.lengths, ("batch",), mesh),
         )
 
-    def _mapped(
+    def _map(
         self,
-        change: Callable[[Array, int], Array],
+        function: Callable[[Array, int], Array],
         keys: Sequence[Array],
         values: Sequence[Array],
     ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        """Changes keys and values, each told which of its axes is time."""
+        """Applies a function of an array and its time axis to keys and values."""
         in_keys, in_values = (
-            words.index("time") for words in (self.KEY_WORDS, self.VALUE_WORDS)
+            axes.index("time") for axes in (self.KEY_AXES, self.VALUE_AXES)
         )
         return (
-            tuple(change(array, in_keys) for array in keys),
-            tuple(change(array, in_values) for array in values),
+            tuple(function(array, in_keys) for array in keys),
+            tuple(function(array, in_values) for array in values),
         )

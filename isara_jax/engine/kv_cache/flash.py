@@ -1,4 +1,4 @@
-"""Slots for the kernels of NVIDIA: keys lie as values do, position by position."""
+"""The KV cache for the kernels of NVIDIA: keys lie as values do, by position."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from isara_jax.models.attention import (
     padded_kv_len,
 )
 
-# The fewest positions that a chunk of a prompt attends to, masked or not.
-LEAST_REACH = 1024
+# The fewest positions that a chunk of a prompt reads, masked or not.
+MIN_KV_LEN = 1024
 
 
 @jax.tree_util.register_dataclass
@@ -27,46 +27,48 @@ LEAST_REACH = 1024
 class FlashKVCache(DenseKVCache):
     """Keys and values [l, B, K, S, H]."""
 
-    KEY_WORDS = VALUE_WORDS = ("layers", "batch", "kv_heads", "time", "head_dim")
+    KEY_AXES = VALUE_AXES = ("layers", "batch", "kv_heads", "time", "head_dim")
 
     @staticmethod
-    def room_for(capacity: int) -> int:
+    def padded_len(max_len: int) -> int:
         """Rounds up to what the kernel splits."""
-        return padded_kv_len(capacity)
+        return padded_kv_len(max_len)
 
     def decode_attention(
         self, *, window: int | None
     ) -> Callable[[tuple[Array, ...], Array], Attend]:
-        """Writes a token at every row's end, and attends to the row up to there."""
+        """Writes a token at every row's end, and attends to the row up to it."""
         rows = jnp.arange(self.lengths.shape[0])
-        end = jnp.minimum(self.lengths + 1, self.room)
+        end = jnp.minimum(self.lengths + 1, self.max_len)
         first = jnp.zeros_like(end)
-        early = jnp.arange(self.shared_room)
-        early_visible = jnp.broadcast_to(early < self.shared, (len(rows), early.size))
+        shared = jnp.arange(self.max_shared_len)
+        shared_mask = jnp.broadcast_to(
+            shared < self.shared_len, (len(rows), shared.size)
+        )
         if window:
             first = jnp.maximum(self.lengths + 1 - window, 0)
-            oldest = self.shared + self.lengths + 1 - window
-            early_visible &= early >= oldest[:, None]
+            oldest = self.shared_len + self.lengths + 1 - window
+            shared_mask &= shared >= oldest[:, None]
 
-        def attend(block: tuple[Array, ...], number: Array) -> Attend:
+        def attend(block: tuple[Array, ...], layer: Array) -> Attend:
             keys, values, shared_keys, shared_values = block
 
             def attended(q: Array, k: Array, v: Array) -> tuple[Array, tuple]:
-                longer_keys = keys.at[number, rows, :, self.lengths].set(k[:, 0])
-                longer_values = values.at[number, rows, :, self.lengths].set(v[:, 0])
+                new_keys = keys.at[layer, rows, :, self.lengths].set(k[:, 0])
+                new_values = values.at[layer, rows, :, self.lengths].set(v[:, 0])
                 parts = [
                     self._own_attention(
-                        q, longer_keys[number], longer_values[number], first, end
+                        q, new_keys[layer], new_values[layer], first, end
                     )
                 ]
-                if early.size:
+                if shared.size:
                     kv_segment = KVSegment(
-                        shared_keys[number],
-                        shared_values[number],
-                        early_visible[:, None],
+                        shared_keys[layer],
+                        shared_values[layer],
+                        shared_mask[:, None],
                     )
                     parts.append(attention_part(q, kv_segment))
-                carried = (longer_keys, longer_values, shared_keys, shared_values)
+                carried = (new_keys, new_values, shared_keys, shared_values)
                 return merge_segments(parts).astype(q.dtype), carried
 
             return attended
@@ -98,11 +100,11 @@ class FlashKVCache(DenseKVCache):
         return mixed[:, None], sums[:, None]
 
     def kv_len(self, end: int) -> int:
-        """Returns up to where a chunk that ends there reads; each is compiled for."""
-        kv_len = LEAST_REACH
+        """Returns how many positions a chunk up to `end` reads, one program each."""
+        kv_len = MIN_KV_LEN
         while kv_len < end:
             kv_len *= 2
-        return min(kv_len, self.room)
+        return min(kv_len, self.max_len)
 
     def prefill_attention(
         self,
@@ -111,27 +113,27 @@ class FlashKVCache(DenseKVCache):
         kv_len: int,
         window: int | None,
     ) -> Callable[[tuple[Array, ...], Array], Attend]:
-        """Writes T tokens from `start` on, and attends to what is before `kv_len`."""
+        """Writes T tokens from `start` on, and attends to the first `kv_len`."""
         columns = jnp.arange(kv_len)
 
-        def attend(block: tuple[Array, ...], number: Array) -> Attend:
+        def attend(block: tuple[Array, ...], layer: Array) -> Attend:
             keys, values, *shared = block
 
             def attended(q: Array, k: Array, v: Array) -> tuple[Array, tuple]:
                 positions = start + jnp.arange(q.shape[1])[None, :, None]
-                visible = columns <= positions
+                mask = columns <= positions
                 if window:
-                    visible &= columns > positions - window
-                at = (number, 0, 0, start, 0)
-                longer = [
+                    mask &= columns > positions - window
+                at = (layer, 0, 0, start, 0)
+                written = [
                     jax.lax.dynamic_update_slice(array, new.swapaxes(1, 2)[None], at)
                     for array, new in ((keys, k), (values, v))
                 ]
                 near_keys, near_values = (
-                    array[number][:, :, :kv_len] for array in longer
+                    array[layer][:, :, :kv_len] for array in written
                 )
-                mixed = self._chunk_attention(q, near_keys, near_values, visible)
-                return mixed, (*longer, *shared)
+                mixed = self._chunk_attention(q, near_keys, near_values, mask)
+                return mixed, (*written, *shared)
 
             return attended
 
@@ -142,17 +144,17 @@ class FlashKVCache(DenseKVCache):
         q: Float[Array, "B T N H"],
         k: Float[Array, "B K S H"],
         v: Float[Array, "B K S H"],
-        visible: Array,
+        mask: Array,
     ) -> Float[Array, "B T N H"]:
-        def attended(q: Array, k: Array, v: Array, visible: Array) -> tuple[Array]:
-            return (flash_prefill_attention(q, k, v, visible=visible),)
+        def attended(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array]:
+            return (flash_prefill_attention(q, k, v, visible=mask),)
 
         heads = self.backend.heads_word(k.shape[1])
         query = ("batch", "time", heads, "head_dim")
         keys = ("batch", heads, "time", "head_dim")
         (mixed,) = self.backend.run(
             attended,
-            *(q, k, v, visible),
+            *(q, k, v, mask),
             words=(query, keys, keys, ("batch", "time", "time")),
             outputs=((query, q.shape),),
         )

@@ -1,10 +1,9 @@
-"""A model's layers cut into blocks.
+"""A model's layers in blocks, scanned within a block and unrolled between blocks.
 
-Within a block the layers are scanned; the blocks follow each other in the program. On
-CPU and GPU every layer is its own block: a scan copies a layer's weights and cache out
-of the stack before each product and kernel, which for a token costs more than all else.
-On TPU, whose programs read them where they lie, all layers are one block, which
-compiles in a time that does not grow with depth.
+On CPU and GPU every layer is a block of its own: a scan copies a layer's weights and
+cache out of the stacked arrays before each product and kernel, which costs more than
+all else in a decode step. On TPU, whose programs read them in place, all layers are one
+block, which compiles in a time that does not grow with depth.
 """
 
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ class LayerBlocks:
 def make_layer_blocks(
     model: Decoder, *, mesh: Mesh | None = None, free: int | None = None
 ) -> LayerBlocks:
-    """Cuts the layers as suits the platform, the default one without a mesh.
+    """Splits the layers as suits the mesh's platform, the default one without a mesh.
 
     Off TPU that copies them; where memory is too short for a copy, they stay in one
     block there as well. `free` are the bytes of a device, asked for unless given.
@@ -41,13 +40,13 @@ def make_layer_blocks(
     if platform == "tpu" or (free is not None and 2 * _size(model, mesh) > free):
         return LayerBlocks(model=model, blocks=(model.layers,))
     count = layers_of(model.layers)
-    blocks = tuple(_cut(model.layers, jnp.int32(number)) for number in range(count))
+    blocks = tuple(_slice(model.layers, jnp.int32(index)) for index in range(count))
     return LayerBlocks(model=model, blocks=blocks)
 
 
-def block_sizes(stack: LayerBlocks) -> tuple[int, ...]:
+def block_sizes(layer_blocks: LayerBlocks) -> tuple[int, ...]:
     """Returns how many layers each block holds."""
-    return tuple(layers_of(block) for block in stack.blocks)
+    return tuple(layers_of(block) for block in layer_blocks.blocks)
 
 
 def _size(model: Decoder, mesh: Mesh | None) -> int:
@@ -58,7 +57,7 @@ def _size(model: Decoder, mesh: Mesh | None) -> int:
 
 
 @jax.jit
-def _cut(layers: Any, number: Int[Array, ""]) -> Any:
+def _slice(layers: Any, index: Int[Array, ""]) -> Any:
     return jax.tree.map(
-        lambda array: jax.lax.dynamic_slice_in_dim(array, number, 1), layers
+        lambda array: jax.lax.dynamic_slice_in_dim(array, index, 1), layers
     )

@@ -1,4 +1,4 @@
-"""Slots for the paged kernel of TPU: keys and values side by side in pages.
+"""The KV cache for the paged kernel of TPU: keys and values side by side in pages.
 
     pages of a shard   | shared: P | row 0 | row 1 | ...
     table of row 1     the shared pages that are full, then the row's own
@@ -30,17 +30,20 @@ from isara_jax.runtime import Mesh, constrain
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class PagedKVCache:
-    """The pages a block of layers, [l, G, S, C, W]: each of G shards has its own rows.
+    """The pages of each block of layers, [l, G, S, C, W]; each of G shards has rows.
 
-    C counts keys and values of the KV heads, W is a head's padded size. `room` are the
-    positions of the shared pages; each shard holds a copy of these. `shared` and
-    `lengths` count the positions that all rows share, and each row's own after them.
+    C counts keys and values of the KV heads, W is a head's padded size.
+
+    Attributes:
+      shared_len: the positions of the prefix that all rows share.
+      lengths: each row's own positions behind it.
+      max_shared_len: the positions of the shared pages, of which each shard has a copy.
     """
 
     pages: tuple[Float[Array, "_ G S C W"], ...]
-    shared: Int[Array, ""]
+    shared_len: Int[Array, ""]
     lengths: Int[Array, " B"]
-    room: int = field(metadata={"static": True})
+    max_shared_len: int = field(metadata={"static": True})
     kv_heads: int = field(metadata={"static": True})
     backend: AttentionBackend = field(metadata={"static": True})
 
@@ -51,30 +54,30 @@ class PagedKVCache:
         *,
         layers: tuple[int, ...],
         rows: int,
-        capacity: int,
-        shared: int,
+        max_len: int,
+        max_shared_len: int,
         dtype: jnp.dtype,
         backend: AttentionBackend,
     ) -> "PagedKVCache":
-        """Returns slots with nothing written, for blocks of so many layers."""
+        """Returns a cache with nothing written, for blocks of so many layers."""
         data, model = 1, 1
         if backend.mesh is not None:
             data, model = backend.mesh.shape["data"], backend.mesh.shape["model"]
         shards = data if rows % data == 0 else 1
         parts = model if config.kv_heads % model == 0 else 1
         heads = parts * padded_kv_heads(config.kv_heads // parts, dtype)
-        room = _whole_pages(shared)
+        shared_len = _whole_pages(max_shared_len)
         # One page more, for what the row has of the last shared one.
-        own = _whole_pages(capacity) + PAGE
+        own = _whole_pages(max_len) + PAGE
         shape = (
-            *(shards, room + rows // shards * own),
+            *(shards, shared_len + rows // shards * own),
             *(2 * heads, padded_head_size(config.head_size)),
         )
         return cls(
             pages=tuple(jnp.zeros((count, *shape), dtype) for count in layers),
-            shared=jnp.zeros((), jnp.int32),
+            shared_len=jnp.zeros((), jnp.int32),
             lengths=jnp.zeros(rows, jnp.int32),
-            room=room,
+            max_shared_len=shared_len,
             kv_heads=config.kv_heads,
             backend=backend,
         )
@@ -84,31 +87,32 @@ class PagedKVCache:
         """The pages of every block of layers."""
         return self.pages
 
-    def holding(self, blocks: tuple[Array, ...]) -> "PagedKVCache":
-        """Returns the slots with what was written in the blocks."""
+    def with_blocks(self, blocks: tuple[Array, ...]) -> "PagedKVCache":
+        """Returns the cache with the pages of the given blocks."""
         return replace(self, pages=blocks)
 
     @property
-    def _first(self) -> Int[Array, ""]:
+    def _row_start(self) -> Int[Array, ""]:
         """The position with which every row's own pages begin."""
-        return self.shared - self.shared % PAGE
+        return self.shared_len - self.shared_len % PAGE
 
     @property
-    def _own(self) -> int:
+    def _row_len(self) -> int:
         """The positions of a row's own pages."""
         shards, positions = self.pages[0].shape[1:3]
-        return (positions - self.room) * shards // self.lengths.shape[0]
+        return (positions - self.max_shared_len) * shards // self.lengths.shape[0]
 
     def decode_attention(
         self, *, window: int | None
     ) -> Callable[[Array, Array], Attend]:
-        """Writes a token at every row's end, and attends to the row up to there."""
-        return self._attend(self.shared - self._first + self.lengths, window=window)
+        """Writes a token at every row's end, and attends to the row up to it."""
+        start = self.shared_len - self._row_start + self.lengths
+        return self._attend(start, window=window)
 
     def kv_len(self, end: int) -> int:
-        """Returns up to where a chunk that ends there reads; each is compiled for."""
+        """Returns how many positions a chunk up to `end` reads, one program each."""
         del end
-        return self._own
+        return self._row_len
 
     def prefill_attention(
         self,
@@ -117,7 +121,7 @@ class PagedKVCache:
         kv_len: int,
         window: int | None,
     ) -> Callable[[Array, Array], Attend]:
-        """Writes T tokens from `start` on, and attends to what is before them."""
+        """Writes T tokens from `start` on; each attends to the positions up to it."""
         del kv_len
         return self._attend(start[None], window=window)
 
@@ -127,96 +131,99 @@ class PagedKVCache:
         """Writes tokens from `start` of every row's own pages on, and attends."""
 
         def run(*arrays: Array) -> tuple[Array, Array]:
-            q, k, v, pages, start, first, number = arrays
-            longer = self._written(k, v, pages, start, number)
-            pool = longer.reshape(-1, PAGE, *longer.shape[3:])
+            q, k, v, pages, start, row_start, layer = arrays
+            written = self._write(k, v, pages, start, layer)
+            pool = written.reshape(-1, PAGE, *written.shape[3:])
             mixed = paged_attention(
                 q,
                 pool,
                 kv_heads=k.shape[2],
-                lengths=first + jnp.minimum(start + q.shape[1], self._own),
-                table=self._table(q.shape[0], first, number, pages.shape[2]),
+                lengths=row_start + jnp.minimum(start + q.shape[1], self._row_len),
+                table=self._page_table(q.shape[0], row_start, layer, pages.shape[2]),
                 window=window,
             )
-            return mixed, longer
+            return mixed, written
 
-        def attend(pages: Array, number: Array) -> Attend:
+        def attend(pages: Array, layer: Array) -> Attend:
             def attended(q: Array, k: Array, v: Array) -> tuple[Array, Array]:
                 heads = self.backend.heads_word(self.kv_heads)
                 tokens = ("batch", "time", heads, "head_dim")
-                words = ("layers", "batch", "time", heads, "head_dim")
-                mixed, longer = self.backend.run(
+                axes = ("layers", "batch", "time", heads, "head_dim")
+                mixed, written = self.backend.run(
                     run,
-                    *(q, k, v, pages, start, self._first, number),
-                    words=(tokens, tokens, tokens, words, ("batch",), (), ()),
-                    outputs=((tokens, q.shape), (words, pages.shape)),
+                    *(q, k, v, pages, start, self._row_start, layer),
+                    words=(tokens, tokens, tokens, axes, ("batch",), (), ()),
+                    outputs=((tokens, q.shape), (axes, pages.shape)),
                 )
-                return mixed, longer
+                return mixed, written
 
             return attended
 
         return attend
 
-    def _written(
+    def _write(
         self,
         k: Float[Array, "B T K H"],
         v: Float[Array, "B T K H"],
         pages: Float[Array, "l 1 S C W"],
         start: Int[Array, " B"],
-        number: Int[Array, ""],
+        layer: Int[Array, ""],
     ) -> Float[Array, "l 1 S C W"]:
         rows, count = k.shape[:2]
         positions, heads, size = pages.shape[2], pages.shape[3] // 2, pages.shape[4]
         own = start[:, None] + jnp.arange(count)
-        at = self.room + self._own * jnp.arange(rows)[:, None] + own
+        at = self.max_shared_len + self._row_len * jnp.arange(rows)[:, None] + own
         # Behind the last page nothing is written.
-        at = jnp.where(own < self._own, at, positions)
-        return pages.at[number, 0, at].set(combined(k, v, heads=heads, size=size))
+        at = jnp.where(own < self._row_len, at, positions)
+        return pages.at[layer, 0, at].set(combined(k, v, heads=heads, size=size))
 
-    def _table(
-        self, rows: int, first: Array, number: Array, positions: int
+    def _page_table(
+        self, rows: int, row_start: Array, layer: Array, positions: int
     ) -> Int[Array, "rows a_row"]:
         """Says in which of the pool's pages the positions of each row lie."""
-        full, own = first // PAGE, self._own // PAGE
-        place = jnp.arange(self.room // PAGE + own)
-        begins = self.room // PAGE + own * jnp.arange(rows)
+        full, own = row_start // PAGE, self._row_len // PAGE
+        place = jnp.arange(self.max_shared_len // PAGE + own)
+        begins = self.max_shared_len // PAGE + own * jnp.arange(rows)
         # Nothing is read of the places that are clipped.
         beyond = begins[:, None] + jnp.clip(place - full, 0, own - 1)
-        return number * (positions // PAGE) + jnp.where(place < full, place, beyond)
+        return layer * (positions // PAGE) + jnp.where(place < full, place, beyond)
 
-    def sharing(self, path: Any, count: Int[Array, ""]) -> "PagedKVCache":
-        """Takes the first `count` positions of a path of this kind for all rows."""
+    def share_prefix(self, kv_row: Any, shared_len: Int[Array, ""]) -> "PagedKVCache":
+        """Copies the first positions of a one-row cache of this kind for all rows."""
         pages = tuple(
-            slots.at[:, :, : self.room].set(of_path[:, :, : self.room])
-            for slots, of_path in zip(self.pages, path.pages, strict=True)
+            pages.at[:, :, : self.max_shared_len].set(
+                of_row[:, :, : self.max_shared_len]
+            )
+            for pages, of_row in zip(self.pages, kv_row.pages, strict=True)
         )
-        return replace(self, pages=pages, shared=count)
+        return replace(self, pages=pages, shared_len=shared_len)
 
-    def with_row(
-        self, path: Any, *, row: Int[Array, ""], length: Int[Array, ""]
+    def insert(
+        self, kv_row: Any, *, row: Int[Array, ""], length: Int[Array, ""]
     ) -> "PagedKVCache":
-        """Puts `length` positions of a path, less the shared ones, into a row."""
+        """Copies `length` positions of a one-row cache, less the shared, into a row."""
         shard, place = jnp.divmod(row, self.lengths.shape[0] // self.pages[0].shape[1])
-        at = (0, shard, self.room + place * self._own, 0, 0)
+        at = (0, shard, self.max_shared_len + place * self._row_len, 0, 0)
 
-        def taken(slots: Array, of_path: Array) -> Array:
-            own = jax.lax.dynamic_slice_in_dim(of_path, self._first, self._own, 2)
-            return jax.lax.dynamic_update_slice(slots, own, at)
+        def put(pages: Array, of_row: Array) -> Array:
+            start, size = self._row_start, self._row_len
+            own = jax.lax.dynamic_slice_in_dim(of_row, start, size, 2)
+            return jax.lax.dynamic_update_slice(pages, own, at)
 
         return replace(
             self,
-            pages=tuple(map(taken, self.pages, path.pages)),
-            lengths=self.lengths.at[row].set(length - self.shared),
+            pages=tuple(map(put, self.pages, kv_row.pages)),
+            lengths=self.lengths.at[row].set(length - self.shared_len),
         )
 
     def constrain(self, mesh: Mesh) -> "PagedKVCache":
-        """Gives the slots the layout on the mesh that every program keeps."""
+        """Constrains the cache to the sharding that all programs keep."""
         heads = self.backend.heads_word(self.kv_heads)
-        words = ("layers", "batch", "time", heads, "head_dim")
+        axes = ("layers", "batch", "time", heads, "head_dim")
         return replace(
             self,
-            pages=tuple(constrain(pages, words, mesh) for pages in self.pages),
-            shared=constrain(self.shared, (), mesh),
+            pages=tuple(constrain(pages, axes, mesh) for pages in self.pages),
+            shared_len=constrain(self.shared_len, (), mesh),
             lengths=constrain(self.lengths, ("batch",), mesh),
         )
 

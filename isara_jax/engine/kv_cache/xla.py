@@ -1,6 +1,6 @@
-"""Slots as XLA attends to them: keys with their positions last.
+"""The KV cache for XLA's attention: keys with their positions last.
 
-On CPU their product with a query then reads them in order.
+On CPU the product of a query with them then reads memory in order.
 """
 
 from collections.abc import Callable
@@ -20,56 +20,58 @@ from isara_jax.models.attention import KVSegment, attention_from, attention_over
 class XlaKVCache(DenseKVCache):
     """Keys [l, B, K, H, S] and values [l, B, K, S, H]."""
 
-    KEY_WORDS = ("layers", "batch", "kv_heads", "head_dim", "time")
-    VALUE_WORDS = ("layers", "batch", "kv_heads", "time", "head_dim")
+    KEY_AXES = ("layers", "batch", "kv_heads", "head_dim", "time")
+    VALUE_AXES = ("layers", "batch", "kv_heads", "time", "head_dim")
 
     def decode_attention(
         self, *, window: int | None
     ) -> Callable[[tuple[Array, ...], Array], Attend]:
-        """Writes a token at every row's end, and attends to the row up to there."""
+        """Writes a token at every row's end, and attends to the row up to it."""
         rows = jnp.arange(self.lengths.shape[0])
-        positions = (self.shared + self.lengths)[:, None]
-        own = jnp.arange(self.room)
-        own_visible = own <= self.lengths[:, None]
-        early = jnp.arange(self.shared_room)
-        early_visible = jnp.broadcast_to(early < self.shared, (len(rows), early.size))
+        positions = (self.shared_len + self.lengths)[:, None]
+        own = jnp.arange(self.max_len)
+        own_mask = own <= self.lengths[:, None]
+        shared = jnp.arange(self.max_shared_len)
+        shared_mask = jnp.broadcast_to(
+            shared < self.shared_len, (len(rows), shared.size)
+        )
         if window:
-            own_visible &= own > self.lengths[:, None] - window
-            early_visible &= early > positions - window
+            own_mask &= own > self.lengths[:, None] - window
+            shared_mask &= shared > positions - window
 
-        def attend(block: tuple[Array, ...], number: Array) -> Attend:
+        def attend(block: tuple[Array, ...], layer: Array) -> Attend:
             keys, values, shared_keys, shared_values = block
 
             def attended(q: Array, k: Array, v: Array) -> tuple[Array, tuple]:
                 at = self.lengths
-                longer_keys = keys.at[number, rows, :, :, at].set(k[:, 0])
-                longer_values = values.at[number, rows, :, at].set(v[:, 0])
+                new_keys = keys.at[layer, rows, :, :, at].set(k[:, 0])
+                new_values = values.at[layer, rows, :, at].set(v[:, 0])
                 kv_segments = [
                     KVSegment(
-                        longer_keys[number].swapaxes(2, 3),
-                        longer_values[number],
-                        own_visible[:, None],
+                        new_keys[layer].swapaxes(2, 3),
+                        new_values[layer],
+                        own_mask[:, None],
                     )
                 ]
-                if early.size:
+                if shared.size:
                     kv_segments.append(
                         KVSegment(
-                            shared_keys[number].swapaxes(2, 3),
-                            shared_values[number],
-                            early_visible[:, None],
+                            shared_keys[layer].swapaxes(2, 3),
+                            shared_values[layer],
+                            shared_mask[:, None],
                         )
                     )
                 mixed = attention_over(q, kv_segments)
-                return mixed, (longer_keys, longer_values, shared_keys, shared_values)
+                return mixed, (new_keys, new_values, shared_keys, shared_values)
 
             return attended
 
         return attend
 
     def kv_len(self, end: int) -> int:
-        """Returns up to where a chunk that ends there reads; each is compiled for."""
+        """Returns how many positions a chunk up to `end` reads, one program each."""
         del end
-        return self.room
+        return self.max_len
 
     def prefill_attention(
         self,
@@ -78,27 +80,27 @@ class XlaKVCache(DenseKVCache):
         kv_len: int,
         window: int | None,
     ) -> Callable[[tuple[Array, ...], Array], Attend]:
-        """Writes T tokens from `start` on, and attends to what is before them."""
+        """Writes T tokens from `start` on; each attends to the positions up to it."""
         del kv_len
 
-        def attend(block: tuple[Array, ...], number: Array) -> Attend:
+        def attend(block: tuple[Array, ...], layer: Array) -> Attend:
             keys, values, *shared = block
 
             def attended(q: Array, k: Array, v: Array) -> tuple[Array, tuple]:
-                longer_keys = jax.lax.dynamic_update_slice(
-                    keys, k.transpose(0, 2, 3, 1)[None], (number, 0, 0, 0, start)
+                new_keys = jax.lax.dynamic_update_slice(
+                    keys, k.transpose(0, 2, 3, 1)[None], (layer, 0, 0, 0, start)
                 )
-                longer_values = jax.lax.dynamic_update_slice(
-                    values, v.swapaxes(1, 2)[None], (number, 0, 0, start, 0)
+                new_values = jax.lax.dynamic_update_slice(
+                    values, v.swapaxes(1, 2)[None], (layer, 0, 0, start, 0)
                 )
                 mixed = attention_from(
                     q,
-                    longer_keys[number],
-                    longer_values[number],
+                    new_keys[layer],
+                    new_values[layer],
                     start=start,
                     window=window,
                 )
-                return mixed, (longer_keys, longer_values, *shared)
+                return mixed, (new_keys, new_values, *shared)
 
             return attended
 

@@ -1,8 +1,8 @@
-"""What writing must move and compute at least: bytes of memory, and operations.
+"""The roofline of generation: lower bounds on bytes moved and operations computed.
 
-Counted are the weights, once for every pass over them; keys and values; the products
-with the weights, and those of attention. What a program does beyond that, padding
-among it, is not counted: it shows as a smaller share of what the machine can do.
+Counted are the weights, once a forward pass; keys and values; the products with the
+weights, and those of attention. What a program does beyond that, padding among it, is
+not counted: it shows as a smaller share of what the machine can do.
 """
 
 from dataclasses import dataclass
@@ -23,11 +23,15 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSizes:
-    """A model's numbers that costs follow from.
+    """The sizes of a model that costs follow from.
 
-    `body` counts the parameters that every token is multiplied with, `head` those of
-    the output head; what is only looked up is in neither. `pair` are the operations for
-    one query and one position that it sees, in all layers.
+    Attributes:
+      body: the parameters that every token is multiplied with.
+      head: those of the output head. Embeddings, which are looked up, are in neither.
+      itemsize: the bytes of a parameter.
+      position_bytes: the bytes of a position's keys and values, in all layers.
+      pair: the operations for one query and one position it attends to, in all layers.
+      window: how many positions a query attends to at most.
     """
 
     body: int
@@ -59,11 +63,12 @@ def model_sizes(model: Decoder) -> ModelSizes:
 
 
 def prefill_cost(sizes: ModelSizes, *, start: int, end: int) -> Cost:
-    """Runs a prompt's positions from `start` to `end`; the head, at the last of them.
+    """Returns the lower bound of prefilling a prompt's positions from `start` to `end`.
 
-    The weights are counted once, however many chunks the positions are run in.
+    The head is applied to the last of them. The weights are counted once, in however
+    many chunks the positions are computed.
     """
-    pairs = _seen(np.arange(start, end) + 1, sizes.window).sum()
+    pairs = _attended(np.arange(start, end) + 1, sizes.window).sum()
     weights = sizes.body + sizes.head
     return Cost(
         bytes=weights * sizes.itemsize + end * sizes.position_bytes,
@@ -72,26 +77,26 @@ def prefill_cost(sizes: ModelSizes, *, start: int, end: int) -> Cost:
 
 
 def decode_cost(
-    sizes: ModelSizes, *, lengths: np.ndarray, new: np.ndarray, shared: int
+    sizes: ModelSizes, *, lengths: np.ndarray, new: np.ndarray, shared_len: int
 ) -> Cost:
-    """Decodes `new` tokens a slot, in as many steps as the most of them.
+    """Returns the lower bound of decoding `new` [B] tokens, a step for each token.
 
-    `lengths` are the slots' positions before. The `shared` first of them lie in memory
-    once: each step reads these once for all slots.
+    `lengths` are the slots' positions before. The first `shared_len` of them lie in
+    memory once: each step reads these once for all slots.
     """
     steps, tokens = int(new.max(initial=0)), int(new.sum())
     pairs = sum(
-        int(_seen(length + 1 + np.arange(count), sizes.window).sum())
+        int(_attended(length + 1 + np.arange(count), sizes.window).sum())
         for length, count in zip(lengths, new, strict=True)
     )
     weights = sizes.body + sizes.head
-    together = shared * (tokens - steps) if sizes.window is None else 0
+    read_together = shared_len * (tokens - steps) if sizes.window is None else 0
     return Cost(
         bytes=steps * weights * sizes.itemsize
-        + (pairs - together) * sizes.position_bytes,
+        + (pairs - read_together) * sizes.position_bytes,
         flops=2 * weights * tokens + sizes.pair * pairs,
     )
 
 
-def _seen(positions: np.ndarray, window: int | None) -> np.ndarray:
+def _attended(positions: np.ndarray, window: int | None) -> np.ndarray:
     return positions if window is None else np.minimum(positions, window)

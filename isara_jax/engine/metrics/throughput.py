@@ -88,12 +88,12 @@ def decode_metrics(
     timing: Timing,
     *,
     lengths: np.ndarray,
-    shared: int,
+    shared_len: int,
     sizes: ModelSizes,
 ) -> StepMetrics:
     """Returns the metrics of decode steps that gave each slot `new` tokens.
 
-    `lengths` are the slots' positions before, the first `shared` of them common.
+    `lengths` are the slots' positions before, the first `shared_len` of them shared.
     """
     return StepMetrics(
         new_tokens=int(new.sum()),
@@ -101,7 +101,9 @@ def decode_metrics(
         decode_seconds=timing.seconds,
         compilations=timing.compilations,
         compile_seconds=timing.compile_seconds,
-        decode_costs=(decode_cost(sizes, lengths=lengths, new=new, shared=shared),),
+        decode_costs=(
+            decode_cost(sizes, lengths=lengths, new=new, shared_len=shared_len),
+        ),
     )
 
 

@@ -2,7 +2,7 @@ from .chunking import (
     PrefillSpans as PrefillSpans,
     chunk_widths as chunk_widths,
     chunks_for as chunks_for,
-    common_length as common_length,
+    common_prefix_len as common_prefix_len,
     plan_spans as plan_spans,
 )
 from .prefix_cache import (

@@ -1,7 +1,9 @@
-"""How prompts are cut into stretches, and these into chunks of a few fixed widths.
+"""Chunked prefill: in which spans and chunks a prompt's positions are computed.
 
-A prompt goes on from the one before it where both part. How a position was cut shows
-in its last bit, so the cuts follow from the prompts of a step, not from what was run.
+A prompt continues from the one before where both part, so its positions fall into
+spans. A span is computed in chunks of a few fixed widths. A position's last bit depends
+on its chunk; so the spans follow from the prompts of a call, not from what was computed
+before.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,9 +16,10 @@ from isara_jax.runtime import Mesh, platform_of
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkWidths:
-    """The positions that may be run at once; `overhead` is a chunk's cost in positions.
+    """The widths of chunks in positions; each is compiled for.
 
-    Each width is compiled. Narrow ones end a prompt with less padding.
+    Narrow ones end a span with less padding. `overhead` is what a chunk costs beside
+    its positions, counted in positions.
     """
 
     sizes: tuple[int, ...]
@@ -26,45 +29,45 @@ class ChunkWidths:
 # Measured with SmolLM2-135M on 2 CPU cores: a chunk took 17 ms and 0.81 ms a position
 # more. A width compiles for 2.6 s, once a machine; the three between 128 and 256 took
 # a twelfth off the time of few-shot prompts, those below 128 next to nothing.
-ON_CPU = ChunkWidths(sizes=(32, 64, 128, 160, 192, 224, 256), overhead=20)
+CPU_WIDTHS = ChunkWidths(sizes=(32, 64, 128, 160, 192, 224, 256), overhead=20)
 # An accelerator reads all weights a chunk, in the time of some hundred positions.
-ELSEWHERE = ChunkWidths(sizes=(128, 512, 1024), overhead=160)
-# A beginning of fewer tokens is computed again: the cut would cost more.
-LEAST_REUSED = 32
+ACCELERATOR_WIDTHS = ChunkWidths(sizes=(128, 512, 1024), overhead=160)
+# A shorter shared prefix is computed again: one more span would cost more.
+MIN_REUSED_TOKENS = 32
 
 
 def chunk_widths(mesh: Mesh) -> ChunkWidths:
     """Returns the widths for the mesh's platform."""
-    return ON_CPU if platform_of(mesh) == "cpu" else ELSEWHERE
+    return CPU_WIDTHS if platform_of(mesh) == "cpu" else ACCELERATOR_WIDTHS
 
 
 @cache
-def chunks_for(length: int, *, within: ChunkWidths) -> tuple[int, ...]:
-    """Returns the widths, widest first, that run so many positions at the least cost.
+def chunks_for(length: int, *, widths: ChunkWidths) -> tuple[int, ...]:
+    """Returns the chunks, widest first, that cover so many positions at least cost.
 
-    Together they cover the length; only the last one may be padded.
+    Only the last one may be padded.
     """
-    widest = within.sizes[-1]
+    widest = widths.sizes[-1]
     if length > widest:
-        return (widest, *chunks_for(length - widest, within=within))
-    covering = next(size for size in within.sizes if size >= length)
-    narrower = [size for size in within.sizes if size < length]
+        return (widest, *chunks_for(length - widest, widths=widths))
+    covering = next(size for size in widths.sizes if size >= length)
+    narrower = [size for size in widths.sizes if size < length]
     if not narrower:
         return (covering,)
-    split = (narrower[-1], *chunks_for(length - narrower[-1], within=within))
-    return min((covering,), split, key=lambda chunks: _cost(chunks, within))
+    split = (narrower[-1], *chunks_for(length - narrower[-1], widths=widths))
+    return min((covering,), split, key=lambda chunks: _cost(chunks, widths))
 
 
-def _cost(chunks: Sequence[int], within: ChunkWidths) -> int:
-    return sum(chunks) + within.overhead * len(chunks)
+def _cost(chunks: Sequence[int], widths: ChunkWidths) -> int:
+    return sum(chunks) + widths.overhead * len(chunks)
 
 
 @dataclass(frozen=True)
 class PrefillSpan:
-    """A stretch of positions that is run as one, in chunks that begin at its start.
+    """Positions that are computed together, in chunks that begin at `start`.
 
-    Of a prompt's cuts each is used up to where the next one starts, and may have been
-    run for a prompt that was longer.
+    Of a prompt's spans each counts up to where the next one starts. It may have been
+    computed for a longer prompt, up to `end`.
     """
 
     start: int
@@ -75,24 +78,24 @@ PrefillSpans = tuple[PrefillSpan, ...]
 
 
 def plan_spans(prompts: Sequence[Sequence[int]]) -> Iterator[PrefillSpans]:
-    """Yields the cuts of prompts in the order of their tokens.
+    """Yields the spans of prompts, which come in the order of their token ids.
 
-    A prompt goes on from the one before where both part. It does not matter which of
-    them are run: the cuts say how what is missing has to be made up for.
+    A prompt continues from the one before where both part. It does not matter which of
+    the prompts are computed: the spans say how to compute what is missing.
     """
-    before: Sequence[int] = ()
+    last: Sequence[int] = ()
     spans: PrefillSpans = ()
-    for tokens in prompts:
-        if tokens != before:
-            same = min(common_length(before, tokens), len(tokens) - 1)
-            same = same if same >= LEAST_REUSED else 0
-            kept = tuple(span for span in spans if span.start < same)
-            spans = (*kept, PrefillSpan(same, len(tokens)))
-        before = tokens
+    for token_ids in prompts:
+        if token_ids != last:
+            start = min(common_prefix_len(last, token_ids), len(token_ids) - 1)
+            start = start if start >= MIN_REUSED_TOKENS else 0
+            kept = tuple(span for span in spans if span.start < start)
+            spans = (*kept, PrefillSpan(start, len(token_ids)))
+        last = token_ids
         yield spans
 
 
-def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+def common_prefix_len(one: Sequence[int], other: Sequence[int]) -> int:
     """Counts the tokens with which both begin."""
     for count, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
@@ -100,23 +103,24 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     return min(len(one), len(other))
 
 
-def spans_held(
-    held: Sequence[int],
-    held_cuts: PrefillSpans,
+def count_reusable_spans(
+    cached: Sequence[int],
+    cached_spans: PrefillSpans,
     *,
-    tokens: Sequence[int],
+    token_ids: Sequence[int],
     spans: PrefillSpans,
 ) -> int:
-    """Counts the cuts, of all but the last, that lie in the row as they would.
+    """Counts the spans of a prompt that the cache holds as they would be computed.
 
-    The row holds the tokens `held`, run in `held_cuts`.
+    The last one is never among them. The cache holds the tokens `cached`, computed in
+    `cached_spans`.
     """
-    same = common_length(held, tokens)
-    for number, (span, following) in enumerate(pairwise(spans)):
-        left = held_cuts[number + 1 :]
-        intact = left[0].start if left else len(held)
-        if held_cuts[number : number + 1] != (span,) or following.start > min(
-            same, intact
+    shared = common_prefix_len(cached, token_ids)
+    for index, (span, following) in enumerate(pairwise(spans)):
+        later = cached_spans[index + 1 :]
+        intact = later[0].start if later else len(cached)
+        if cached_spans[index : index + 1] != (span,) or following.start > min(
+            shared, intact
         ):
-            return number
+            return index
     return len(spans) - 1

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from isara_jax.engine.kv_cache import (
     KVCache,
     LayerBlocks,
-    cache_capacity,
+    bucketed_len,
     constrain_cache,
     empty_kv_cache,
 )
@@ -26,7 +26,7 @@ from isara_jax.engine.prefill.chunking import (
     PrefillSpans,
     chunk_widths,
     chunks_for,
-    spans_held,
+    count_reusable_spans,
 )
 from isara_jax.models import Decoder, run_blocks
 from isara_jax.models.attention import KEY_BLOCK, attention_backend
@@ -35,7 +35,7 @@ from isara_jax.runtime import Mesh, constrain
 
 def prefix_cache_len(longest: int, mesh: Mesh) -> int:
     """Returns the positions that a row for prompts of so many tokens needs."""
-    return cache_capacity(longest + chunk_widths(mesh).sizes[-1], step=KEY_BLOCK)
+    return bucketed_len(longest + chunk_widths(mesh).sizes[-1], step=KEY_BLOCK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +86,11 @@ class PrefixCache:
         if self.prefix and (token_ids, spans) == (last_ids, self.spans):
             reused = len(token_ids)
             return self, replace(self.prefix, computed_tokens=0, reused_tokens=reused)
-        held = spans_held(last_ids, self.spans, tokens=token_ids, spans=spans)
+        reusable = count_reusable_spans(
+            last_ids, self.spans, token_ids=token_ids, spans=spans
+        )
         kv_row = self.kv_row
-        for span in spans[held:]:
+        for span in spans[reusable:]:
             kv_row, hidden = _prefill_span(
                 self.layer_blocks, token_ids, kv_row, span=span, mesh=self.mesh
             )
@@ -96,8 +98,8 @@ class PrefixCache:
             kv_row=kv_row,
             logits=logits_after(self.layer_blocks.model, hidden),
             token_ids=token_ids,
-            computed_tokens=len(token_ids) - spans[held].start,
-            reused_tokens=spans[held].start,
+            computed_tokens=len(token_ids) - spans[reusable].start,
+            reused_tokens=spans[reusable].start,
         )
         return replace(self, kv_row=kv_row, prefix=prefix, spans=spans), prefix
 
@@ -106,7 +108,7 @@ def empty_prefix_cache(
     layer_blocks: LayerBlocks, *, longest: int, mesh: Mesh
 ) -> PrefixCache:
     """Returns a cache for prompts of up to `longest` tokens, with nothing computed."""
-    row = empty_row(layer_blocks, capacity=prefix_cache_len(longest, mesh), mesh=mesh)
+    row = empty_row(layer_blocks, max_len=prefix_cache_len(longest, mesh), mesh=mesh)
     return PrefixCache(layer_blocks=layer_blocks, mesh=mesh, kv_row=row)
 
 
@@ -120,7 +122,7 @@ def _prefill_span(
 ) -> tuple[KVCache, Float[Array, " D"]]:
     """Computes a span in chunks; returns the hidden state after its last token."""
     start = span.start
-    for width in chunks_for(span.end - span.start, within=chunk_widths(mesh)):
+    for width in chunks_for(span.end - span.start, widths=chunk_widths(mesh)):
         given = token_ids[start : min(start + width, span.end)]
         chunk = np.zeros((1, width), np.int32)
         chunk[0, : len(given)] = given
@@ -137,14 +139,14 @@ def _prefill_span(
     return kv_row, hidden
 
 
-@partial(jax.jit, static_argnames=("capacity", "mesh"))
-def empty_row(layer_blocks: LayerBlocks, *, capacity: int, mesh: Mesh) -> KVCache:
+@partial(jax.jit, static_argnames=("max_len", "mesh"))
+def empty_row(layer_blocks: LayerBlocks, *, max_len: int, mesh: Mesh) -> KVCache:
     """Returns a KV cache of one row, with nothing written."""
     row = empty_kv_cache(
         layer_blocks,
         rows=1,
-        capacity=capacity,
-        shared=0,
+        max_len=max_len,
+        max_shared_len=0,
         backend=attention_backend(mesh),
     )
     return constrain_cache(row, mesh)
@@ -178,7 +180,7 @@ def prefill_chunk(
             start=start, kv_len=kv_len, window=model.config.window
         ),
     )
-    return constrain_cache(kv_row.holding(blocks), mesh), x[0, last]
+    return constrain_cache(kv_row.with_blocks(blocks), mesh), x[0, last]
 
 
 @jax.jit

@@ -13,7 +13,7 @@ from tiny_llama import TINY
 from isara_jax.engine.decode.state import empty_state
 from isara_jax.engine.decode.step import decode
 from isara_jax.engine.kv_cache.layer_blocks import make_layer_blocks
-from isara_jax.engine.prefill.chunking import ON_CPU
+from isara_jax.engine.prefill.chunking import CPU_WIDTHS
 from isara_jax.models.llama.model import Llama
 from isara_jax.runtime.mesh import make_mesh
 
@@ -44,7 +44,7 @@ def test_a_second_round_of_long_and_short_prompts_compiles_nothing(compilations)
     first, second = (lengths.integers(20, 2001, 30).tolist() for _ in range(2))
     run = functools.partial(complete, model, sampling_params=SAMPLED, slots=4)
     run(random_prompts(20, 2000, *first))
-    assert compilations.count("jit(prefill_chunk)") <= len(ON_CPU.sizes)
+    assert compilations.count("jit(prefill_chunk)") <= len(CPU_WIDTHS.sizes)
     compilations.clear()
     run(random_prompts(20, 2000, *second))
     assert compilations == []
@@ -57,12 +57,12 @@ def test_the_cache_is_updated_in_place(data, model):
     config = dataclasses.replace(TINY, layers=8)
     deep = jax.jit(lambda key: Llama(config, key=key))(jax.random.key(0))
     split = place(deep, mesh)
-    stack = make_layer_blocks(split)
+    layer_blocks = make_layer_blocks(split)
     state = empty_state(
-        stack, rows=8, capacity=2016, shared=0, new_tokens=20, mesh=mesh
+        layer_blocks, rows=8, max_len=2016, max_shared_len=0, new_tokens=20, mesh=mesh
     )
     loop = decode.lower(
-        stack,
+        layer_blocks,
         state,
         SAMPLED.traced,
         eos=jnp.zeros(1, jnp.int32),

@@ -10,7 +10,7 @@ import pytest
 from interpreted import interpret_kernels
 from tiny_llama import TINY
 
-from isara_jax.engine.kv_cache import cache as slots, paged as paged_slots
+from isara_jax.engine.kv_cache import cache as cache_module, paged
 from isara_jax.engine.kv_cache.cache import (
     constrain_cache,
     empty_kv_cache,
@@ -45,7 +45,7 @@ def _interpreted(monkeypatch):
     narrow = (*nvidia_attention.NARROW, jnp.float32)
     monkeypatch.setattr(nvidia_attention, "NARROW", narrow)
     # Smaller pages and blocks show the same seams in less time.
-    monkeypatch.setattr(paged_slots, "PAGE", 16)
+    monkeypatch.setattr(paged, "PAGE", 16)
     monkeypatch.setattr(plain_attention, "KEY_BLOCK", 32)
     monkeypatch.setattr(nvidia_attention, "ROOM_STEP", 32)
     monkeypatch.setattr(nvidia_attention, "KEY_SPLIT", 32)
@@ -53,7 +53,7 @@ def _interpreted(monkeypatch):
 
 
 @functools.cache
-def stack_of(config, mesh, dtype=jnp.float32):
+def layer_blocks_of(config, mesh, dtype=jnp.float32):
     # Weights that tell positions and heads apart.
     drawn = jax.jit(
         lambda: jax.tree.map(
@@ -65,13 +65,13 @@ def stack_of(config, mesh, dtype=jnp.float32):
     return LayerBlocks(model=model, blocks=(model.layers,))
 
 
-def written(stack, *, backend, mesh, shared):
-    """Runs the prompts on a path, takes each into a slot, and decodes what follows.
+def written(layer_blocks, *, backend, mesh, shared):
+    """Prefills the prompts, inserts each into a row, and decodes what follows.
 
     Returns the hidden states after the last token of each prompt and each one more.
     """
-    path, cache = jax.jit(_empty, static_argnames=("shared", "backend", "mesh"))(
-        stack, shared=shared, backend=backend, mesh=mesh
+    kv_row, cache = jax.jit(_empty, static_argnames=("shared", "backend", "mesh"))(
+        layer_blocks, shared=shared, backend=backend, mesh=mesh
     )
     fill = jax.jit(_filled, static_argnames="mesh")
     states = []
@@ -80,50 +80,50 @@ def written(stack, *, backend, mesh, shared):
             chunk = np.zeros((1, CHUNK), np.int32)
             given = TEXTS[row, start : min(start + CHUNK, length)]
             chunk[0, : len(given)] = given
-            path, hidden = prefill_chunk(
-                stack,
+            kv_row, hidden = prefill_chunk(
+                layer_blocks,
                 chunk,
-                path,
+                kv_row,
                 start=np.int32(start),
                 last=np.int32(len(given) - 1),
                 kv_len=64,
                 mesh=mesh,
             )
-        states.append(np.asarray(logits_after(stack.model, hidden)))
-        cache = fill(cache, path, row, length, shared, mesh=mesh)
+        states.append(np.asarray(logits_after(layer_blocks.model, hidden)))
+        cache = fill(cache, kv_row, row, length, shared, mesh=mesh)
     next_step = jax.jit(_next)
     states = [np.stack(states)]
     for count in range(NEW):
         tokens = TEXTS[np.arange(4), np.array(LENGTHS) + count]
-        logits, cache = next_step(stack, tokens, cache)
+        logits, cache = next_step(layer_blocks, tokens, cache)
         states.append(np.asarray(logits))
     return np.stack(states, axis=1), cache
 
 
-def _empty(stack, *, shared, backend, mesh):
-    empty = functools.partial(empty_kv_cache, stack, backend=backend)
-    path = empty(rows=1, capacity=96, shared=0)
-    cache = empty(rows=4, capacity=57 - shared, shared=32 if shared else 0)
-    return constrain_cache(path, mesh), constrain_cache(cache, mesh)
+def _empty(layer_blocks, *, shared, backend, mesh):
+    empty = functools.partial(empty_kv_cache, layer_blocks, backend=backend)
+    kv_row = empty(rows=1, max_len=96, max_shared_len=0)
+    cache = empty(rows=4, max_len=57 - shared, max_shared_len=32 if shared else 0)
+    return constrain_cache(kv_row, mesh), constrain_cache(cache, mesh)
 
 
-def _filled(cache, path, row, length, shared, *, mesh):
-    cache = cache.sharing(path, shared)
-    return constrain_cache(cache.with_row(path, row=row, length=length), mesh)
+def _filled(cache, kv_row, row, length, shared, *, mesh):
+    cache = cache.share_prefix(kv_row, shared)
+    return constrain_cache(cache.insert(kv_row, row=row, length=length), mesh)
 
 
-def _next(stack, tokens, cache):
-    hidden, cache = step(stack, tokens, cache)
+def _next(layer_blocks, tokens, cache):
+    hidden, cache = step(layer_blocks, tokens, cache)
     longer = dataclasses.replace(cache, lengths=cache.lengths + 1)
-    return stack.model.logits(hidden), longer
+    return layer_blocks.model.logits(hidden), longer
 
 
 @functools.cache
 def whole(config):
-    stack = stack_of(config, make_mesh(data=1, model=1))
+    layer_blocks = layer_blocks_of(config, make_mesh(data=1, model=1))
     tokens = jnp.asarray(TEXTS)
     hidden = jax.jit(hidden_states, static_argnames=("remat", "backend"))(
-        stack.model,
+        layer_blocks.model,
         tokens,
         segments=jnp.ones_like(tokens),
         positions=jnp.broadcast_to(jnp.arange(64), tokens.shape),
@@ -132,7 +132,7 @@ def whole(config):
     )
     at = np.array(LENGTHS)[:, None] - 1 + np.arange(NEW + 1)
     chosen = hidden[np.arange(4)[:, None], at].reshape(4 * (NEW + 1), -1)
-    return stack.model.logits(chosen).reshape(4, NEW + 1, -1)
+    return layer_blocks.model.logits(chosen).reshape(4, NEW + 1, -1)
 
 
 CASES = [
@@ -149,7 +149,10 @@ def test_slots_are_whole_rows(kind, changed, shared):
     mesh = make_mesh(data=1, model=1)
     config = dataclasses.replace(MODEL, **changed)
     got, cache = written(
-        stack_of(config, mesh), backend=AttentionBackend(kind), mesh=mesh, shared=shared
+        layer_blocks_of(config, mesh),
+        backend=AttentionBackend(kind),
+        mesh=mesh,
+        shared=shared,
     )
     assert isinstance(cache, KINDS[kind])
     np.testing.assert_allclose(got, whole(config), atol=3e-5)
@@ -158,9 +161,9 @@ def test_slots_are_whole_rows(kind, changed, shared):
 @pytest.mark.parametrize("kind", ["nvidia", "tpu"])
 def test_bf16_stays_bf16_and_near(kind):
     mesh = make_mesh(data=1, model=1)
-    stack = stack_of(MODEL, mesh, jnp.bfloat16)
+    layer_blocks = layer_blocks_of(MODEL, mesh, jnp.bfloat16)
     got, cache = written(
-        stack, backend=AttentionBackend(kind), mesh=mesh, shared=SHARED
+        layer_blocks, backend=AttentionBackend(kind), mesh=mesh, shared=SHARED
     )
     held = jax.tree.leaves(cache.blocks)
     assert all(array.dtype == jnp.bfloat16 for array in held)
@@ -173,9 +176,9 @@ def test_bf16_stays_bf16_and_near(kind):
 )
 def test_eight_devices_are_one(kind, data, model):
     mesh = make_mesh(data=data, model=model)
-    stack = stack_of(MODEL, mesh)
+    layer_blocks = layer_blocks_of(MODEL, mesh)
     got, cache = written(
-        stack, backend=AttentionBackend(kind, mesh), mesh=mesh, shared=SHARED
+        layer_blocks, backend=AttentionBackend(kind, mesh), mesh=mesh, shared=SHARED
     )
     np.testing.assert_allclose(got, whole(MODEL), atol=3e-5)
     largest = max(jax.tree.leaves(cache.blocks), key=lambda array: array.size)
@@ -186,16 +189,16 @@ def test_eight_devices_are_one(kind, data, model):
 
 def test_what_triton_does_not_take_lies_as_xla_reads_it(monkeypatch):
     monkeypatch.undo()
-    stack = stack_of(MODEL, make_mesh(data=1, model=1))
+    layer_blocks = layer_blocks_of(MODEL, make_mesh(data=1, model=1))
     made = functools.partial(
         empty_kv_cache,
         rows=2,
-        capacity=33,
-        shared=0,
+        max_len=33,
+        max_shared_len=0,
         backend=AttentionBackend("nvidia"),
     )
-    assert isinstance(made(stack), XlaKVCache), "fp32"
-    model = jax.tree.map(lambda array: array.astype(jnp.bfloat16), stack.model)
+    assert isinstance(made(layer_blocks), XlaKVCache), "fp32"
+    model = jax.tree.map(lambda array: array.astype(jnp.bfloat16), layer_blocks.model)
     narrow = LayerBlocks(model=model, blocks=(model.layers,))
     assert isinstance(made(narrow), FlashKVCache)
     assert made(narrow).keys[0].shape == (2, 2, 2, 128, 64)
@@ -205,11 +208,15 @@ def test_what_triton_does_not_take_lies_as_xla_reads_it(monkeypatch):
 @pytest.mark.parametrize("changed", [{}, {"heads": 9, "kv_heads": 3}])
 def test_position_bytes_are_those_of_the_slots(kind, changed):
     mesh = make_mesh(data=1, model=1)
-    stack = stack_of(dataclasses.replace(MODEL, **changed), mesh)
-    room = 1024
-    cache = slots.empty_kv_cache(
-        stack, rows=3, capacity=room, shared=0, backend=AttentionBackend(kind)
+    layer_blocks = layer_blocks_of(dataclasses.replace(MODEL, **changed), mesh)
+    max_len = 1024
+    cache = cache_module.empty_kv_cache(
+        layer_blocks,
+        rows=3,
+        max_len=max_len,
+        max_shared_len=0,
+        backend=AttentionBackend(kind),
     )
     held = sum(array.nbytes for array in jax.tree.leaves(cache.blocks))
-    positions = room + (16 if kind == "tpu" else 0)
-    assert held == 3 * positions * position_bytes(stack, AttentionBackend(kind))
+    positions = max_len + (16 if kind == "tpu" else 0)
+    assert held == 3 * positions * position_bytes(layer_blocks, AttentionBackend(kind))

@@ -4,7 +4,7 @@ import jax
 import pytest
 from tiny_llama import TINY, tiny_llama
 
-from isara_jax.engine.kv_cache import layer_blocks as stack
+from isara_jax.engine.kv_cache import layer_blocks
 from isara_jax.runtime.mesh import make_mesh
 
 PLENTY = 2**40
@@ -12,8 +12,8 @@ PLENTY = 2**40
 
 def block_sizes(*, data=1, free=PLENTY):
     mesh = make_mesh(data=data, model=1)
-    span = stack.make_layer_blocks(tiny_llama(), mesh=mesh, free=free)
-    return stack.block_sizes(span)
+    span = layer_blocks.make_layer_blocks(tiny_llama(), mesh=mesh, free=free)
+    return layer_blocks.block_sizes(span)
 
 
 def layer_bytes():
@@ -22,18 +22,18 @@ def layer_bytes():
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 def test_a_scan_would_copy_so_each_layer_is_a_block(monkeypatch, platform):
-    monkeypatch.setattr(stack, "platform_of", lambda mesh: platform)
+    monkeypatch.setattr(layer_blocks, "platform_of", lambda mesh: platform)
     assert block_sizes() == (1,) * TINY.layers
 
 
 def test_on_tpu_all_layers_are_one_block(monkeypatch):
-    monkeypatch.setattr(stack, "platform_of", lambda mesh: "tpu")
+    monkeypatch.setattr(layer_blocks, "platform_of", lambda mesh: "tpu")
     assert block_sizes() == (TINY.layers,)
 
 
 @pytest.mark.parametrize(("platform", "parts"), [("cpu", 1), ("gpu", 4)])
 def test_memory_of_a_device_holds_its_part_of_a_copy(monkeypatch, platform, parts):
-    monkeypatch.setattr(stack, "platform_of", lambda mesh: platform)
+    monkeypatch.setattr(layer_blocks, "platform_of", lambda mesh: platform)
     # As much again is left to the slots.
     enough = 2 * (layer_bytes() // parts)
     assert block_sizes(data=4, free=enough) == (1,) * TINY.layers
@@ -41,5 +41,5 @@ def test_memory_of_a_device_holds_its_part_of_a_copy(monkeypatch, platform, part
 
 
 def test_free_memory_is_asked_for_unless_given(monkeypatch):
-    monkeypatch.setattr(stack, "free_bytes", lambda: 1000)
+    monkeypatch.setattr(layer_blocks, "free_bytes", lambda: 1000)
     assert block_sizes(free=None) == (TINY.layers,)

@@ -81,15 +81,15 @@ def test_decoding_by_hand():
     # One slot writes two tokens after 4 positions, the other one after 6.
     new, lengths = np.array([2, 1, 0]), np.array([4, 6, 9])
     pairs = 5 + 6 + 7
-    cost = decode_cost(SMALL, lengths=lengths, new=new, shared=0)
+    cost = decode_cost(SMALL, lengths=lengths, new=new, shared_len=0)
     assert cost.flops == 2 * 15 * 3 + pairs * 7
     assert cost.bytes == 2 * 15 * 2 + pairs * 3
 
 
 def test_shared_positions_are_read_once_a_step_but_computed_for_all():
     new, lengths = np.array([2, 1, 0]), np.array([4, 6, 9])
-    alone = decode_cost(SMALL, lengths=lengths, new=new, shared=0)
-    together = decode_cost(SMALL, lengths=lengths, new=new, shared=3)
+    alone = decode_cost(SMALL, lengths=lengths, new=new, shared_len=0)
+    together = decode_cost(SMALL, lengths=lengths, new=new, shared_len=3)
     assert together.flops == alone.flops
     # Three tokens in two steps: the three positions are read twice instead of thrice.
     assert together.bytes == alone.bytes - 3 * 3
@@ -98,12 +98,12 @@ def test_shared_positions_are_read_once_a_step_but_computed_for_all():
 def test_no_more_than_the_window_is_seen():
     narrow = ModelSizes(body=10, head=5, itemsize=2, position_bytes=3, pair=7, window=4)
     assert prefill_cost(narrow, start=2, end=6).flops == 2 * 45 + (3 + 4 + 4 + 4) * 7
-    cost = decode_cost(narrow, lengths=np.array([2]), new=np.array([3]), shared=0)
+    cost = decode_cost(narrow, lengths=np.array([2]), new=np.array([3]), shared_len=0)
     assert cost.bytes == 3 * 30 + (3 + 4 + 4) * 3
 
 
 def test_nothing_is_free_of_cost():
-    cost = decode_cost(SMALL, lengths=np.zeros(2), new=np.zeros(2, int), shared=0)
+    cost = decode_cost(SMALL, lengths=np.zeros(2), new=np.zeros(2, int), shared_len=0)
     assert (cost.bytes, cost.flops) == (0, 0)
 
 

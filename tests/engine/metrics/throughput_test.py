@@ -27,7 +27,7 @@ INSTANT = Timing(seconds=0.0, compilations=0, compile_seconds=0.0)
 def count(metrics, *new):
     lengths = np.full(len(new), 4)
     step = decode_metrics(
-        np.array(new), INSTANT, lengths=lengths, shared=0, sizes=SIZES
+        np.array(new), INSTANT, lengths=lengths, shared_len=0, sizes=SIZES
     )
     metrics.add(step)
 

@@ -10,7 +10,7 @@ from tiny_opt import load_opt, write_opt
 from whole_rows import logits_of
 
 from isara_jax.engine.kv_cache.layer_blocks import LayerBlocks, make_layer_blocks
-from isara_jax.engine.prefill.chunking import common_length, plan_spans
+from isara_jax.engine.prefill.chunking import common_prefix_len, plan_spans
 from isara_jax.engine.prefill.prefix_cache import empty_prefix_cache, prefill_chunk
 from isara_jax.runtime.mesh import make_mesh
 
@@ -68,7 +68,7 @@ def test_what_is_shared_with_the_one_before_is_not_run_again():
         [(), *PROMPTS], zip(PROMPTS, SPANS, strict=True), strict=False
     ):
         cache, prefix = cache.prefill(prompt, spans)
-        same = common_length(before, prompt)
+        same = common_prefix_len(before, prompt)
         assert prefix.reused_tokens == (same if same >= 32 else 0)
         assert prefix.computed_tokens == len(prompt) - prefix.reused_tokens
         assert prefix.token_ids == tuple(prompt)

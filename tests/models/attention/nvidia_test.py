@@ -30,7 +30,7 @@ def _types_unchecked():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-def stack_of(shape):
+def layer_blocks_of(shape):
     heads, kv_heads, head_size = SHAPES[shape]
     config = dataclasses.replace(
         TINY, heads=heads, kv_heads=kv_heads, head_size=head_size, context=2048
@@ -41,8 +41,8 @@ def stack_of(shape):
     return LayerBlocks(model=model, blocks=(model.layers,))
 
 
-def slots_of(stack, **room):
-    return jax.eval_shape(lambda: empty_kv_cache(stack, backend=NVIDIA, **room))
+def slots_of(layer_blocks, **room):
+    return jax.eval_shape(lambda: empty_kv_cache(layer_blocks, backend=NVIDIA, **room))
 
 
 def calls(program, *arguments, **options):
@@ -57,10 +57,10 @@ TRITON = "__gpu$xla.gpu.triton"
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_step_has_triton_s_decoding(shape):
-    stack = stack_of(shape)
-    cache = slots_of(stack, rows=64, capacity=1024, shared=512)
+    layer_blocks = layer_blocks_of(shape)
+    cache = slots_of(layer_blocks, rows=64, max_len=1024, max_shared_len=512)
     tokens = jax.ShapeDtypeStruct((64,), jnp.int32)
-    assert calls(step, stack, tokens, cache) == {TRITON: 1}
+    assert calls(step, layer_blocks, tokens, cache) == {TRITON: 1}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -68,12 +68,12 @@ def test_a_chunk_has_cudnn_s_flash_attention(shape, monkeypatch):
     monkeypatch.setattr(
         fused_attention_stablehlo, "check_cudnn_version", lambda: 91_000
     )
-    stack = stack_of(shape)
-    path = slots_of(stack, rows=1, capacity=1024, shared=0)
+    layer_blocks = layer_blocks_of(shape)
+    path = slots_of(layer_blocks, rows=1, max_len=1024, max_shared_len=0)
 
-    def chunk(stack, tokens, path, start):
+    def chunk(layer_blocks, tokens, path, start):
         return prefill_chunk(
-            stack,
+            layer_blocks,
             tokens,
             path,
             start=start,
@@ -84,7 +84,7 @@ def test_a_chunk_has_cudnn_s_flash_attention(shape, monkeypatch):
 
     tokens = jax.ShapeDtypeStruct((1, 256), jnp.int32)
     start = jax.ShapeDtypeStruct((), jnp.int32)
-    found = calls(chunk, stack, tokens, path, start)
+    found = calls(chunk, layer_blocks, tokens, path, start)
     assert found == {"__cudnn$fmhaScaleBiasSoftmax": 1}
 
 
