@@ -91,7 +91,7 @@ def test_the_oldest_turns_give_way_to_the_new_tokens():
         return load_chat_model(context=context).prompt(earlier, "what ?", number=0)
 
     whole, shorter = prompt(turns, 1000), prompt(turns[1:], 1000)
-    needed = len(whole.tokens) + 8
+    needed = len(whole.token_ids) + 8
     assert prompt(turns, needed) == whole
     assert prompt(turns, needed - 1) == shorter != whole
     assert prompt(turns, 0) == prompt([], 1000)

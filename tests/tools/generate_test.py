@@ -175,7 +175,7 @@ def test_a_question_is_written_with_its_template_and_ends_at_its_stops(
     for template in ("paper", "chat"):
         (line,) = completed("--stop=zz", template=template, output=template)
         assert line["id"] == "a"
-        assert line["prompt_tokens"] == len(written[-1].tokens)
+        assert line["prompt_tokens"] == len(written[-1].token_ids)
     paper, chat = (
         tokenizer.hugging_face.decode(prompt.token_ids) for prompt in written
     )
