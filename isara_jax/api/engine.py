@@ -87,7 +87,8 @@ class Engine:
             key=sampler.key(round_index=0, step=Step.ANSWERS),
         )
         return sorted(
-            chain.from_iterable(completions), key=lambda completion: completion.number
+            chain.from_iterable(completions),
+            key=lambda completion: completion.sample_index,
         )
 
     def chat(

@@ -18,7 +18,7 @@ def engine(model):
 
 def test_completions_come_in_the_order_of_the_prompts(engine):
     found = engine.generate(PROMPTS, SAMPLED)
-    assert [completion.number for completion in found] == [0, 1, 2]
+    assert [completion.sample_index for completion in found] == [0, 1, 2]
     assert [completion.prompt_tokens for completion in found] == [
         len(engine.model.tokenizer.encode(prompt)) for prompt in PROMPTS
     ]
