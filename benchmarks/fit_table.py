@@ -1,4 +1,4 @@
-"""Prints which models fit which slices of TPUs, as the Markdown table of WORKSPACE.md.
+"""Prints which models fit which slices of TPUs, as the Markdown table of docs/fit.md.
 
     python -m benchmarks.fit_table [--row=llama-7b,v5e-16 ...]
 

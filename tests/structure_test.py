@@ -49,6 +49,7 @@ PRESENT = "docs/method"
         f"x = 1  # see {ABSENT}.md, 3",
         f"f(help='as in {ABSENT}.md')",
         f'"""See {PRESENT}.md, "Recipes"."""',
+        f"# as engine/{ABSENT}.py does",
         f'"""See {PRESENT}.md,\n    "Recipes"."""',
     ],
 )
@@ -64,8 +65,9 @@ def test_a_broken_reference_is_found(tmp_path, text):
         '"""As docs/method.md says."""',
         '"""See docs/method.md, "The\n    algorithm"."""',
         '"""See docs/method.md, "Filter", and arXiv 2401.06785 4."""',
-        "path = folder / 'CARD.md'",
+        f"path = folder / '{ABSENT}.md'",
         "x = 1  # as of CUDA 12",
+        "x = 1  # as engine/request.py and tests/structure_test.py do",
     ],
 )
 def test_a_sound_reference_passes(tmp_path, text):

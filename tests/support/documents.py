@@ -1,8 +1,9 @@
-"""References from code, settings and documents to documents, and those that are broken.
+"""References from code, settings and documents, and those of them that are broken.
 
 A reference is a file's name that ends in `.md`, from the root of the repository or from
-the file that names it; a title in double quotes may follow it. It is broken if the
-repository has no such file, or the file no such title.
+the file that names it, and a title in double quotes may follow it. It is broken if the
+repository has no such file, or the file no such title. A path that ends in `.py` is one
+as well; it may leave out the folders that it begins with.
 """
 
 import ast
@@ -10,6 +11,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from python_source import ROOT
@@ -21,6 +23,8 @@ ENDINGS = (".py", ".pyi", ".md", ".flags", ".sh", ".html", ".js")
 REFERENCE = re.compile(r'([\w./-]*\w\.md)\b(?:\)?,? "([^"]+)")?')
 # A document's name in capitals and the number of a section; versions are no sections.
 BARE = re.compile(r"\b(?!CUDA)[A-Z]{4,} \d+(?=[.,;:)\s]|$)")
+# A program with its folder: engine/request.py, of the package or the repository.
+PROGRAM = re.compile(r"(?<![\w./*<$-])([\w.-]+/[\w./-]*\w\.py)\b")
 TITLE = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -60,8 +64,17 @@ def _broken(prose: str, path: Path) -> Iterator[str]:
             yield f"{name}: there is no such document"
         elif title and title not in TITLE.findall(document.read_text("utf-8")):
             yield f'{name}: there is no section "{title}"'
+    for program in PROGRAM.findall(flat):
+        if not any(name.endswith(f"/{program}") for name in _programs()):
+            yield f"{program}: there is no such program"
     for match in BARE.findall(flat):
         yield f"{match}: a section of what document?"
+
+
+@cache
+def _programs() -> tuple[str, ...]:
+    found = [path for name in FOLDERS for path in (ROOT / name).rglob("*.py")]
+    return tuple(f"/{path.relative_to(ROOT)}" for path in found)
 
 
 def _document(name: str, path: Path) -> Path | None:

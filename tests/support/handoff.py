@@ -1,4 +1,4 @@
-"""The handoff as WORKSPACE.md shows it: a program that has Orbax and JAX only."""
+"""The program that docs/orbax_handoff.md shows: it has Orbax and JAX only."""
 
 import json
 import os
@@ -6,34 +6,35 @@ import subprocess
 import sys
 from pathlib import Path
 
-RESTORE = """\
-import json, pathlib, sys
-import jax, orbax.checkpoint as ocp
+from python_source import ROOT
 
-folder = pathlib.Path(sys.argv[1]).absolute()
-config = json.loads((folder / "config.json").read_text())
-place = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # or any other
-with ocp.StandardCheckpointer() as checkpointer:
-    stored = checkpointer.metadata(folder / "orbax").item_metadata.tree
-    target = {name: jax.ShapeDtypeStruct(tensor.shape, tensor.dtype, sharding=place)
-              for name, tensor in stored.items()}
-    tensors = checkpointer.restore(folder / "orbax", target)
-"""
-TELL = """
+EXAMPLE = '"runs/NAME/model"'
+
+
+def documented_program() -> str:
+    """Returns the program of docs/orbax_handoff.md, with a folder as its argument."""
+    lines = (ROOT / "docs" / "orbax_handoff.md").read_text("utf-8").splitlines()
+    program = "\n".join(line[4:] for line in lines if line.startswith("    "))
+    if program.count(EXAMPLE) != 1:
+        raise AssertionError(f"the program opens {EXAMPLE} once, not so:\n{program}")
+    return f"import sys\n{program.replace(EXAMPLE, 'sys.argv[1]')}\n"
+
+
+PRINT = """
 import hashlib
 import numpy
 foreign = [name for name in sys.modules if name.startswith(("isara_jax", "torch"))]
-told = {name: [str(value.dtype), list(value.shape),
+seen = {name: [str(value.dtype), list(value.shape),
                hashlib.sha256(numpy.asarray(value).tobytes()).hexdigest()]
         for name, value in tensors.items()}
-print(json.dumps([told, config["model_type"], foreign]))
+print(json.dumps([seen, config["model_type"], foreign]))
 """
 
 
 def restored(folder: Path) -> dict[str, list]:
     """Returns dtype, shape and hash of every tensor that the program restores."""
     ran = subprocess.run(
-        [sys.executable, "-c", RESTORE + TELL, folder],
+        [sys.executable, "-c", documented_program() + PRINT, folder],
         capture_output=True,
         text=True,
         check=False,
@@ -42,7 +43,7 @@ def restored(folder: Path) -> dict[str, list]:
     )
     if ran.returncode:
         raise AssertionError(ran.stderr)
-    told, _, foreign = json.loads(ran.stdout.splitlines()[-1])
+    seen, _, foreign = json.loads(ran.stdout.splitlines()[-1])
     if foreign:
         raise AssertionError(f"it imported {foreign}")
-    return told
+    return seen
