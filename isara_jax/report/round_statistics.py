@@ -1,4 +1,4 @@
-"""What each round made, kept and rejected, as the tables of the page."""
+"""Statistics of the rounds: the filter's funnel, keep rate, novelty, diversity."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ from isara_jax.report.run_data import Round, Sample, Stage
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A count, and its share of what the round generated."""
+    """A number of pairs, and its share of the pairs that the round generated."""
 
     count: int
     share: float
@@ -20,7 +20,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class FunnelRow:
-    """Generated, rejected by one rule, or kept; a cell a round."""
+    """The pairs generated, rejected by one rule, or kept: one cell for each round."""
 
     label: str
     kind: Literal["generated", "rejected", "kept"]
@@ -28,7 +28,7 @@ class FunnelRow:
 
 
 def funnel(rounds: Sequence[Round]) -> tuple[FunnelRow, ...]:
-    """Returns the way from generated to kept, the rule that rejected most first."""
+    """Returns the rows from generated to kept; the rule that rejected most is first."""
     done = filtered(rounds)
     rejected = [Counter(sample.rule for sample in one.rejected) for one in done]
     totals = sum(rejected, Counter[str]())

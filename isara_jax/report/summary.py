@@ -1,10 +1,10 @@
-"""The plain table at the end of a run: models as rows, measures as columns."""
+"""The text table at the end of a run: models as rows, metrics as columns."""
 
 from collections.abc import Sequence
 
-from isara_jax.report.comparison import judge
-from isara_jax.report.metrics import MEASURES, Measure
-from isara_jax.report.run_data import Evaluation, Round, gather
+from isara_jax.report.comparison import compare_with_baselines
+from isara_jax.report.metric_specs import METRICS, MetricSpec
+from isara_jax.report.run_data import Evaluation, Round, read_run
 from isara_jax.run import Workdir
 
 _DIRECTION = {"lower": "(lower)", "higher": "(higher)", "neither": ""}
@@ -16,32 +16,32 @@ def summary_table(workdir: Workdir) -> str:
     Raises:
       InputError: it is no run's folder, or a file of it is damaged.
     """
-    run = gather(workdir)
+    run = read_run(workdir)
     lines = _aligned([*_heads(), *(_row(model) for model in run.evaluations)])
     if not run.evaluations:
         lines = ["no model has been evaluated yet"]
     kept = [_kept(round_) for round_ in run.rounds]
-    return "\n".join([*lines, "", *kept, "", judge(run).sentence])
+    return "\n".join([*lines, "", *kept, "", compare_with_baselines(run).sentence])
 
 
 def _heads() -> list[list[str]]:
     return [
-        ["model", *(measure.name for measure in MEASURES)],
-        ["", *(_DIRECTION[measure.better] for measure in MEASURES)],
+        ["model", *(metric.name for metric in METRICS)],
+        ["", *(_DIRECTION[metric.better] for metric in METRICS)],
     ]
 
 
 def _row(model: Evaluation) -> list[str]:
-    return [model.model, *(_cell(model, measure) for measure in MEASURES)]
+    return [model.model, *(_cell(model, metric) for metric in METRICS)]
 
 
-def _cell(model: Evaluation, measure: Measure) -> str:
-    metric = model.metrics.get(measure.name)
-    return "-" if metric is None else f"{metric.value:.{measure.digits}f}"
+def _cell(model: Evaluation, metric: MetricSpec) -> str:
+    found = model.metrics.get(metric.name)
+    return "-" if found is None else f"{found.value:.{metric.digits}f}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Returns the rows with the first column on the left, the others on the right."""
+    """Aligns the first column left and the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -63,6 +63,6 @@ def _kept(one: Round) -> str:
         )
     rate = len(one.kept) / one.filtered
     line = f"round {one.number}: kept {len(one.kept)} of {one.filtered} ({rate:.0%})"
-    if one.outcome is None or not one.outcome.stop:
+    if one.summary is None or not one.summary.stop:
         return line
-    return f"{line}, stopped: {one.outcome.reason}"
+    return f"{line}, stopped: {one.summary.reason}"

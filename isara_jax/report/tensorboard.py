@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from isara_jax.report.run_data import Evaluation, Run, Step, gather
+from isara_jax.report.run_data import Evaluation, RunData, TrainingStep, read_run
 from isara_jax.run import Workdir
 
 STEP_SCALARS = (
@@ -19,14 +19,14 @@ Point = tuple[str, float, int]
 def write_tensorboard(workdir: Workdir) -> Path:
     """Rewrites runs/NAME/tensorboard from the records and returns it.
 
-    `train/*` is a curve a fine-tuning, by optimiser step, in `sft` and `round_01` ...;
-    `evaluation/*` is a curve by round in `isara`, the pretrained model being round 0,
-    and a point at 0 for each other baseline.
+    `train/*` has a curve for each finetuning, by optimiser step: `sft`, `round_01`, ...
+    `evaluation/*` has the curve `isara` by round, whose round 0 is the pretrained
+    model, and a point at 0 for each other baseline.
 
     Raises:
       InputError: it is no run's folder, or a file of it is damaged.
     """
-    run = gather(workdir)
+    run = read_run(workdir)
     folder = workdir.path / "tensorboard"
     if folder.exists():
         shutil.rmtree(folder)
@@ -40,13 +40,13 @@ def write_tensorboard(workdir: Workdir) -> Path:
     return folder
 
 
-def _by_round(run: Run) -> list[tuple[int, Evaluation]]:
+def _by_round(run: RunData) -> list[tuple[int, Evaluation]]:
     models = [(0, b.evaluation) for b in run.baselines if b.name == "pretrained"]
     models += [(round_.number, round_.evaluation) for round_ in run.rounds]
     return [(number, model) for number, model in models if model is not None]
 
 
-def _write_steps(folder: Path, steps: Sequence[Step]) -> None:
+def _write_steps(folder: Path, steps: Sequence[TrainingStep]) -> None:
     points = [
         (f"train/{name}", value, step.step)
         for step in steps

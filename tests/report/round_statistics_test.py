@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from isara_jax.report import round_statistics as progress
+from isara_jax.report import round_statistics as statistics
 from isara_jax.report.run_data.values import Round, Sample
 
 
@@ -26,7 +26,7 @@ def round_of(number, *, kept, rules):
         rejected=tuple(sample(rule) for rule in rules),
         steps=(),
         evaluation=None,
-        outcome=None,
+        summary=None,
     )
 
 
@@ -36,9 +36,8 @@ def test_funnel_counts_every_rule_in_every_round():
         round_of(2, kept=2, rules=["short", "echo"]),
         round_of(3, kept=0, rules=[]),
     ]
-    rows = {
-        row.label: [cell.count for cell in row.cells] for row in progress.funnel(rounds)
-    }
+    funnel = statistics.funnel(rounds)
+    rows = {row.label: [cell.count for cell in row.cells] for row in funnel}
     assert list(rows.items()) == [
         ("generated", [4, 4]),
         ("copy", [2, 0]),
@@ -46,29 +45,29 @@ def test_funnel_counts_every_rule_in_every_round():
         ("echo", [0, 1]),
         ("kept", [1, 2]),
     ]
-    assert progress.funnel(rounds)[-1].cells[0].share == 0.25
-    assert progress.keep_rate(rounds[1]) == 0.5
+    assert funnel[-1].cells[0].share == 0.25
+    assert statistics.keep_rate(rounds[1]) == 0.5
 
 
 def test_funnel_adds_up():
     rounds = [round_of(1, kept=3, rules=["a", "b", "a"])]
-    generated, *rejected, kept = progress.funnel(rounds)
+    generated, *rejected, kept = statistics.funnel(rounds)
     lost = sum(row.cells[0].count for row in rejected)
     assert generated.cells[0].count == lost + kept.cells[0].count
 
 
 def test_novelty_is_the_mean_distance_to_the_nearest_seed():
     kept = [sample(similarity=s) for s in (0.2, 0.6, None, math.nan)]
-    assert progress.novelty(kept) == pytest.approx(0.6)
+    assert statistics.novelty(kept) == pytest.approx(0.6)
 
 
 def test_diversity_is_the_share_of_different_word_pairs():
     # ab bc | ab bd: 3 different of 4.
     kept = [sample(question="a b c"), sample(question="A b d")]
-    assert progress.diversity(kept) == 0.75
+    assert statistics.diversity(kept) == 0.75
 
 
 def test_nothing_kept_has_no_novelty_and_no_diversity():
-    assert progress.novelty([]) is None
-    assert progress.diversity([]) is None
-    assert progress.diversity([sample(question="one")]) is None
+    assert statistics.novelty([]) is None
+    assert statistics.diversity([]) is None
+    assert statistics.diversity([sample(question="one")]) is None

@@ -1,7 +1,7 @@
-"""The texts of a run as JSON inside the page, for its script to show.
+"""The texts of a run as JSON inside the page, which its script shows.
 
-A model wrote them, so they are hostile: as JSON they hold no `<`, `>` or `&`, hence no
-end of the script element, and the script only ever sets them as text.
+A model wrote them, so they are untrusted. The JSON escapes `<`, `>` and `&`, so no text
+can end the script element, and the script inserts them as text only.
 """
 
 import json
@@ -11,12 +11,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from isara_jax.report.run_data import Answer, Evaluation, Run, Sample
+from isara_jax.report.run_data import Answer, Evaluation, RunData, Sample
 
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
-def embedded(run: Run) -> Markup:
+def embed_run(run: RunData) -> Markup:
     """Returns seeds, samples and held-out answers as JSON that is safe inside HTML."""
     samples = [
         sample for one in run.rounds for sample in sorted_by_id(one.kept, one.rejected)
@@ -38,7 +38,7 @@ def json_for_html(value: Any) -> Markup:
 
 
 def sorted_by_id(kept: Sequence[Sample], rejected: Sequence[Sample]) -> list[Sample]:
-    """Returns the samples of a round in the order in which they were drawn."""
+    """Returns the samples of a round in the order of their ids."""
     return sorted((*kept, *rejected), key=lambda sample: sample.id)
 
 
@@ -87,7 +87,7 @@ def _answer(answer: Answer | None) -> dict[str, Any] | None:
 
 
 def _number(value: float | None) -> float | None:
-    """Returns the number, or None where JSON has no word for it."""
+    """Returns the number rounded, or None if JSON cannot represent it."""
     if value is None or not math.isfinite(value):
         return None
     return round(value, 4)

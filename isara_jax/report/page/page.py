@@ -1,8 +1,8 @@
 """report.html: one file that needs no network and shows what a run did.
 
-Whatever a model or a user wrote reaches the page through Jinja's autoescape or through
-`embedded`; only our own style, script and figures go in as they are. The page's
-Content-Security-Policy names our script by its hash, so no other can run.
+Texts of models and users reach the page through Jinja's autoescape or `embed_run`. Only
+the style, the script and the charts of this package are inserted unescaped. The page's
+Content-Security-Policy allows this script alone, by its hash.
 """
 
 import base64
@@ -15,32 +15,33 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from isara_jax.report import round_statistics as progress
-from isara_jax.report.comparison import judge
-from isara_jax.report.metrics import MEASURES
-from isara_jax.report.page.charts import charts
-from isara_jax.report.page.embedded_json import embedded
-from isara_jax.report.run_data import Run, gather
+from isara_jax.report import round_statistics as statistics
+from isara_jax.report.comparison import compare_with_baselines
+from isara_jax.report.metric_specs import METRICS
+from isara_jax.report.page.charts import draw_charts
+from isara_jax.report.page.embedded_json import embed_run
+from isara_jax.report.run_data import RunData, read_run
 from isara_jax.run import Workdir
 from isara_jax.runtime.files import write_text
 
+# Flags that the page shows before the others.
 FACTS = ("model", "seeds", "heldout", "rounds", "candidates", "demos", "alpha", "seed")
 
 
 def write_report(workdir: Workdir) -> Path:
-    """Writes report.html for as much of the run as there is, and returns its path.
+    """Writes report.html of a run, finished or not, and returns its path.
 
     Raises:
       InputError: it is no run's folder, or a file of it is damaged.
     """
-    page = render(gather(workdir))
-    # A lone surrogate, which JSON can spell, has no UTF-8.
+    page = render(read_run(workdir))
+    # JSON can hold a lone surrogate, which UTF-8 cannot encode.
     write_text(workdir.report, page.encode("utf-8", "replace").decode("utf-8"))
     return workdir.report
 
 
-def render(run: Run) -> str:
-    """Returns the page of a run; the same run gives the same text."""
+def render(run: RunData) -> str:
+    """Returns the page's HTML, which depends on the run only."""
     environment = Environment(
         loader=PackageLoader("isara_jax.report.page", "templates"),
         autoescape=True,
@@ -53,18 +54,18 @@ def render(run: Run) -> str:
     script = _template("page.js")
     return environment.get_template("page.html").render(
         run=run,
-        verdict=judge(run),
+        verdict=compare_with_baselines(run),
         facts={name: run.manifest.get("flags", {}).get(name) for name in FACTS},
-        measures=MEASURES,
-        funnel=progress.funnel(run.rounds),
-        filtered=progress.filtered(run.rounds),
-        progress=progress,
-        charts=charts(run),
+        metrics=METRICS,
+        funnel=statistics.funnel(run.rounds),
+        filtered=statistics.filtered(run.rounds),
+        statistics=statistics,
+        charts=draw_charts(run),
         rules=sorted({s.rule for one in run.rounds for s in one.rejected}),
         style=Markup(_template("page.css")),  # ours
         script=Markup(script),  # ours
         script_hash=_sha256(script),
-        data=embedded(run),
+        data=embed_run(run),
     )
 
 
@@ -78,7 +79,7 @@ def _sha256(text: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Returns a manifest's value as text."""
+    """Formats a value of the manifest."""
     if value is None:
         return "-"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,8 +1,8 @@
-"""The charts of the report, as SVG to stand inside the page.
+"""Matplotlib charts as SVG elements to embed in the page.
 
-Each is drawn 360 CSS pixels wide, so that its text stays readable on a telephone. The
-colours are placeholders that become CSS variables: the page decides for light or dark.
-No date and no random id goes in, so equal runs give equal bytes.
+Each is 360 CSS pixels wide, so that its text stays readable on a phone. The colours are
+placeholders that become CSS variables of the page, which has a light and a dark theme.
+The SVG holds no date and no random id, so equal runs give equal bytes.
 """
 
 import html
@@ -17,8 +17,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from isara_jax.report.metrics import Measure
-from isara_jax.report.run_data import Evaluation, Metric, Step
+from isara_jax.report.metric_specs import MetricSpec
+from isara_jax.report.run_data import Evaluation, MetricValue, TrainingStep
 
 INK, FAINT = "#0a0b01", "#0a0b02"
 PRETRAINED, SFT, OTHER = "#0a0b03", "#0a0b04", "#0a0b05"
@@ -58,8 +58,8 @@ _WIDTH, _HEIGHT = 3.75, 2.5
 _NO_METADATA: dict[str, Any] = {"Date": None, "Creator": None}
 
 
-def learning_curves(curves: Mapping[str, Sequence[Step]]) -> str:
-    """Draws the loss by optimiser step, a line a fine-tuning."""
+def learning_curves(curves: Mapping[str, Sequence[TrainingStep]]) -> str:
+    """Draws the loss by optimiser step, one line for each finetuning."""
 
     def draw(axes: Axes) -> None:
         for n, (name, steps) in enumerate(curves.items()):
@@ -78,13 +78,13 @@ def learning_curves(curves: Mapping[str, Sequence[Step]]) -> str:
     return _svg(f"Loss by step for {', '.join(curves)}", "curves", draw)
 
 
-def metric_with_intervals(measure: Measure, models: Sequence[Evaluation]) -> str:
-    """Draws one measure, a model a row: the value and its 95 % interval."""
-    rows = [(m.model, m.metrics[measure.name]) for m in models]
+def metric_with_intervals(metric: MetricSpec, models: Sequence[Evaluation]) -> str:
+    """Draws one metric, one row for each model: the value and its 95 % interval."""
+    rows = [(m.model, m.metrics[metric.name]) for m in models]
 
     def draw(axes: Axes) -> None:
-        for n, (model, metric) in enumerate(rows):
-            _draw_interval(axes, n, metric, colour=_colour(model))
+        for n, (model, value) in enumerate(rows):
+            _draw_interval(axes, n, value, colour=_colour(model))
         axes.axvline(rows[0][1].value, color=PRETRAINED, linewidth=1, linestyle=":")
         axes.set_yticks(range(len(rows)), [_brief(model) for model, _ in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -92,16 +92,16 @@ def metric_with_intervals(measure: Measure, models: Sequence[Evaluation]) -> str
         axes.locator_params(axis="x", nbins=5)
 
     label = "; ".join(
-        f"{model} {m.value:.{measure.digits}f} "
-        f"({m.low:.{measure.digits}f} to {m.high:.{measure.digits}f})"
+        f"{model} {m.value:.{metric.digits}f} "
+        f"({m.low:.{metric.digits}f} to {m.high:.{metric.digits}f})"
         for model, m in rows
     )
     height = 0.5 + 0.3 * len(rows)
-    return _svg(f"{measure.label}: {label}", measure.name, draw, height=height)
+    return _svg(f"{metric.label}: {label}", metric.name, draw, height=height)
 
 
 def similarity_histogram(similarities: Mapping[int, Sequence[float]]) -> str:
-    """Draws how close the kept questions are to their nearest seed, a line a round."""
+    """Draws the cosine similarity to the nearest seed, one line for each round."""
     lowest = min(min(values, default=0.0) for values in similarities.values())
     edges = np.linspace(min(0.0, lowest), 1.0, 17)
 
@@ -125,7 +125,7 @@ def similarity_histogram(similarities: Mapping[int, Sequence[float]]) -> str:
 
 
 def by_round(title: str, values: Mapping[int, float], *, limit: float | None) -> str:
-    """Draws one share by round, with a dashed line at the limit if there is one."""
+    """Draws a share by round, and a dashed line at the limit if there is one."""
 
     def draw(axes: Axes) -> None:
         axes.plot(list(values), list(values.values()), "o-", color=ROUNDS[1])
@@ -155,9 +155,9 @@ def by_round(title: str, values: Mapping[int, float], *, limit: float | None) ->
     return _svg(f"{title}: {shown}", name, draw, height=2.0)
 
 
-def _draw_interval(axes: Axes, row: int, metric: Metric, *, colour: str) -> None:
-    axes.plot([metric.low, metric.high], [row, row], color=colour, linewidth=2.4)
-    axes.plot([metric.value], [row], "o", color=colour, markersize=6)
+def _draw_interval(axes: Axes, row: int, value: MetricValue, *, colour: str) -> None:
+    axes.plot([value.low, value.high], [row, row], color=colour, linewidth=2.4)
+    axes.plot([value.value], [row], "o", color=colour, markersize=6)
 
 
 def _around(values: Mapping[int, float]) -> tuple[float, float]:
@@ -178,7 +178,7 @@ def _round_colour(number: int) -> str:
 
 
 def _brief(name: str) -> str:
-    """Returns a name that leaves room for the drawing."""
+    """Shortens a long name to leave room for the drawing."""
     return name if len(name) <= 24 else f"{name[:21]}..."
 
 
@@ -189,9 +189,10 @@ def _dash(number: int) -> Any:
 def _svg(
     label: str, name: str, draw: Callable[[Axes], None], *, height: float = _HEIGHT
 ) -> str:
-    """Returns the drawing with a label for readers who do not see it.
+    """Returns the drawing as SVG, with a label for screen readers.
 
-    `name` makes the ids unique on the page and the hashes in them repeatable.
+    `name` prefixes the ids, which makes them unique on the page, and salts the hashes
+    in them, which makes them reproducible.
     """
     text = io.StringIO()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):

@@ -1,11 +1,11 @@
-from .read import gather as gather
+from .read import read_run as read_run
 from .values import (
     Answer as Answer,
     Evaluation as Evaluation,
-    Metric as Metric,
+    MetricValue as MetricValue,
     Round as Round,
-    Run as Run,
+    RunData as RunData,
     Sample as Sample,
     Stage as Stage,
-    Step as Step,
+    TrainingStep as TrainingStep,
 )

@@ -1,7 +1,7 @@
-"""Turns the JSON objects of a run's folder into frozen dataclasses, checking them.
+"""Parses the JSON objects of a run's folder into frozen dataclasses.
 
-The fields of a dataclass are the format: a field without a default must be there, and
-what is annotated as a text or a number must be one. Other keys are left alone.
+The fields of a dataclass are the schema: a field without a default is required, and its
+value must have the annotated type. Other keys are ignored.
 """
 
 from collections.abc import Mapping
@@ -15,26 +15,28 @@ from isara_jax.runtime.files import Records, read_json
 T = TypeVar("T")
 
 _EXPECTED: Mapping[Any, tuple[type | tuple[type, ...], str]] = {
-    str: (str, "a text"),
-    int: (int, "a whole number"),
+    str: (str, "a string"),
+    int: (int, "an integer"),
     float: ((int, float), "a number"),
     float | None: ((int, float, type(None)), "a number or null"),
     bool: (bool, "true or false"),
-    tuple[str, ...]: (list, "a list of texts"),
+    tuple[str, ...]: (list, "a list of strings"),
 }
 
 
-def read_all(kind: type[T], path: Path, **given: Any) -> tuple[T, ...]:
-    """Returns one `kind` a line of a JSONL file; none where there is no file.
+def read_records(kind: type[T], path: Path, **given: Any) -> tuple[T, ...]:
+    """Parses every line of a JSONL file; returns none if the file is missing.
 
     Raises:
       InputError: a line is damaged or lacks a field.
     """
-    return tuple(build(kind, record, path, **given) for record in read_lines(path))
+    return tuple(
+        parse_record(kind, record, path, **given) for record in read_jsonl(path)
+    )
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Returns the objects of a JSONL file; none where there is no file.
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Returns the objects of a JSONL file; none if the file is missing.
 
     Raises:
       InputError: a line is no JSON object.
@@ -48,19 +50,19 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Returns the one object of a JSON file.
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Returns the object that a JSON file holds.
 
     Raises:
-      InputError: it is damaged or no object.
+      InputError: it is damaged, or holds no object.
     """
     record = read_json(path)
     _check_object(record, path)
     return dict(record)
 
 
-def build(kind: type[T], record: Any, path: Path, **given: Any) -> T:
-    """Returns a `kind` with the fields of the record, save those that are given.
+def parse_record(kind: type[T], record: Any, path: Path, **given: Any) -> T:
+    """Returns a `kind` with the fields of the record; `given` ones are not read.
 
     Raises:
       InputError: a field is missing or of another type.
@@ -75,17 +77,17 @@ def build(kind: type[T], record: Any, path: Path, **given: Any) -> T:
     return kind(**values, **given)
 
 
-def build_all(kind: type[T], records: Any, path: Path) -> tuple[T, ...]:
-    """Returns a `kind` for each record of a list; raises as `build`."""
+def parse_list(kind: type[T], records: Any, path: Path) -> tuple[T, ...]:
+    """Parses each record of a list; raises as `parse_record`."""
     if not isinstance(records, list):
         raise InputError(f"{path}: expected a JSON list, got {records!r}")
-    return tuple(build(kind, record, path) for record in records)
+    return tuple(parse_record(kind, record, path) for record in records)
 
 
-def build_named(kind: type[T], records: Any, path: Path) -> dict[str, T]:
-    """Returns a `kind` for each named record of an object; raises as `build`."""
+def parse_object(kind: type[T], records: Any, path: Path) -> dict[str, T]:
+    """Parses each record of an object, by its key; raises as `parse_record`."""
     _check_object(records, path)
-    return {name: build(kind, record, path) for name, record in records.items()}
+    return {name: parse_record(kind, record, path) for name, record in records.items()}
 
 
 def _value(field: Field[Any], record: Mapping[str, Any], path: Path) -> Any:
@@ -93,16 +95,16 @@ def _value(field: Field[Any], record: Mapping[str, Any], path: Path) -> Any:
         raise InputError(f"{path}: a record lacks the field {field.name!r}")
     value = record[field.name]
     types, meaning = _EXPECTED[field.type]
-    if not isinstance(value, types) or not _all_texts(value):
+    if not isinstance(value, types) or not _all_strings(value):
         raise InputError(
             f"{path}: the field {field.name!r} must be {meaning}, got {value!r}"
         )
     return tuple(value) if isinstance(value, list) else value
 
 
-def _all_texts(value: object) -> bool:
-    """Returns whether a value that is a list holds texts only."""
-    return not isinstance(value, list) or all(isinstance(text, str) for text in value)
+def _all_strings(value: object) -> bool:
+    """Returns whether a value, if it is a list, holds strings only."""
+    return not isinstance(value, list) or all(isinstance(item, str) for item in value)
 
 
 def _check_object(record: object, path: Path) -> None:

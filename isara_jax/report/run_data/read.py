@@ -1,7 +1,7 @@
-"""Reads a run's folder into values, as far as the run has got.
+"""Reads the folder of a run, finished or not.
 
-A file that is not there yet is an empty tuple or None; a file that is there and breaks
-the format of WORKSPACE.md is an error.
+A file that does not exist yet gives an empty tuple or None. A file that breaks the
+format is an error.
 """
 
 import re
@@ -9,33 +9,33 @@ from pathlib import Path
 
 from isara_jax.errors import FieldError
 from isara_jax.report.run_data.parse import (
-    build,
-    build_all,
-    build_named,
-    read_all,
-    read_lines,
-    read_object,
+    parse_list,
+    parse_object,
+    parse_record,
+    read_json_object,
+    read_jsonl,
+    read_records,
 )
 from isara_jax.report.run_data.values import (
     Answer,
     Baseline,
     Evaluation,
-    Metric,
-    Outcome,
+    MetricValue,
     Round,
-    Run,
+    RoundSummary,
+    RunData,
     Sample,
+    Seed,
     Stage,
-    Step,
-    Text,
+    TrainingStep,
 )
 from isara_jax.run import RoundFolder, Workdir
 
 BASELINE_ORDER = ("pretrained", "sft")
 
 
-def gather(workdir: Workdir) -> Run:
-    """Reads the run's folder.
+def read_run(workdir: Workdir) -> RunData:
+    """Reads the folder of a run.
 
     Raises:
       InputError: it is no run's folder, or a file of it is damaged.
@@ -44,10 +44,10 @@ def gather(workdir: Workdir) -> Run:
         raise FieldError(
             "workdir", workdir.path, "no run's folder, manifest.json is missing"
         )
-    return Run(
+    return RunData(
         name=workdir.path.resolve().name,
-        manifest=read_object(workdir.manifest),
-        seeds=read_all(Text, workdir.path / "seeds.jsonl"),
+        manifest=read_json_object(workdir.manifest),
+        seeds=read_records(Seed, workdir.path / "seeds.jsonl"),
         baselines=tuple(
             _baseline(name, workdir.baseline(name)) for name in _baseline_names(workdir)
         ),
@@ -73,7 +73,7 @@ def _round_numbers(workdir: Workdir) -> list[int]:
 def _baseline(name: str, folder: RoundFolder) -> Baseline:
     return Baseline(
         name=name,
-        steps=read_all(Step, folder.metrics.path),
+        steps=read_records(TrainingStep, folder.metrics.path),
         evaluation=_evaluation(folder.evaluation),
     )
 
@@ -81,40 +81,44 @@ def _baseline(name: str, folder: RoundFolder) -> Baseline:
 def _round(number: int, folder: RoundFolder) -> Round:
     return Round(
         number=number,
-        questions=len(read_lines(folder.questions.path)),
-        answers=len(read_lines(folder.answers.path)),
-        kept=read_all(Sample, folder.kept, round_index=number),
-        rejected=read_all(Sample, folder.rejected, round_index=number),
-        steps=read_all(Step, folder.metrics.path),
+        questions=len(read_jsonl(folder.questions.path)),
+        answers=len(read_jsonl(folder.answers.path)),
+        kept=read_records(Sample, folder.kept, round_index=number),
+        rejected=read_records(Sample, folder.rejected, round_index=number),
+        steps=read_records(TrainingStep, folder.metrics.path),
         evaluation=_evaluation(folder.evaluation),
-        outcome=_outcome(folder.summary),
+        summary=_summary(folder.summary),
     )
 
 
-def _outcome(path: Path) -> Outcome | None:
-    return build(Outcome, read_object(path), path) if path.exists() else None
+def _summary(path: Path) -> RoundSummary | None:
+    return (
+        parse_record(RoundSummary, read_json_object(path), path)
+        if path.exists()
+        else None
+    )
 
 
 def _evaluation(path: Path) -> Evaluation | None:
     if not path.exists():
         return None
-    record = read_object(path)
-    return build(
+    record = read_json_object(path)
+    return parse_record(
         Evaluation,
         record,
         path,
-        metrics=build_named(Metric, record.get("metrics", {}), path),
-        answers=build_all(Answer, record.get("answers", []), path),
+        metrics=parse_object(MetricValue, record.get("metrics", {}), path),
+        answers=parse_list(Answer, record.get("answers", []), path),
     )
 
 
 def _stages(path: Path) -> tuple[Stage, ...]:
-    total: dict[str, Stage] = {}
-    for record in read_lines(path):
-        part = build(Stage, record, path, name=str(record.get("stage", "")))
-        before = total.get(part.name)
-        total[part.name] = part if before is None else _sum(before, part)
-    return tuple(total.values())
+    totals: dict[str, Stage] = {}
+    for record in read_jsonl(path):
+        part = parse_record(Stage, record, path, name=str(record.get("stage", "")))
+        before = totals.get(part.name)
+        totals[part.name] = part if before is None else _sum(before, part)
+    return tuple(totals.values())
 
 
 def _sum(first: Stage, second: Stage) -> Stage:

@@ -1,4 +1,4 @@
-"""What the report shows of a run, as values; `gather` reads them."""
+"""The values that the report shows of a run; `read_run` reads them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text:
-    """A pair that can stand in a prompt as a demonstration."""
+class Seed:
+    """A seed pair."""
 
     id: str
     question: str
@@ -16,7 +16,11 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A generated pair after the filter; `rule` is empty where it was kept."""
+    """A generated pair after the filter.
+
+    `rule` names the filter's rule that rejected it, and is empty if it was kept.
+    `nearest_seed_similarity` is a cosine, `parent` the model that generated the pair.
+    """
 
     id: str
     round_index: int
@@ -32,8 +36,11 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
-    """One optimiser step of a fine-tuning; a diverged one may hold no finite loss."""
+class TrainingStep:
+    """One optimiser step of a finetuning, with its loss in nats a token.
+
+    The loss of a finetuning that diverged may not be finite.
+    """
 
     step: int
     loss: float
@@ -45,7 +52,7 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metric:
+class MetricValue:
     """A value with its 95 % interval."""
 
     value: float
@@ -55,7 +62,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What one model answered to one held-out question, and its scores there."""
+    """A model's answer to one held-out question, and its metrics on that question."""
 
     question: str
     answer: str
@@ -72,12 +79,12 @@ class Evaluation:
 
     model: str
     items: int
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, MetricValue]
     answers: tuple[Answer, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RoundSummary:
     """round.json: the numbers of the stopping rule."""
 
     generated: int
@@ -90,19 +97,20 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """Round t as far as it has got; `outcome` is None until the filter has run."""
+    """Round t, finished or not; `summary` is None until the stopping rule has run."""
 
     number: int
     questions: int
     answers: int
     kept: tuple[Sample, ...]
     rejected: tuple[Sample, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[TrainingStep, ...]
     evaluation: Evaluation | None
-    outcome: Outcome | None
+    summary: RoundSummary | None
 
     @property
     def filtered(self) -> int:
+        """The number of pairs that the filter has kept or rejected."""
         return len(self.kept) + len(self.rejected)
 
 
@@ -111,13 +119,13 @@ class Baseline:
     """A model that the rounds are compared with."""
 
     name: str
-    steps: tuple[Step, ...]
+    steps: tuple[TrainingStep, ...]
     evaluation: Evaluation | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stage of the run, summed over the times it was resumed."""
+    """A stage of the run, summed over its resumptions."""
 
     name: str
     seconds: float
@@ -126,12 +134,12 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """Everything that the report shows."""
+class RunData:
+    """Everything that the report shows of a run."""
 
     name: str
     manifest: Mapping[str, Any]
-    seeds: tuple[Text, ...]
+    seeds: tuple[Seed, ...]
     baselines: tuple[Baseline, ...]
     rounds: tuple[Round, ...]
     stages: tuple[Stage, ...]

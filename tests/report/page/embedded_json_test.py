@@ -5,8 +5,8 @@ import fake_run
 import pytest
 from hypothesis import given, strategies as st
 
-from isara_jax.report.page.embedded_json import embedded, json_for_html
-from isara_jax.report.run_data.read import gather
+from isara_jax.report.page.embedded_json import embed_run, json_for_html
+from isara_jax.report.run_data.read import read_run
 
 
 @given(st.recursive(st.text(), lambda inner: st.lists(inner, max_size=3)))
@@ -26,7 +26,7 @@ def test_hostile_texts_survive(text):
 
 
 def test_samples_come_in_the_order_they_were_drawn_with_their_demos(finished):
-    data = json.loads(embedded(gather(finished.workdir)))
+    data = json.loads(embed_run(read_run(finished.workdir)))
     assert [s["id"] for s in data["samples"]] == [
         f"r{round_:02d}-{n:04d}" for round_ in (1, 2) for n in range(5)
     ]
@@ -43,7 +43,7 @@ def test_heldout_answers_stand_side_by_side(finished):
         "round_02/evaluation.json",
         {"model": "ISARA round 2", "items": 0, "metrics": {}, "answers": []},
     )
-    data = json.loads(embedded(gather(finished.workdir)))
+    data = json.loads(embed_run(read_run(finished.workdir)))
     assert data["models"][-1] == "ISARA round 2"
     first = data["heldout"][0]
     assert first["question"] == "Held-out question 0?"
@@ -56,5 +56,5 @@ def test_heldout_answers_stand_side_by_side(finished):
 def test_numbers_that_json_cannot_spell_are_null(finished):
     broken = fake_run.sample(1, 0, nearest_seed_similarity=math.nan)
     finished.lines("round_01/kept.jsonl", [broken])
-    data = json.loads(embedded(gather(finished.workdir)))
+    data = json.loads(embed_run(read_run(finished.workdir)))
     assert data["samples"][0]["similarity"] is None

