@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from python_source import PACKAGE, ROOT, read_sources
 from tiny_run import one_device, write_tiny_run
@@ -86,6 +87,16 @@ def test_the_version_stands_in_the_package_alone():
         check=True,
     )
     assert found.stdout.split()[-1] == isara_jax.__version__
+
+
+def test_the_citation_is_of_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    citation = yaml.safe_load(text)
+    assert citation["version"] == isara_jax.__version__
+    (paper,) = citation["references"]
+    assert paper["url"].endswith(
+        paper["identifiers"][0]["value"].removeprefix("arXiv:")
+    )
 
 
 def test_a_wheel_holds_every_file_of_the_package_and_configs(built):
