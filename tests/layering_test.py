@@ -50,7 +50,7 @@ OWNERS = {
     "jax.P": ("runtime.mesh",),
     "jax.make_mesh": ("runtime.mesh",),
     "jax.experimental.mesh_utils": ("runtime.mesh",),
-    "jax.experimental.topologies": ("fit.slices",),
+    "jax.experimental.topologies": ("fit.machines.tpu_slices",),
     "absl.flags": ("cli", "config", "main", "tools"),
 }
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from isara_jax.errors import InputError
 from isara_jax.finetune import abstract_state
+from isara_jax.fit.compilation import Outcome, judge
+from isara_jax.fit.machines import Slice, machine_of
 from isara_jax.fit.programs import programs_of
-from isara_jax.fit.setting import FitRequest, bytes_on_device, machine_of
-from isara_jax.fit.slices import Slice
-from isara_jax.fit.verdict import Outcome, judge
+from isara_jax.fit.request import FitRequest, bytes_on_device
 
 # How often what was estimated to fit may turn out not to before the search ends.
 MOST_COMPILED = 4

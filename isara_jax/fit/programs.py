@@ -8,7 +8,7 @@ budget. Nothing of the model's size is allocated.
 from collections.abc import Iterator
 
 from isara_jax.fit.program import Program
-from isara_jax.fit.setting import FitRequest
+from isara_jax.fit.request import FitRequest
 from isara_jax.fit.training import train_program
 from isara_jax.fit.writing import beam_programs, slot_programs
 

@@ -10,10 +10,10 @@ from isara_jax.finetune import (
     make_plan,
     train_step,
 )
+from isara_jax.fit.abstract_arrays import key, over_data, whole
 from isara_jax.fit.bounds import step_work
-from isara_jax.fit.places import key, over_data, whole
 from isara_jax.fit.program import Program, frozen
-from isara_jax.fit.setting import FitRequest, bytes_on_device
+from isara_jax.fit.request import FitRequest, bytes_on_device
 
 
 def train_program(setting: FitRequest) -> Program:

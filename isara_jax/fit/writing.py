@@ -27,10 +27,10 @@ from isara_jax.engine import (
     start,
     useful_slots,
 )
+from isara_jax.fit.abstract_arrays import key, made, over_data, replicated, whole
 from isara_jax.fit.bounds import chunk_work, rows_work, token_work
-from isara_jax.fit.places import key, made, over_data, replicated, whole
 from isara_jax.fit.program import Program, frozen
-from isara_jax.fit.setting import FitRequest, bytes_on_device
+from isara_jax.fit.request import FitRequest, bytes_on_device
 from isara_jax.runtime import Mesh, abstract_on, platform_of
 
 # A question that is answered, or the lead of one that is drafted, in tokens: a prompt

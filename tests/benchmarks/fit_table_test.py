@@ -6,8 +6,8 @@ import pytest
 from fit_outcomes import outcome
 
 from benchmarks.fit_table import COLUMNS, ROWS, Row, cells, row_of
-from isara_jax.fit.shapes import SHAPES
-from isara_jax.fit.slices import slice_named
+from isara_jax.fit.machines.tpu_slices import slice_named
+from isara_jax.fit.model_shapes import SHAPES
 
 
 @pytest.mark.parametrize(

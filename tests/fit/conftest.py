@@ -7,7 +7,8 @@ from tiny_llama import TINY
 from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.finetune.config import FinetuneConfig
 from isara_jax.finetune.lora_config import LoraConfig
-from isara_jax.fit.setting import FitRequest, Machine
+from isara_jax.fit.machines.machine import Machine
+from isara_jax.fit.request import FitRequest
 
 
 @pytest.fixture(scope="session")

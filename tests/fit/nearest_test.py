@@ -7,13 +7,13 @@ from fit_outcomes import outcome
 
 from isara_jax.errors import InputError
 from isara_jax.fit import nearest as module
+from isara_jax.fit.machines.tpu_slices import slice_named
 from isara_jax.fit.nearest import (
     changes,
     estimated_bytes,
     nearest,
     validate_model_axis,
 )
-from isara_jax.fit.slices import slice_named
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu is not for this platform"

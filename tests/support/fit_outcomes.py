@@ -1,8 +1,8 @@
 """What became of a program that nobody has compiled."""
 
 from isara_jax.fit.bounds import Bound, Work
+from isara_jax.fit.compilation.compile import Outcome
 from isara_jax.fit.program import Program
-from isara_jax.fit.verdict import Outcome
 
 NOTHING = Program(
     name="a program",

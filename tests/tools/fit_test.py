@@ -12,8 +12,8 @@ from tiny_llama import TINY
 
 from isara_jax.cli.flags import define_sections, sections_from_flags
 from isara_jax.errors import EnvironmentFailure, InputError
+from isara_jax.fit.machines.machine import this_host
 from isara_jax.fit.nearest import Nearest
-from isara_jax.fit.setting import this_host
 from isara_jax.models.llama.huggingface import config_to_hf
 from isara_jax.tools import fit
 

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from isara_jax.errors import EnvironmentFailure, InputError
-from isara_jax.fit import slices
-from isara_jax.fit.slices import CHIPS, Slice, slice_named
+from isara_jax.fit.machines import tpu_slices as slices
+from isara_jax.fit.machines.tpu_slices import CHIPS, Slice, slice_named
 from isara_jax.runtime.mesh import make_mesh
 
 needs_libtpu = pytest.mark.skipif(

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import pytest
 
 from isara_jax.fit.bounds import Work
+from isara_jax.fit.compilation.compile import judge
+from isara_jax.fit.machines.machine import machine_of
+from isara_jax.fit.machines.tpu_slices import CHIPS, Slice
 from isara_jax.fit.program import Program
-from isara_jax.fit.setting import machine_of
-from isara_jax.fit.slices import CHIPS, Slice
-from isara_jax.fit.verdict import judge
 from isara_jax.runtime.mesh import make_mesh, sharding_for
 
 WORK = Work(flops=2e9, bytes=1e9, tokens=10)

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from isara_jax.errors import InputError
-from isara_jax.fit.shapes import SHAPES, shape_of
+from isara_jax.fit.model_shapes import SHAPES, shape_of
 from isara_jax.models.checkpoints.load import abstract_model
 
 

@@ -10,9 +10,9 @@ import jax
 
 from isara_jax.errors import first_line
 from isara_jax.fit.bounds import Bound, bound_on
-from isara_jax.fit.collectives import collective_bytes
+from isara_jax.fit.compilation.collectives import collective_bytes
+from isara_jax.fit.machines import Machine
 from isara_jax.fit.program import Program
-from isara_jax.fit.setting import Machine
 
 Verdict = Literal["fits", "does not fit", "does not compile"]
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import jax
 
+from isara_jax.fit.compilation import Outcome
 from isara_jax.fit.nearest import Nearest
-from isara_jax.fit.setting import FitRequest
-from isara_jax.fit.verdict import Outcome
+from isara_jax.fit.request import FitRequest
 
 GIB = 2**30
 

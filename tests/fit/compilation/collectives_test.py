@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from isara_jax.fit.collectives import collective_bytes
+from isara_jax.fit.compilation.collectives import collective_bytes
 from isara_jax.runtime.mesh import make_mesh, sharding_for
 
 # As XLA writes it for TPU: layouts with tiles, a loop without its trips, one that goes

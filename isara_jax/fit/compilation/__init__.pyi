@@ -1,0 +1,1 @@
+from .compile import Outcome as Outcome, judge as judge
