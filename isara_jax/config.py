@@ -15,8 +15,8 @@ from isara_jax.cli import (
     Section,
     Sections,
     define_sections,
-    result_values,
     section_flags,
+    section_values,
     sections_from_flags,
 )
 from isara_jax.engine import EngineConfig, SamplingParams
@@ -161,6 +161,7 @@ def flag_names(*, operational: bool) -> list[str]:
     return section_flags(SECTIONS, operational=operational)
 
 
-def result_flags(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
-    """Returns the value of every flag that changes results, for the manifest."""
-    return result_values(SECTIONS, flag_values)
+def result_settings(config: Config) -> dict[str, Any]:
+    """Returns every setting that changes results by its flag, for the manifest."""
+    sections = {name: getattr(config, name) for name in SECTIONS}
+    return section_values(SECTIONS, sections)

@@ -7,41 +7,28 @@ run's folder holds.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from absl import app, flags
 
 from isara_jax import config as configuration
-from isara_jax.align import Run, align, training_data
-from isara_jax.answers import Retriever
+from isara_jax.align import training_data
 from isara_jax.cli import exit_code, parse
-from isara_jax.config import Config, config_from_flags, define_flags, result_flags
-from isara_jax.examples import HeldOut, Pool, read_heldout, read_seeds
+from isara_jax.config import Config, config_from_flags, define_flags, result_settings
+from isara_jax.examples import Pool, read_heldout, read_seeds
 from isara_jax.finetune import first_rows
-from isara_jax.finetuning import Tuner, make_trainable
-from isara_jax.generation import Sampler
-from isara_jax.models.checkpoints import load_config, load_licence
-from isara_jax.prompts import make_template
-from isara_jax.report import summary_table, write_report, write_tensorboard
-from isara_jax.retrieval import load_embedder
-from isara_jax.run import (
-    Workdir,
-    facts,
-    finished_rounds,
-    release_dataset,
-    release_model,
+from isara_jax.models.checkpoints import load_licence
+from isara_jax.pipeline import (
+    hand_over,
+    locate_adapter,
+    open_base,
+    prepare,
+    write_seeds,
 )
-from isara_jax.runtime import (
-    StopSignal,
-    load_tokenizer,
-    locate,
-    locate_packaged,
-    log,
-    make_mesh,
-)
-from isara_jax.runtime.files import write_jsonl
-from isara_jax.runtime.hardware import enable_compilation_cache, mesh_rates
+from isara_jax.report import summary_table
+from isara_jax.run import Workdir, facts, hash_inputs
+from isara_jax.runtime import StopSignal, locate, locate_packaged, log
+from isara_jax.runtime.hardware import enable_compilation_cache
 
 define_flags()
 flags.adopt_module_key_flags(configuration)
@@ -66,7 +53,7 @@ def work(config: Config) -> None:
     items = read_heldout(heldout) if heldout else ()
     model, encoder = locate(config.source.model), locate(config.retrieval.encoder)
     enable_compilation_cache(config.runtime.compilation_cache)
-    about = facts(
+    hashes = hash_inputs(
         model=model,
         encoder=encoder,
         seeds=seeds_file,
@@ -77,7 +64,7 @@ def work(config: Config) -> None:
         show_examples(config, seeds=seeds, model=model, workdir=workdir)
         return
     with workdir.locked(), StopSignal() as signal:
-        workdir.open(result_flags(), about)
+        workdir.open(result_settings(config), facts(hashes))
         if workdir.model.exists():
             log(f"{workdir.path}: this run is finished, nothing is left to do")
         else:
@@ -86,11 +73,11 @@ def work(config: Config) -> None:
                 config,
                 seeds=seeds,
                 items=items,
-                model=model,
+                base=open_base(config, model),
                 workdir=workdir,
                 signal=signal,
             )
-            hand_over(run, base=config.source.model, model=model)
+            hand_over(run, source=config.source.model, licence=load_licence(model))
     print(f"\n{summary_table(workdir)}\n")
     for path in (workdir.report, workdir.model, workdir.dataset):
         print(path)
@@ -104,7 +91,7 @@ def show_examples(
         config,
         seeds=seeds,
         items=(),
-        model=model,
+        base=open_base(config, model),
         workdir=workdir,
         signal=StopSignal(),
     )
@@ -119,104 +106,6 @@ def show_examples(
     )
     for line in lines:
         print(line)
-
-
-def write_seeds(workdir: Workdir, seeds: Pool) -> None:
-    """Keeps the seeds beside what was made from them, with their ids."""
-    write_jsonl(
-        workdir.seeds,
-        [
-            {"id": e.origin, "question": e.question, "answer": e.answer}
-            for e in seeds.examples
-        ],
-    )
-
-
-def prepare(
-    config: Config,
-    *,
-    seeds: Pool,
-    items: Sequence[HeldOut],
-    model: Path,
-    workdir: Workdir,
-    signal: StopSignal,
-) -> Run:
-    """Puts together what Algorithm 1 is given; the model is loaded when needed."""
-    shape, tokenizer = load_config(model), load_tokenizer(model)
-    mesh = make_mesh(data=config.runtime.mesh_data, model=config.runtime.mesh_model)
-
-    rates = partial(mesh_rates, config.runtime.dtype, devices=mesh.devices.size)
-    sampler = Sampler(
-        tokenizer=tokenizer,
-        template=make_template(config.prompts.template, render=tokenizer.render_chat),
-        mesh=mesh,
-        seed=config.runtime.seed,
-        slots=config.engine.slots,
-        demo_tokens=config.prompts.demo_tokens,
-        demo_order=config.prompts.demo_order,
-        context=shape.context,
-        check=signal.check,
-        report=lambda stage, figures: workdir.engine.append(
-            [{"stage": stage, **figures.record(rates())}]
-        ),
-    )
-    trainable = make_trainable(
-        model,
-        config.lora,
-        adapter=locate_adapter(config),
-        dtype=config.runtime.dtype,
-        seed=config.runtime.seed,
-        mesh=mesh,
-    )
-    return Run(
-        seeds=seeds,
-        heldout=items,
-        base=trainable.start,
-        loop=config.loop,
-        question_sampling=config.question,
-        answer_sampling=config.answer,
-        filters=config.filters,
-        evaluation=config.evaluation,
-        sampler=sampler,
-        retriever=Retriever(
-            embedder=load_embedder(config.retrieval.encoder),
-            method=config.retrieval.retrieval,
-        ),
-        tuner=Tuner(
-            abstract=trainable.abstract,
-            base=trainable.base,
-            config=config.finetuning,
-            saving=config.saving,
-            seed=config.runtime.seed,
-            mesh=mesh,
-            stop_requested=lambda: signal.requested,
-        ),
-        workdir=workdir,
-    )
-
-
-def locate_adapter(config: Config) -> Path | None:
-    """Returns where the adapter lies that the run begins with, if there is one."""
-    return locate(config.source.adapter) if config.source.adapter else None
-
-
-def hand_over(run: Run, *, base: str, model: Path) -> None:
-    """Aligns, and writes dataset/, the TensorBoard files, the report and model/.
-
-    model/ comes last: where it is, the run is finished.
-    """
-    aligned = align(run)
-    release_dataset(run.workdir, rounds=finished_rounds(run.workdir), base=base)
-    write_tensorboard(run.workdir)
-    write_report(run.workdir)
-    release_model(
-        run.workdir,
-        aligned(),
-        run.sampler.tokenizer,
-        base=base,
-        license=load_licence(model),
-        adapters=aligned.adapters,
-    )
 
 
 def run() -> None:

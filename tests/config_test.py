@@ -12,7 +12,7 @@ from isara_jax.config import (
     config_from_flags,
     define_flags,
     flag_names,
-    result_flags,
+    result_settings,
 )
 from isara_jax.errors import InputError
 
@@ -77,9 +77,10 @@ def test_flags_change_results_or_are_operational():
 
 
 def test_the_manifest_gets_the_value_of_every_flag_that_changes_results():
-    values = parsed("--rounds=3")
-    found = result_flags(values)
+    values = parsed(*GIVEN, "--rounds=3", "--question_top_k=7")
+    found = result_settings(config_from_flags(values))
     assert list(found) == flag_names(operational=False)
+    assert found == {name: values[name].value for name in found}
     assert found["rounds"] == 3 and found["template"] == "paper"
 
 

@@ -35,6 +35,7 @@ LAYERS = (
     ("answers", "evaluation", "filters", "finetuning", "fit", "questions", "report"),
     ("align",),
     ("config",),
+    ("pipeline",),
     ("api",),
     ("main", "tools"),
     ("console",),

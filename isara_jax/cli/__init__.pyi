@@ -5,6 +5,7 @@ from .flags import (
     define_sections as define_sections,
     result_values as result_values,
     section_flags as section_flags,
+    section_values as section_values,
     sections_from_flags as sections_from_flags,
     user_sentence as user_sentence,
 )

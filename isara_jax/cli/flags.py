@@ -91,6 +91,16 @@ def result_values(sections: Sections, flag_values: flags.FlagValues) -> dict[str
     return {name: flag_values[name].value for name in names}
 
 
+def section_values(sections: Sections, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the same of sections that are built, by their names, without flags."""
+    return {
+        section.prefix + one.name: getattr(values[name], one.name)
+        for name, section in sections.items()
+        for one in fields(section.kind)
+        if not section.is_operational(one)
+    }
+
+
 def user_sentence(
     error: InputError, flag_values: flags.FlagValues = flags.FLAGS, *, prefix: str = ""
 ) -> str:

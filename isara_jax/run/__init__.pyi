@@ -1,6 +1,7 @@
 from .manifest import (
     facts as facts,
     hash_bytes as hash_bytes,
+    hash_inputs as hash_inputs,
     hash_weights as hash_weights,
 )
 from .release import (

@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,26 @@ WEIGHTS = (".safetensors", ".gguf")
 SAMPLE = 2**20
 
 
-def facts(
+def facts(hashes: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the inputs' hashes, versions, code and host for manifest.json."""
+    return {
+        "hashes": dict(hashes),
+        "versions": versions(),
+        "code": hash_code(),
+        "host": host(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def hash_inputs(
     *,
     model: Path,
     encoder: Path,
     seeds: Path,
     heldout: Path | None,
     adapter: Path | None = None,
-) -> dict[str, Any]:
-    """Returns versions, hashes, code and host for manifest.json."""
+) -> dict[str, str]:
+    """Returns the hashes of a run's files by what they are."""
     hashes = {
         "model": hash_weights(model),
         "encoder": hash_weights(encoder),
@@ -47,13 +59,7 @@ def facts(
         hashes["heldout"] = hash_bytes(heldout.read_bytes())
     if adapter is not None:
         hashes["adapter"] = hash_weights(adapter)
-    return {
-        "hashes": hashes,
-        "versions": versions(),
-        "code": hash_code(),
-        "host": host(),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+    return hashes
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,14 @@ import json
 import pytest
 
 from isara_jax.run import manifest as module
-from isara_jax.run.manifest import facts, hash_bytes, hash_code, hash_weights, versions
+from isara_jax.run.manifest import (
+    facts,
+    hash_bytes,
+    hash_code,
+    hash_inputs,
+    hash_weights,
+    versions,
+)
 
 
 @pytest.fixture
@@ -24,12 +31,13 @@ def found(tmp_path, folder):
     (tmp_path / "heldout.jsonl").write_text("{}\n{}\n")
 
     def found(heldout="heldout.jsonl"):
-        return facts(
+        hashes = hash_inputs(
             model=folder,
             encoder=folder,
             seeds=tmp_path / "seeds.jsonl",
             heldout=tmp_path / heldout if heldout else None,
         )
+        return facts(hashes)
 
     return found
 
