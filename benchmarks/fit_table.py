@@ -18,11 +18,11 @@ from isara_jax.engine import SamplingParams
 from isara_jax.finetune import FinetuneConfig, LoraConfig
 from isara_jax.fit import (
     GIB,
-    SHAPES,
+    MODEL_SHAPES,
     FitRequest,
     Outcome,
+    compile_and_check,
     compile_without_chips,
-    judge,
     machine_of,
     programs_of,
     slice_named,
@@ -64,29 +64,29 @@ def row_of(text: str) -> Row:
     return Row(model=model, slice=slice, lora="lora" in rest, axis=sum(axes) or 1)
 
 
-def setting_of(row: Row) -> FitRequest:
+def request_of(row: Row) -> FitRequest:
     """Returns what is compiled for a row."""
     machine = machine_of(slice_named(row.slice))
     rows = min(EXAMPLES, max(1, len(machine.devices) // row.axis))
     return FitRequest(
-        shape=SHAPES[row.model],
+        shape=MODEL_SHAPES[row.model],
         dtype="bfloat16",
         finetuning=FinetuneConfig(train_batch=rows, accumulation=EXAMPLES // rows),
-        adapters=LoraConfig(lora_rank=16 if row.lora else 0),
+        lora=LoraConfig(lora_rank=16 if row.lora else 0),
         sampling_params=SamplingParams(max_new_tokens=200),
         demo_tokens=1500,
         slots=0,
         prompts=512,
-        data=-1,
-        model=row.axis,
+        mesh_data=-1,
+        mesh_model=row.axis,
         machine=machine,
     )
 
 
-def cells(row: Row, setting: FitRequest, outcomes: Sequence[Outcome]) -> list[str]:
+def cells(row: Row, request: FitRequest, outcomes: Sequence[Outcome]) -> list[str]:
     """Returns what a row of the table says."""
     train, _, sampling_params = outcomes
-    mesh, parts = setting.mesh, train.program.parts
+    mesh, parts = request.mesh, train.program.parts
     memory, exchanged = train.memory, train.collectives
     return [
         row.model,
@@ -118,11 +118,12 @@ def main(_: list[str]) -> None:
     print(table_row(["---"] * len(COLUMNS)), flush=True)
     for text in CHOSEN.value:
         row = row_of(text)
-        setting = setting_of(row)
+        request = request_of(row)
         outcomes = [
-            judge(program, machine=setting.machine) for program in programs_of(setting)
+            compile_and_check(program, machine=request.machine)
+            for program in programs_of(request)
         ]
-        print(table_row(cells(row, setting, outcomes)), flush=True)
+        print(table_row(cells(row, request, outcomes)), flush=True)
 
 
 if __name__ == "__main__":

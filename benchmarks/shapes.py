@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from isara_jax.fit import SHAPES as PUBLISHED
+from isara_jax.fit import MODEL_SHAPES as PUBLISHED
 from isara_jax.models.llama import Llama
 
 LLAMA_7B = PUBLISHED["llama-7b"]

@@ -1,10 +1,10 @@
 from .abstract_arrays import made as made
-from .compilation import Outcome as Outcome, judge as judge
+from .compilation import Outcome as Outcome, compile_and_check as compile_and_check
 from .description import (
     GIB as GIB,
     heading as heading,
-    lines_of as lines_of,
     nearest_line as nearest_line,
+    outcome_lines as outcome_lines,
     table_row as table_row,
 )
 from .machines import (
@@ -14,10 +14,10 @@ from .machines import (
     slice_named as slice_named,
     this_host as this_host,
 )
-from .model_shapes import SHAPES as SHAPES, shape_of as shape_of
-from .nearest import (
+from .model_shapes import MODEL_SHAPES as MODEL_SHAPES, model_shape as model_shape
+from .nearest_fit import (
+    find_nearest_fit as find_nearest_fit,
     fits as fits,
-    nearest as nearest,
     validate_model_axis as validate_model_axis,
 )
 from .programs import programs_of as programs_of

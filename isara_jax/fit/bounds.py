@@ -1,9 +1,9 @@
-"""What a program must compute and move at least, and the time that this takes.
+"""Lower bounds on the work of a program, and on its time.
 
-Counted is what the mathematics needs: 6 operations a parameter and trained token (4 of
-a frozen base), 2 a parameter and written one, causal attention, weights and state read
-and written. What remat computes twice, padding and collectives do not count, so that no
-machine is faster.
+The model needs 6 floating point operations for each parameter and trained token (4 for
+each of a frozen base), 2 for each parameter and generated token, and causal attention.
+Weights, caches and state are read and written. Recomputation by remat, padding and
+collectives are not counted, so no machine is faster than the bound.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from isara_jax.fit.request import FitRequest, bytes_on_device
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Operations and bytes of memory on a device, and the tokens of all devices."""
+    """Operations and bytes moved on one device, and the tokens of all devices."""
 
     flops: float
     bytes: float
@@ -27,7 +27,7 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """The seconds that a program takes at least, by what it computes and moves."""
+    """Lower bounds on the seconds of a call, by arithmetic and by memory traffic."""
 
     arithmetic: float
     memory: float
@@ -43,7 +43,7 @@ class Bound:
 
 
 def bound_on(machine: Machine, work: Work) -> Bound:
-    """Returns the time that the work takes a device at least."""
+    """Returns the lower bound on the time of the work."""
     return Bound(
         arithmetic=work.flops / machine.flops,
         memory=work.bytes / machine.bandwidth,
@@ -52,83 +52,91 @@ def bound_on(machine: Machine, work: Work) -> Bound:
 
 
 def step_work(
-    setting: FitRequest, *, examples: int, length: int, micro_batches: int, state: int
+    request: FitRequest, *, examples: int, length: int, micro_batches: int, state: int
 ) -> Work:
-    """Trains on examples of `length` positions; `state` are its bytes on a device.
+    """Returns the work of an optimizer step.
 
-    Every micro-batch reads the weights twice, forward and backward, and a step reads
-    and writes the state. Of a frozen base no gradient is computed: 4 operations a
-    parameter, and 6 for each of the adapters'.
+    Every micro-batch reads the weights twice, forward and backward. A step reads and
+    writes the state. A frozen base needs no gradient of its own: 4 operations for each
+    of its parameters, and 6 for each of the adapters'.
+
+    Args:
+      request: the model and how it is trained.
+      examples: examples of a step.
+      length: positions of each example.
+      micro_batches: micro-batches of a step.
+      state: bytes of the training state on one device.
     """
-    sizes = model_sizes(setting.weights)
+    sizes = model_sizes(request.weights)
     tokens = examples * length
     pairs = examples * int(_seen(length, sizes).sum())
     each = 6 * (sizes.body + sizes.head)
-    if setting.base is not None:
-        adapters = sum(leaf.size for leaf in jax.tree.leaves(setting.trained))
+    if request.base is not None:
+        adapters = sum(leaf.size for leaf in jax.tree.leaves(request.trainable))
         each = 4 * (sizes.body + sizes.head) + 6 * adapters
     flops = each * tokens + 3 * sizes.pair * pairs
     return Work(
-        flops=flops / setting.mesh.size,
-        bytes=2 * micro_batches * _multiplied(setting, sizes) + 2 * state,
+        flops=flops / request.mesh.size,
+        bytes=2 * micro_batches * _trained_on_bytes(request, sizes) + 2 * state,
         tokens=tokens,
     )
 
 
-def chunk_work(setting: FitRequest, *, width: int, end: int) -> Work:
-    """Runs the last `width` positions of a prompt that has `end` of them."""
-    sizes, width = model_sizes(setting.weights), min(width, end)
+def chunk_work(request: FitRequest, *, width: int, end: int) -> Work:
+    """Returns the work of prefilling the last `width` of a prompt's `end` positions."""
+    sizes, width = model_sizes(request.weights), min(width, end)
     cost = prefill_cost(sizes, start=end - width, end=end)
+    cached = end * sizes.position_bytes
     return Work(
-        flops=cost.flops / setting.mesh.size,
-        bytes=_weights(setting, sizes) + end * sizes.position_bytes / setting.mesh.size,
+        flops=cost.flops / request.mesh.size,
+        bytes=_weight_bytes(request, sizes) + cached / request.mesh.size,
         tokens=width,
     )
 
 
-def rows_work(setting: FitRequest, *, rows: int, length: int) -> Work:
-    """Runs whole prompts."""
-    sizes = model_sizes(setting.weights)
+def rows_work(request: FitRequest, *, rows: int, length: int) -> Work:
+    """Returns the work of prefilling `rows` prompts of `length` positions."""
+    sizes = model_sizes(request.weights)
     cost = prefill_cost(sizes, start=0, end=length)
     cached = rows * length * sizes.position_bytes
     return Work(
-        flops=rows * cost.flops / setting.mesh.size,
-        bytes=_weights(setting, sizes) + cached / setting.mesh.size,
+        flops=rows * cost.flops / request.mesh.size,
+        bytes=_weight_bytes(request, sizes) + cached / request.mesh.size,
         tokens=rows * length,
     )
 
 
-def token_work(setting: FitRequest, *, rows: int, length: int, beams: int = 1) -> Work:
-    """Writes one token more in every row, each of which has `length` positions.
+def token_work(request: FitRequest, *, rows: int, length: int, beams: int = 1) -> Work:
+    """Returns the work of decoding one token in each row of `length` positions.
 
-    Beams of a row read its positions together.
+    The beams of a row read its cached positions together.
     """
-    sizes = model_sizes(setting.weights)
+    sizes = model_sizes(request.weights)
     cost = decode_cost(
         sizes, lengths=np.full(rows, length), new=np.ones(rows, np.int64), shared_len=0
     )
     cached = cost.bytes - (sizes.body + sizes.head) * sizes.itemsize
     return Work(
-        flops=beams * cost.flops / setting.mesh.size,
-        bytes=_weights(setting, sizes) + cached / setting.mesh.size,
+        flops=beams * cost.flops / request.mesh.size,
+        bytes=_weight_bytes(request, sizes) + cached / request.mesh.size,
         tokens=rows * beams,
     )
 
 
-def _multiplied(setting: FitRequest, sizes: ModelSizes) -> float:
-    """The bytes of the weights that are trained on, which may be quantised."""
-    if setting.base is None:
-        return _weights(setting, sizes)
-    narrower = bytes_on_device(setting.base) / bytes_on_device(setting.weights)
-    return _weights(setting, sizes) * narrower
+def _trained_on_bytes(request: FitRequest, sizes: ModelSizes) -> float:
+    """Returns the bytes of the weights in a step, which may be quantised."""
+    if request.base is None:
+        return _weight_bytes(request, sizes)
+    share = bytes_on_device(request.base) / bytes_on_device(request.weights)
+    return _weight_bytes(request, sizes) * share
 
 
-def _weights(setting: FitRequest, sizes: ModelSizes) -> float:
-    """The bytes of the weights that a device multiplies with.
+def _weight_bytes(request: FitRequest, sizes: ModelSizes) -> float:
+    """Returns the bytes of the weights that a device multiplies with.
 
-    The devices of `data` hold parts of them, and each of them needs the whole.
+    The devices of `data` hold shards of them, and each gathers the whole.
     """
-    return (sizes.body + sizes.head) * sizes.itemsize / setting.mesh.shape["model"]
+    return (sizes.body + sizes.head) * sizes.itemsize / request.mesh.shape["model"]
 
 
 def _seen(length: int, sizes: ModelSizes) -> np.ndarray:

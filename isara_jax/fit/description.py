@@ -1,38 +1,34 @@
-"""What was found about a setting, in lines to read."""
+"""The lines that describe a request and the outcome of its programs."""
 
 from collections.abc import Iterator, Sequence
 
 import jax
 
 from isara_jax.fit.compilation import Outcome
-from isara_jax.fit.nearest import Nearest
+from isara_jax.fit.nearest_fit import NearestFit
 from isara_jax.fit.request import FitRequest
 
 GIB = 2**30
 
 
-def heading(setting: FitRequest, *, name: str) -> str:
-    """Says what is compiled for what."""
-    mesh, memory = setting.mesh, setting.machine.memory
+def heading(request: FitRequest, *, name: str) -> str:
+    """Describes the model, the machine and the mesh of a request."""
+    mesh, memory = request.mesh, request.machine.memory
     held = "unknown memory" if memory is None else f"{memory / GIB:.2f} GiB"
+    count = sum(leaf.size for leaf in jax.tree.leaves(request.weights))
     return (
-        f"{name}: {parameters_of(setting) / 1e9:.2f}B parameters in {setting.dtype}, "
-        f"on {setting.machine.name}: {mesh.size} devices of {held} each, "
+        f"{name}: {count / 1e9:.2f}B parameters in {request.dtype}, "
+        f"on {request.machine.name}: {mesh.size} devices of {held} each, "
         f"{mesh.shape['data']} of data x {mesh.shape['model']} of model"
     )
 
 
-def parameters_of(setting: FitRequest) -> int:
-    """Counts the model's parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(setting.weights))
-
-
-def lines_of(outcome: Outcome) -> Iterator[str]:
-    """Yields what became of a program; memory is that of a device."""
+def outcome_lines(outcome: Outcome) -> Iterator[str]:
+    """Yields the lines on a program; bytes are those on one device."""
     program, bound = outcome.program, outcome.bound
     yield f"{program.name}: {outcome.verdict}{_needed(outcome)}"
-    if outcome.said:
-        yield f"    the compiler: {outcome.said}"
+    if outcome.compiler_message:
+        yield f"    the compiler: {outcome.compiler_message}"
     given = [*program.parts.items(), *program.beside.items()]
     if outcome.memory is not None:
         given.append(("activations and temporaries", outcome.memory.temporaries))
@@ -57,14 +53,15 @@ def lines_of(outcome: Outcome) -> Iterator[str]:
     yield f"    compiled in {outcome.seconds:.0f} s{counted}"
 
 
-def nearest_line(found: Nearest | None) -> str:
-    """Says which flags would fit."""
+def nearest_line(found: NearestFit | None, *, prefix: str = "") -> str:
+    """Describes the changes that make a request fit; `prefix` precedes each field."""
     if found is None:
         return "no setting was found that fits"
     needed = max(outcome.needed or 0 for outcome in found.outcomes)
+    changes = (f"{prefix}{name}={value}" for name, value in found.changes.items())
     return (
         f"the nearest that fits, by compiling it ({needed / GIB:.2f} GiB): "
-        + " ".join(found.flags)
+        + " ".join(changes)
     )
 
 

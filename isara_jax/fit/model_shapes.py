@@ -1,4 +1,4 @@
-"""The models that can be asked about: by name, or by what their files say of them."""
+"""The configurations of models: published ones by name, others by their files."""
 
 from isara_jax.models import ModelConfig
 from isara_jax.models.checkpoints import load_config
@@ -57,7 +57,7 @@ def _opt(width: int, layers: int, heads: int) -> OptConfig:
 
 
 # As their authors have published them.
-SHAPES: dict[str, ModelConfig] = {
+MODEL_SHAPES: dict[str, ModelConfig] = {
     "llama-7b": _llama(4096, 32, 32, 11_008),
     "llama-13b": _llama(5120, 40, 40, 13_824),
     "llama-70b": _LLAMA_70B,
@@ -66,14 +66,17 @@ SHAPES: dict[str, ModelConfig] = {
 }
 
 
-def shape_of(model: str) -> ModelConfig:
-    """Returns the shape of a name of the table, or of a folder, file or package.
+def model_shape(model: str) -> ModelConfig:
+    """Returns the configuration of a published model, or of a folder, file or package.
 
-    No weights are read, and a folder needs none: its `config.json` is enough, and all
-    that is taken from the hub.
+    No weights are read. Of a folder or a hub id only `config.json` is.
 
     Raises:
       InputError: there is no such model, or its architecture is unknown.
       EnvironmentFailure: the hub did not deliver.
     """
-    return SHAPES[model] if model in SHAPES else load_config(locate_shape(model))
+    return (
+        MODEL_SHAPES[model]
+        if model in MODEL_SHAPES
+        else load_config(locate_shape(model))
+    )

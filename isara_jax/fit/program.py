@@ -1,4 +1,4 @@
-"""A program of a run before it is compiled, and what is known of it."""
+"""A program of a run before it is compiled."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from isara_jax.fit.request import FitRequest, bytes_on_device
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What is known of a program.
+    """A program, its work, and the bytes that it occupies on one device.
 
-    `parts` are the bytes on a device of what it is given, by name, and `beside` those
-    of what lies there meanwhile without being given to it. `lower` may itself compile
-    small programs.
+    `parts` are the bytes of its arguments by name, `beside` the bytes of arrays that
+    are resident while it runs but are no arguments. A call of it is one `unit` of work.
+    `lower` traces and lowers it, and may compile small programs itself.
     """
 
     name: str
@@ -26,8 +26,8 @@ class Program:
     lower: Callable[[], jax.stages.Lowered]
 
 
-def frozen(setting: FitRequest) -> dict[str, int]:
-    """Returns what the base takes: it stays, even beside a model that was merged."""
-    if setting.base is None:
+def frozen_base_bytes(request: FitRequest) -> dict[str, int]:
+    """Returns the bytes of the frozen base, which stays beside a merged model too."""
+    if request.base is None:
         return {}
-    return {"frozen base": bytes_on_device(setting.base)}
+    return {"frozen base": bytes_on_device(request.base)}

@@ -1,4 +1,4 @@
-"""What is asked about: a model, how it is trained and written with, and on what."""
+"""What is checked: a model, its finetuning and generation, and a machine."""
 
 import math
 from dataclasses import dataclass
@@ -19,63 +19,67 @@ from isara_jax.runtime import Mesh, abstract_on, make_mesh
 
 @dataclass(frozen=True, kw_only=True)
 class FitRequest:
-    """What is compiled. `prompts` is how many a step of the loop has.
+    """A model, its finetuning and generation, and the machine that they are to fit.
 
-    Of `sampling_params` the step is taken that needs most; a prompt has `demo_tokens`
-    and its open turn. Slots of 0 are as many as suit the platform.
+    Of the loop's two generation steps, `sampling_params` are those that need most. The
+    step has `prompts` prompts, each with at most `demo_tokens` tokens of
+    demonstrations. `slots` are rows of the decode batch; 0 is the platform's default.
+    `mesh_data` of -1 takes the devices that `mesh_model` leaves.
     """
 
     shape: ModelConfig
     dtype: str
     finetuning: FinetuneConfig
-    adapters: LoraConfig
+    lora: LoraConfig
     sampling_params: SamplingParams
     demo_tokens: int
     slots: int
     prompts: int
-    data: int
-    model: int
+    mesh_data: int
+    mesh_model: int
     machine: Machine
 
     @cached_property
     def mesh(self) -> Mesh:
-        """The machine's devices, laid out as they are asked to be."""
-        return make_mesh(data=self.data, model=self.model, devices=self.machine.devices)
+        """The machine's devices as `mesh_data` x `mesh_model`."""
+        return make_mesh(
+            data=self.mesh_data, model=self.mesh_model, devices=self.machine.devices
+        )
 
     @cached_property
     def weights(self) -> LanguageModel:
-        """The model's shapes with their places on the mesh."""
+        """The model as abstract arrays with their shardings."""
         return abstract_on(abstract_model(self.shape, dtype=self.dtype), self.mesh)
 
     @cached_property
     def base(self) -> LanguageModel | None:
-        """What stays as it is while adapters are trained on it, if they are."""
-        if not self.adapters.lora_rank:
+        """The frozen model under adapters, maybe quantised; None without adapters."""
+        if not self.lora.lora_rank:
             return None
-        if self.adapters.base_dtype == "keep":
+        if self.lora.base_dtype == "keep":
             return self.weights
-        kind = self.adapters.base_dtype
+        kind = self.lora.base_dtype
         return quantised_model(self.weights, kind, mesh=self.mesh)
 
     @cached_property
-    def trained(self) -> Any:
-        """What is trained: the model, or adapters on the base.
+    def trainable(self) -> Any:
+        """The model or its adapters, as abstract arrays.
 
         Raises:
-          InputError: --lora_targets are none of the model's.
+          InputError: a LoRA target is no weight of the model.
         """
         if self.base is None:
             return self.weights
         return abstract_adapters(
             self.weights,
-            targeted(self.weights, self.adapters.targets),
-            rank=self.adapters.lora_rank,
-            alpha=self.adapters.lora_alpha,
+            targeted(self.weights, self.lora.targets),
+            rank=self.lora.lora_rank,
+            alpha=self.lora.lora_alpha,
         )
 
 
 def bytes_on_device(tree: Any) -> int:
-    """Returns what abstract arrays take on a device, by their shapes and shardings."""
+    """Returns the bytes of abstract arrays on one device, by their shardings."""
     total = 0
     for leaf in jax.tree.leaves(tree):
         shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape
@@ -84,7 +88,7 @@ def bytes_on_device(tree: Any) -> int:
 
 
 def _bits(dtype: Any) -> int:
-    """Returns the bits of a number; those of less than a byte lie side by side."""
+    """Returns the bits of an element; elements below a byte are packed."""
     is_whole = jnp.issubdtype(dtype, jnp.integer)
     bits: int = jnp.iinfo(dtype).bits if is_whole else 8 * dtype.itemsize
     return bits

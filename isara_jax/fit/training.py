@@ -12,14 +12,14 @@ from isara_jax.finetune import (
 )
 from isara_jax.fit.abstract_arrays import key, over_data, whole
 from isara_jax.fit.bounds import step_work
-from isara_jax.fit.program import Program, frozen
+from isara_jax.fit.program import Program, frozen_base_bytes
 from isara_jax.fit.request import FitRequest, bytes_on_device
 
 
-def train_program(setting: FitRequest) -> Program:
+def train_program(request: FitRequest) -> Program:
     """Returns an optimizer step on rows full of examples."""
-    config, mesh = setting.finetuning, setting.mesh
-    length = min(config.max_length, setting.shape.context)
+    config, mesh = request.finetuning, request.mesh
+    length = min(config.max_length, request.shape.context)
     count = config.train_batch * config.accumulation
     examples = [
         TrainingExample(id="", prompt_tokens=(0,), answer_tokens=(0,) * (length - 1))
@@ -27,7 +27,7 @@ def train_program(setting: FitRequest) -> Program:
     shape = make_plan(
         examples, config=config, epochs=1, round_index=1, seed=0, mesh=mesh
     ).shape
-    state = abstract_state(setting.trained, config=config, mesh=mesh)
+    state = abstract_state(request.trainable, config=config, mesh=mesh)
     batch = Batch(*(over_data(array, mesh) for array in abstract_batch(shape)))
     return Program(
         name=f"train step, {shape.micro_batches} x {shape.rows} rows of {shape.length}",
@@ -37,10 +37,10 @@ def train_program(setting: FitRequest) -> Program:
             "optimizer state": bytes_on_device(state.optimizer),
             "batch": bytes_on_device(batch),
         }
-        | frozen(setting),
+        | frozen_base_bytes(request),
         beside={},
         work=step_work(
-            setting,
+            request,
             examples=count,
             length=length - 1,
             micro_batches=shape.micro_batches,
@@ -52,8 +52,8 @@ def train_program(setting: FitRequest) -> Program:
             learning_rate=whole((), jnp.float32, mesh),
             key=key((), mesh),
             config=config,
-            dtype=jnp.dtype(setting.dtype),
+            dtype=jnp.dtype(request.dtype),
             mesh=mesh,
-            base=setting.base,
+            base=request.base,
         ),
     )

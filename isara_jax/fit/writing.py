@@ -29,7 +29,7 @@ from isara_jax.engine import (
 )
 from isara_jax.fit.abstract_arrays import key, made, over_data, replicated, whole
 from isara_jax.fit.bounds import chunk_work, rows_work, token_work
-from isara_jax.fit.program import Program, frozen
+from isara_jax.fit.program import Program, frozen_base_bytes
 from isara_jax.fit.request import FitRequest, bytes_on_device
 from isara_jax.runtime import Mesh, abstract_on, platform_of
 
@@ -63,7 +63,7 @@ def slot_programs(setting: FitRequest) -> Iterator[Program]:
         "texts and logits": bytes_on_device(state) - bytes_on_device(state.cache),
     }
     held = {"parameters": bytes_on_device(setting.weights)}
-    beside = _copied(layer_blocks) | frozen(setting)
+    beside = _copied(layer_blocks) | frozen_base_bytes(setting)
     width = max(chunks_for(group.longest_prompt, widths=chunk_widths(mesh)))
     number = whole((), jnp.int32, mesh)
     yield Program(
@@ -127,7 +127,7 @@ def beam_programs(setting: FitRequest) -> Iterator[Program]:
         partial(_laid_out, jax.eval_shape(begin, layer_blocks, tokens, tokens), mesh)
     )
     held = {"parameters": bytes_on_device(setting.weights)}
-    beside = _copied(layer_blocks) | frozen(setting)
+    beside = _copied(layer_blocks) | frozen_base_bytes(setting)
     yield Program(
         name=f"prompts of beams, {rows} rows of {length}",
         unit="batch",

@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError
 from isara_jax.runtime.parameters import logical_axes, map_parameters
 
 LOGICAL_AXIS_RULES: dict[str, str | None] = {
@@ -40,18 +40,25 @@ Tree = TypeVar("Tree")
 
 
 def make_mesh(*, data: int, model: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """Lays the devices out as data x model; `data=-1` takes what `model` leaves.
+    """Returns a mesh of `data` x `model` devices.
+
+    Args:
+      data: size of the `data` axis; -1 takes the devices that `model` leaves.
+      model: size of the `model` axis.
+      devices: all of JAX's devices, if None.
 
     Raises:
-      InputError: the devices do not fill the mesh.
+      FieldError: there are too few devices, or slices that the mesh would divide.
     """
     found = list(jax.devices() if devices is None else devices)
     if data == -1:
         data = max(1, len(found) // max(1, model))
     if data < 1 or model < 1 or data * model > len(found):
-        raise InputError(
-            f"--mesh_data={data} --mesh_model={model}: each must be at least 1 and "
-            f"their product at most the number of devices, {len(found)}"
+        raise FieldError(
+            "mesh_data",
+            data,
+            f"must be at least 1, as must `mesh_model`={model}, and their product at "
+            f"most the number of devices, {len(found)}",
         )
     used = found[: data * model]
     axes, types = ("data", "model"), (AxisType.Auto, AxisType.Auto)
@@ -59,18 +66,20 @@ def make_mesh(*, data: int, model: int, devices: Sequence[Any] | None = None) ->
     if slices == 1:
         return jax.make_mesh((data, model), axes, axis_types=types, devices=used)
     if data % slices:
-        raise InputError(
-            f"--mesh_model={model}: {slices} slices of {len(used) // slices} devices "
-            "each hold a whole part of the data axis, which it must leave them"
+        raise FieldError(
+            "mesh_model",
+            model,
+            f"{slices} slices of {len(used) // slices} devices each hold a whole part "
+            "of the data axis, which it must leave them",
         )
-    # Between slices lies a slow network: of the data axis, the outermost part.
-    inside, across = (data // slices, model), (slices, 1)
-    laid_out = create_hybrid_device_mesh(inside, across, devices=used)
-    return Mesh(laid_out, axes, axis_types=types)
+    # The slow network between slices carries the outermost part of the data axis only.
+    within, between = (data // slices, model), (slices, 1)
+    arranged = create_hybrid_device_mesh(within, between, devices=used)
+    return Mesh(arranged, axes, axis_types=types)
 
 
 def platform_of(mesh: Mesh) -> str:
-    """Returns what JAX calls the platform of the mesh's devices."""
+    """Returns JAX's name of the platform of the mesh's devices: cpu, gpu, tpu."""
     name: str = mesh.devices.flat[0].platform
     return name
 

@@ -1,4 +1,4 @@
-"""Says whether a run fits a machine, by compiling its programs for it.
+"""Checks whether a run fits a machine, by compiling its programs for it.
 
     python -m isara_jax.tools.fit --flagfile=configs/paper_llama.flags --slice=v5e-16
     python -m isara_jax.tools.fit --model=llama-70b --slice=2xv5p-256 --mesh_model=4
@@ -8,12 +8,11 @@ a folder or a hub id only config.json is read. --slice names a slice of TPUs, or
 several; a machine without any compiles for it with libtpu. Without --slice it is this
 host. All flags of a run are understood, so a run's flagfile says what is asked.
 
-Compiled are the optimizer step with every example of --max_length tokens, a chunk of a
-prompt, and a token in every slot (or the two programs of a beam search). Told are, for
-each: what it takes of a device's memory and whether that fits, what the devices
-exchange, and the time that it needs at least by its arithmetic and by the memory's
-rate. If something does not fit, the nearest setting that does is looked for, unless
---nearest=off; the exit code is then 1.
+It compiles the optimizer step with every example of --max_length tokens, a prefill
+chunk of a prompt, and a decode step of all slots (or the two programs of a beam
+search). Of each it prints the memory on a device, the bytes that the devices exchange,
+and lower bounds on its time. If a program does not fit, it looks for the nearest
+setting that does, unless --nearest=off, and the exit code is 1.
 """
 
 from collections.abc import Mapping
@@ -30,16 +29,16 @@ from isara_jax.errors import EnvironmentFailure
 from isara_jax.fit import (
     FitRequest,
     Slice,
+    compile_and_check,
     compile_without_chips,
+    find_nearest_fit,
     fits,
     heading,
-    judge,
-    lines_of,
     machine_of,
-    nearest,
+    model_shape,
     nearest_line,
+    outcome_lines,
     programs_of,
-    shape_of,
     slice_named,
     this_host,
     validate_model_axis,
@@ -49,7 +48,7 @@ from isara_jax.runtime import log
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """What is asked besides a run's own settings."""
+    """Settings beside those of a run."""
 
     slice: str = field(
         default="",
@@ -70,7 +69,7 @@ READ: Sections = {name: DEFINED[name] for name in DEFINED if name != "run"}
 
 
 def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Prints what is found.
+    """Compiles the programs and prints their outcomes.
 
     Raises:
       InputError: the model or the slice is unknown, or a flag breaks a rule.
@@ -79,24 +78,24 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     sections = sections_from_flags(READ, flag_values)
     name, asked = sections["source"].model, sections["fit"]
     slice = slice_named(asked.slice) if asked.slice else None
-    setting = setting_of(sections, slice=slice)
-    print(heading(setting, name=name), flush=True)
+    request = request_of(sections, slice=slice)
+    print(heading(request, name=name), flush=True)
     outcomes = []
-    for program in programs_of(setting):
+    for program in programs_of(request):
         log(f"compiling: {program.name}")
-        outcomes.append(judge(program, machine=setting.machine))
-        print("\n".join(lines_of(outcomes[-1])), flush=True)
+        outcomes.append(compile_and_check(program, machine=request.machine))
+        print("\n".join(outcome_lines(outcomes[-1])), flush=True)
     if fits(outcomes):
-        print(f"{name} fits {setting.machine.name}")
+        print(f"{name} fits {request.machine.name}")
         return
     if asked.nearest == "on":
         log("looking for the nearest setting that fits")
-        print(nearest_line(nearest(setting, slice=slice)))
-    raise EnvironmentFailure(f"{name} does not fit {setting.machine.name} as asked")
+        print(nearest_line(find_nearest_fit(request, slice=slice), prefix="--"))
+    raise EnvironmentFailure(f"{name} does not fit {request.machine.name} as asked")
 
 
-def setting_of(sections: Mapping[str, Any], *, slice: Slice | None) -> FitRequest:
-    """Puts together what is asked.
+def request_of(sections: Mapping[str, Any], *, slice: Slice | None) -> FitRequest:
+    """Builds the request from the sections.
 
     Raises:
       InputError: the model is unknown, or flags do not go together.
@@ -104,30 +103,30 @@ def setting_of(sections: Mapping[str, Any], *, slice: Slice | None) -> FitReques
     """
     runtime = sections["runtime"]
     validate_master_dtype(sections["finetuning"], dtype=runtime.dtype)
-    shape = shape_of(sections["source"].model)
+    shape = model_shape(sections["source"].model)
     if slice is not None:
         compile_without_chips()
-    setting = FitRequest(
+    request = FitRequest(
         shape=shape,
         dtype=runtime.dtype,
         finetuning=sections["finetuning"],
-        adapters=sections["lora"],
+        lora=sections["lora"],
         sampling_params=max(
             sections["question"], sections["answer"], key=new_positions
         ),
         demo_tokens=sections["prompts"].demo_tokens,
         slots=sections["engine"].max_slots,
         prompts=sections["loop"].candidates,
-        data=runtime.mesh_data,
-        model=runtime.mesh_model,
+        mesh_data=runtime.mesh_data,
+        mesh_model=runtime.mesh_model,
         machine=this_host(runtime.dtype) if slice is None else machine_of(slice),
     )
-    validate_model_axis(setting)
-    return setting
+    validate_model_axis(request)
+    return request
 
 
 def new_positions(sampling_params: SamplingParams) -> int:
-    """Returns the positions that a prompt's continuations take."""
+    """Returns the positions of a prompt's continuations in the KV cache."""
     return sampling_params.beams * sampling_params.max_new_tokens
 
 

@@ -7,7 +7,7 @@ from fit_outcomes import outcome
 
 from benchmarks.fit_table import COLUMNS, ROWS, Row, cells, row_of
 from isara_jax.fit.machines.tpu_slices import slice_named
-from isara_jax.fit.model_shapes import SHAPES
+from isara_jax.fit.model_shapes import MODEL_SHAPES
 
 
 @pytest.mark.parametrize(
@@ -28,17 +28,17 @@ def test_a_row_is_read(text, row):
 @pytest.mark.parametrize("text", ROWS)
 def test_every_row_is_of_a_known_model_and_slice(text):
     row = row_of(text)
-    assert row.model in SHAPES
+    assert row.model in MODEL_SHAPES
     assert slice_named(row.slice).name == row.slice
 
 
 def test_a_row_tells_what_does_not_fit():
-    setting = SimpleNamespace(mesh=SimpleNamespace(shape={"data": 8, "model": 1}))
+    request = SimpleNamespace(mesh=SimpleNamespace(shape={"data": 8, "model": 1}))
     short = outcome("does not fit", needed=3 * 2**30)
     told = dict(
         zip(
             COLUMNS,
-            cells(Row(model="m", slice="s"), setting, [short, short, short]),
+            cells(Row(model="m", slice="s"), request, [short, short, short]),
             strict=True,
         )
     )

@@ -12,10 +12,10 @@ from isara_jax.fit.request import FitRequest
 
 
 @pytest.fixture(scope="session")
-def setting():
+def fit_request():
     """Returns a question about the tiny LLaMA on some of the fake devices."""
 
-    def asked(*, memory=1 << 30, devices=8, finetuning=None, adapters=None, **changes):
+    def asked(*, memory=1 << 30, devices=8, finetuning=None, lora=None, **changes):
         machine = Machine(
             name="some devices",
             devices=jax.devices()[:devices],
@@ -29,13 +29,13 @@ def setting():
             shape=TINY,
             dtype="float32",
             finetuning=FinetuneConfig(**(tuned | (finetuning or {}))),
-            adapters=LoraConfig(**(adapters or {})),
+            lora=LoraConfig(**(lora or {})),
             sampling_params=SamplingParams(max_new_tokens=8),
             demo_tokens=0,
             slots=8,
             prompts=12,
-            data=-1,
-            model=1,
+            mesh_data=-1,
+            mesh_model=1,
             machine=machine,
         )
         return dataclasses.replace(base, **changes)

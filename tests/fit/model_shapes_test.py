@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from isara_jax.errors import InputError
-from isara_jax.fit.model_shapes import SHAPES, shape_of
+from isara_jax.fit.model_shapes import MODEL_SHAPES, model_shape
 from isara_jax.models.checkpoints.load import abstract_model
 
 
@@ -19,12 +19,12 @@ from isara_jax.models.checkpoints.load import abstract_model
     ],
 )
 def test_a_named_shape(name, millions):
-    model = abstract_model(shape_of(name), dtype="bfloat16")
+    model = abstract_model(model_shape(name), dtype="bfloat16")
     count = sum(leaf.size for leaf in jax.tree.leaves(model))
     assert round(count / 1e6) == pytest.approx(millions, abs=1)
 
 
 def test_what_is_no_name_is_looked_for():
-    assert "llama-8b" not in SHAPES
+    assert "llama-8b" not in MODEL_SHAPES
     with pytest.raises(InputError, match="'llama-8b': no such file"):
-        shape_of("llama-8b")
+        model_shape("llama-8b")

@@ -1,6 +1,7 @@
 """The programs that are compiled are those that a run would run."""
 
 import dataclasses
+import importlib
 from functools import partial
 
 import jax
@@ -10,7 +11,6 @@ import pytest
 from tiny_llama import TINY, tiny_llama
 
 from isara_jax.engine import continuous_batching as group_run
-from isara_jax.engine.beam import search as beam
 from isara_jax.engine.engine import Engine
 from isara_jax.engine.prefill import prefix_cache as path
 from isara_jax.engine.request import Request
@@ -23,6 +23,9 @@ from isara_jax.fit.training import train_program
 from isara_jax.fit.writing import OPEN_TURN, planned_group
 from isara_jax.models.llama.model import Llama
 from isara_jax.runtime.mesh import model_shardings
+
+# Not by `from ... import search`, which may be the function of the folder's door.
+beam = importlib.import_module("isara_jax.engine.beam.search")
 
 pytestmark = pytest.mark.usefixtures("shapes_for_arrays")
 STATIC = ("config", "dtype", "mesh", "static", "kv_len", "beams", "new_tokens")
@@ -87,8 +90,8 @@ def random_llama(config):
     return jax.jit(lambda: Llama(config, key=jax.random.key(0)))()
 
 
-def test_the_train_step_is_the_trainer_s(setting, noted):
-    asked = setting()
+def test_the_train_step_is_the_trainer_s(fit_request, noted):
+    asked = fit_request()
     examples = [
         TrainingExample(id=str(n), prompt_tokens=(n,), answer_tokens=(1,) * 63)
         for n in range(16)
@@ -128,33 +131,33 @@ def written(asked):
         next(continued)
 
 
-def test_prompts_and_slots_are_the_engine_s(setting, noted):
-    asked = setting(shape=ROOMY, devices=2)
+def test_prompts_and_slots_are_the_engine_s(fit_request, noted):
+    asked = fit_request(shape=ROOMY, devices=2)
     _, prompt, sampling_params = programs_of(asked)
     written(asked)
     assert given(prompt) == noted["prefill_chunk"]
     assert given(sampling_params) == noted["decode"]
 
 
-def test_beams_are_the_engine_s(setting, noted):
+def test_beams_are_the_engine_s(fit_request, noted):
     sampling_params = SamplingParams(max_new_tokens=8, beams=2)
-    asked = setting(shape=ROOMY, devices=2, sampling_params=sampling_params)
+    asked = fit_request(shape=ROOMY, devices=2, sampling_params=sampling_params)
     _, prompts, search = programs_of(asked)
     written(asked)
     assert given(prompts) == noted["start"]
     assert given(search) == noted["search"]
 
 
-def test_parts_are_what_a_program_is_given(setting):
-    program = train_program(setting())
+def test_parts_are_what_a_program_is_given(fit_request):
+    program = train_program(fit_request())
     compiled = program.lower().compile()
     held = compiled.memory_analysis().argument_size_in_bytes
     # Some numbers are given besides.
     assert sum(program.parts.values()) == pytest.approx(held, rel=0.01)
 
 
-def test_there_are_as_many_slots_as_memory_has_room_for(setting):
-    assert planned_group(setting(shape=ROOMY)).rows == 8
-    assert planned_group(setting(shape=ROOMY, memory=None)).rows == 8
-    short = setting(shape=ROOMY, devices=1, memory=400_000)
+def test_there_are_as_many_slots_as_memory_has_room_for(fit_request):
+    assert planned_group(fit_request(shape=ROOMY)).rows == 8
+    assert planned_group(fit_request(shape=ROOMY, memory=None)).rows == 8
+    short = fit_request(shape=ROOMY, devices=1, memory=400_000)
     assert 1 <= planned_group(short).rows < 8

@@ -20,7 +20,7 @@ WRONG_FLAGS = {
     "--flagfile=none.flags": "none.flags",
     "--rounds=0": "--rounds=0: must be from 1 to --demos=3",
     "--question_top_p=2": "--question_top_p=2.0: must be in (0, 1]",
-    "--mesh_data=99": "--mesh_data=99 --mesh_model=1: ",
+    "--mesh_data=99": "--mesh_data=99: must be at least 1, as must --mesh_model=1, and",
     "--baselines --evaluation_tokens=600": "tokens; with 600 new ones it must",
     "--model=pytorch_model.pt": "'pytorch_model.pt': no such file or folder",
     "align": "align: not understood, all input is a --flag",

@@ -51,7 +51,7 @@ def test_devices_may_be_given():
 )
 def test_devices_do_not_fill_the_mesh(data, model):
     with pytest.raises(
-        InputError, match=rf"--mesh_data=-?\d+ --mesh_model={model}: .* devices, 8"
+        InputError, match=rf"mesh_data=-?\d+: .* `mesh_model`={model}, .* devices, 8"
     ):
         make_mesh(data=data, model=model)
 

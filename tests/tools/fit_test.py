@@ -13,7 +13,7 @@ from tiny_llama import TINY
 from isara_jax.cli.flags import define_sections, sections_from_flags
 from isara_jax.errors import EnvironmentFailure, InputError
 from isara_jax.fit.machines.machine import this_host
-from isara_jax.fit.nearest import Nearest
+from isara_jax.fit.nearest_fit import NearestFit
 from isara_jax.models.llama.huggingface import config_to_hf
 from isara_jax.tools import fit
 
@@ -74,20 +74,20 @@ def test_a_model_without_weights_is_told_to_fit_this_host(model, capsys):
 def short_of_memory(monkeypatch):
     """Leaves the host too little memory for anything, and compiles nothing."""
     short = outcome("does not fit")
-    monkeypatch.setattr(fit, "programs_of", lambda setting: [short.program])
-    monkeypatch.setattr(fit, "judge", lambda program, *, machine: short)
+    monkeypatch.setattr(fit, "programs_of", lambda request: [short.program])
+    monkeypatch.setattr(fit, "compile_and_check", lambda program, *, machine: short)
     return short
 
 
 def test_what_does_not_fit_ends_with_the_nearest_that_does(
     model, short_of_memory, monkeypatch, capsys
 ):
-    found = Nearest(
-        setting=None,
-        flags=("--remat=full", "--mesh_model=2"),
+    found = NearestFit(
+        request=None,
+        changes={"remat": "full", "mesh_model": "2"},
         outcomes=[short_of_memory],
     )
-    monkeypatch.setattr(fit, "nearest", lambda setting, *, slice: found)
+    monkeypatch.setattr(fit, "find_nearest_fit", lambda request, *, slice: found)
     with pytest.raises(EnvironmentFailure, match="does not fit this host"):
         fit.work(small(model))
     assert capsys.readouterr().out.endswith(
@@ -105,11 +105,11 @@ def test_the_nearest_need_not_be_looked_for(model, short_of_memory, capsys):
 def test_a_run_s_flagfile_says_what_is_asked(name):
     values = parsed(f"--flagfile={ROOT}/configs/{name}.flags")
     sections = sections_from_flags(fit.READ, values)
-    setting = fit.setting_of(sections | of_package(sections), slice=None)
-    assert setting.slots == values.max_slots
-    assert setting.prompts == values.candidates
-    assert setting.finetuning.train_batch == values.train_batch
-    assert fit.new_positions(setting.sampling_params) == max(
+    request = fit.request_of(sections | of_package(sections), slice=None)
+    assert request.slots == values.max_slots
+    assert request.prompts == values.candidates
+    assert request.finetuning.train_batch == values.train_batch
+    assert fit.new_positions(request.sampling_params) == max(
         fit.new_positions(sections[step]) for step in ("question", "answer")
     )
 
@@ -124,8 +124,8 @@ def of_package(sections):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"slice": "v5e-3"}, "--slice=v5e-3: no such slice; known are v4-8, "),
-        ({"mesh_model": 3}, "--mesh_model=3: must divide the query heads"),
+        ({"slice": "v5e-3"}, "slice=v5e-3: no such slice; known are v4-8, "),
+        ({"mesh_model": 3}, "mesh_model=3: must divide the query heads"),
         ({"model": "llama-8b"}, "'llama-8b': no such file or folder"),
         ({"master_dtype": "bfloat16"}, "master_dtype=bfloat16: needs `dtype`"),
         ({"max_slots": -1}, "--max_slots=-1: must be 0 or more"),

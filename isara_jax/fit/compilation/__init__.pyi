@@ -1,1 +1,1 @@
-from .compile import Outcome as Outcome, judge as judge
+from .compile import Outcome as Outcome, compile_and_check as compile_and_check

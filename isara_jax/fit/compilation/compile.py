@@ -1,4 +1,4 @@
-"""Compiles a program and says whether it fits, with the compiler's own numbers."""
+"""Compiles a program ahead of time and checks whether it fits a machine."""
 
 import re
 import time
@@ -16,7 +16,7 @@ from isara_jax.fit.program import Program
 
 Verdict = Literal["fits", "does not fit", "does not compile"]
 
-# How the compiler for TPU says that memory lacks: in G, M or K of powers of two.
+# What XLA for TPU writes if memory is exhausted, in units of powers of two.
 USED = (
     re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm"),
     re.compile(r"\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)"),
@@ -26,9 +26,9 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """The bytes of a program on a device, as the compiler plans them.
+    """The bytes of a compiled program on one device.
 
-    `arguments` that are reused for results are counted once.
+    Arguments that are donated to results count once.
     """
 
     arguments: int
@@ -43,10 +43,11 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a program. `needed` are bytes on a device, all that lies there.
+    """The outcome of compiling a program; bytes and operations are those of one device.
 
-    `memory`, `collectives`, the bytes of a device by their kind, and `flops`, counted
-    by the compiler with each loop run once, are there if it was compiled.
+    `needed` includes the arrays that are resident beside the program. `memory`,
+    `collectives` (bytes by kind) and `flops` are there if the program was compiled;
+    the compiler counts `flops` with each loop run once. `seconds` is compilation time.
     """
 
     program: Program
@@ -58,11 +59,11 @@ class Outcome:
     memory: Memory | None = None
     collectives: Mapping[str, int] | None = None
     flops: float | None = None
-    said: str = ""
+    compiler_message: str = ""
 
 
-def judge(program: Program, *, machine: Machine) -> Outcome:
-    """Compiles the program for the machine."""
+def compile_and_check(program: Program, *, machine: Machine) -> Outcome:
+    """Compiles the program and compares its memory with the machine's."""
     begun = time.perf_counter()
     bound = bound_on(machine, program.work)
     beside = sum(program.beside.values())
@@ -70,15 +71,15 @@ def judge(program: Program, *, machine: Machine) -> Outcome:
         compiled = program.lower().compile()
     except jax.errors.JaxRuntimeError as error:
         used = next(filter(None, (form.search(str(error)) for form in USED)), None)
-        lacks = "RESOURCE_EXHAUSTED" in str(error)
+        is_exhausted = "RESOURCE_EXHAUSTED" in str(error)
         return Outcome(
             program=program,
-            verdict="does not fit" if lacks else "does not compile",
+            verdict="does not fit" if is_exhausted else "does not compile",
             bound=bound,
             seconds=time.perf_counter() - begun,
             needed=beside + _bytes(used[1], used[2]) if used else None,
             available=_bytes(used[3], used[4]) if used else machine.memory,
-            said=first_line(error),
+            compiler_message=first_line(error),
         )
     memory = _memory_of(compiled)
     needed = memory.total + beside

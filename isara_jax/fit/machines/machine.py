@@ -12,10 +12,11 @@ from isara_jax.runtime.hardware import free_bytes, machine_rates
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What programs are compiled for.
+    """Devices that programs are compiled for, and the limits of each device.
 
-    `memory` are the bytes that a device has for them, nothing where it does not say so;
-    `flops`, `bandwidth` and `interconnect` what a device does at most in a second.
+    `memory` are the bytes that programs can use, None if unknown. `flops` are
+    operations a second, `bandwidth` bytes of memory a second, and `interconnect` bytes
+    a second of the links to other devices, None if unknown.
     """
 
     name: str
@@ -27,7 +28,7 @@ class Machine:
 
 
 def machine_of(slice: Slice) -> Machine:
-    """Returns a slice as a machine, by its maker's figures."""
+    """Returns the machine of a TPU slice, with the limits that Google publishes."""
     chip = slice.chip
     return Machine(
         name=slice.name,
@@ -40,9 +41,9 @@ def machine_of(slice: Slice) -> Machine:
 
 
 def this_host(dtype: str) -> Machine:
-    """Returns the machine that runs this, by what is free and what is measured on it.
+    """Returns this host, with its free memory and measured rates.
 
-    Several devices on CPU are parts of one, and share all that it has.
+    Several CPU devices are one processor, whose memory and rates they share.
     """
     devices, free, rates = jax.devices(), free_bytes(), machine_rates(dtype)
     sharing = len(devices) if devices[0].platform == "cpu" else 1

@@ -1,4 +1,4 @@
-"""The TPU slices that programs can be compiled for, by the names they are rented under.
+"""The TPU slices that programs can be compiled for, by their accelerator types.
 
 A chip's figures are those of Google's pages, cloud.google.com/tpu/docs/v4, /v5e, /v5p,
 /v6e and /tpu7x; v4's links are as fast as v5e's, and six instead of four. What a name
@@ -19,10 +19,11 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from isara_jax.errors import EnvironmentFailure, InputError
+from isara_jax.errors import EnvironmentFailure, FieldError
 
-# How slices of so many chips are wired; libtpu takes them by these names.
-IN_A_PLANE = {
+# The topologies of slices by their number of chips, as libtpu names them: a 2D torus
+# or mesh, and a 3D torus.
+TORUS_2D = {
     1: "1x1",
     4: "2x2",
     8: "2x4",
@@ -32,7 +33,7 @@ IN_A_PLANE = {
     128: "8x16",
     256: "16x16",
 }
-IN_SPACE = {
+TORUS_3D = {
     4: "2x2x1",
     8: "2x2x2",
     16: "2x2x4",
@@ -41,8 +42,8 @@ IN_SPACE = {
     128: "4x4x8",
     256: "4x8x8",
 }
-# What libtpu reads when it is loaded, so that it compiles, looks for no chip, and does
-# not complain that none has told it where it is.
+# libtpu reads these when it is loaded. With them it looks for no chip and no metadata
+# server.
 ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
@@ -51,24 +52,25 @@ ENVIRONMENT = {
     "TPU_WORKER_ID": "0",
 }
 NAME = re.compile(r"(?:([1-9]\d{0,2})x)?([a-z0-9]+)-([1-9]\d{0,3})")
-MOST_SLICES = 64
+MAX_SLICES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
     """A generation of TPU.
 
-    `flops` a second are those of dense bf16, `bandwidth` and `interconnect` bytes a
-    second of its memory and of its links, both directions together. Of what a slice's
-    name counts a chip has `counted`. `memory` are the bytes that the compiler gives to
-    programs on a device; the rest it reserves.
+    `flops` are dense bf16 operations a second. `bandwidth` and `interconnect` are bytes
+    a second of its memory and of its links, both directions together. `memory` are the
+    bytes that the compiler gives to programs on a device. `topologies` are libtpu's
+    names of the slices by their number of chips. A chip has `devices` devices and
+    counts as `counted` in the name of a slice.
     """
 
     flops: float
     bandwidth: float
     interconnect: float
     memory: int
-    wired: Mapping[int, str]
+    topologies: Mapping[int, str]
     devices: int = 1
     counted: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -84,7 +86,7 @@ CHIPS = {
         bandwidth=1200e9,
         interconnect=600e9,
         memory=_gib(30.75),
-        wired=IN_SPACE,
+        topologies=TORUS_3D,
         counted=2,
         options={"chip_config_name": "megacore"},
     ),
@@ -93,14 +95,14 @@ CHIPS = {
         bandwidth=819e9,
         interconnect=400e9,
         memory=_gib(15.75),
-        wired=IN_A_PLANE,
+        topologies=TORUS_2D,
     ),
     "v5p": Chip(
         flops=459e12,
         bandwidth=2765e9,
         interconnect=1200e9,
         memory=_gib(95.74),
-        wired=IN_SPACE,
+        topologies=TORUS_3D,
         counted=2,
     ),
     "v6e": Chip(
@@ -108,14 +110,14 @@ CHIPS = {
         bandwidth=1640e9,
         interconnect=800e9,
         memory=_gib(31.25),
-        wired=IN_A_PLANE,
+        topologies=TORUS_2D,
     ),
     "tpu7x": Chip(
         flops=2307e12,
         bandwidth=7380e9,
         interconnect=1200e9,
         memory=_gib(94.75),
-        wired=IN_SPACE,
+        topologies=TORUS_3D,
         devices=2,
         counted=2,
     ),
@@ -124,7 +126,7 @@ CHIPS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """So many slices of a kind, of so many chips each."""
+    """`count` slices of `chips` chips each, of one generation (`kind`)."""
 
     kind: str
     chips: int
@@ -141,27 +143,27 @@ class Slice:
 
     def larger(self) -> Iterator["Slice"]:
         """Yields the larger slices of the kind, nearest first."""
-        for chips in self.chip.wired:
+        for chips in self.chip.topologies:
             if chips > self.chips:
                 yield replace(self, chips=chips)
 
     def devices(self) -> list[Any]:
-        """Returns devices that can be compiled for, though nobody has them.
+        """Returns abstract devices, which programs can be compiled for.
 
         Raises:
-          EnvironmentFailure: libtpu, whose compiler does it, is not installed.
+          EnvironmentFailure: libtpu, which has the compiler, is not installed.
         """
         if find_spec("libtpu") is None:
             raise EnvironmentFailure(
-                f"--slice={self.name}: needs libtpu, whose compiler runs on any Linux "
-                "on x86-64; run pip install libtpu, or leave --slice out"
+                f"the slice {self.name} needs libtpu, whose compiler runs on any Linux "
+                "on x86-64; run pip install libtpu, or name no slice"
             )
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        wiring = f"{self.kind}:{self.chip.wired[self.chips]}"
+        topology = f"{self.kind}:{self.chip.topologies[self.chips]}"
         found: list[Any] = topologies.get_topology_desc(
             platform="tpu",
-            topology_name=wiring,
+            topology_name=topology,
             **({"num_slices": self.count} if self.count > 1 else {}),
             **({"chips_per_host_bounds": (1, 1, 1)} if self.chips == 1 else {}),
             **self.chip.options,
@@ -173,25 +175,27 @@ def slice_named(name: str) -> Slice:
     """Returns the slice of a name such as v5e-16, or the slices of 2xv5e-256.
 
     Raises:
-      InputError: there is none of the name.
+      FieldError: there is none of the name.
     """
     parts = NAME.fullmatch(name)
     if parts is not None and parts[2] in CHIPS:
         chip = CHIPS[parts[2]]
         chips, rest = divmod(int(parts[3]), chip.counted)
         count = int(parts[1] or 1)
-        if chips in chip.wired and not rest and count <= MOST_SLICES:
+        if chips in chip.topologies and not rest and count <= MAX_SLICES:
             return Slice(kind=parts[2], chips=chips, count=count)
     known = "; ".join(
-        ", ".join(Slice(kind=kind, chips=chips).name for chips in chip.wired)
+        ", ".join(Slice(kind=kind, chips=chips).name for chips in chip.topologies)
         for kind, chip in CHIPS.items()
     )
-    raise InputError(
-        f"--slice={name}: no such slice; known are {known}; up to {MOST_SLICES} of one "
-        "kind together are 2xv5e-256 and the like"
+    raise FieldError(
+        "slice",
+        name,
+        f"no such slice; known are {known}; up to {MAX_SLICES} of one kind together "
+        "are 2xv5e-256 and the like",
     )
 
 
 def compile_without_chips() -> None:
-    """Makes JAX look for no accelerator of its own where a slice is compiled for."""
+    """Lets JAX use this host's CPU only, while it compiles for a slice."""
     jax.config.update("jax_platforms", "cpu")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from isara_jax.fit.bounds import Work
-from isara_jax.fit.compilation.compile import judge
+from isara_jax.fit.compilation.compile import compile_and_check
 from isara_jax.fit.machines.machine import machine_of
 from isara_jax.fit.machines.tpu_slices import CHIPS, Slice
 from isara_jax.fit.program import Program
@@ -39,8 +39,8 @@ def product(rows, *, devices):
 
 
 @pytest.fixture
-def machine(setting):
-    return lambda memory: setting(memory=memory).machine
+def machine(fit_request):
+    return lambda memory: fit_request(memory=memory).machine
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_what_lies_on_a_device_is_set_against_its_memory(
     machine, memory, beside, verdict
 ):
     program = program_of(lambda: product(SIDE, devices=jax.devices()), beside=beside)
-    outcome = judge(program, machine=machine(memory))
+    outcome = compile_and_check(program, machine=machine(memory))
     assert outcome.verdict == verdict
     assert outcome.available == memory
     assert outcome.memory.arguments == ARRAY
@@ -67,7 +67,7 @@ def test_what_lies_on_a_device_is_set_against_its_memory(
 
 def test_the_bound_is_the_slower_of_arithmetic_and_memory(machine):
     program = program_of(lambda: product(SIDE, devices=jax.devices()))
-    bound = judge(program, machine=machine(None)).bound
+    bound = compile_and_check(program, machine=machine(None)).bound
     assert (bound.arithmetic, bound.memory, bound.seconds) == (2.0, 1.0, 2.0)
     assert bound.tokens_per_second == 5.0
 
@@ -101,10 +101,12 @@ def refused(message):
     ],
 )
 def test_what_the_compiler_refuses(machine, message, verdict, needed, available):
-    outcome = judge(program_of(refused(message), beside=7), machine=machine(99))
+    outcome = compile_and_check(
+        program_of(refused(message), beside=7), machine=machine(99)
+    )
     assert (outcome.verdict, outcome.needed) == (verdict, needed)
     assert outcome.available == available
-    assert outcome.said == message.partition("\n")[0]
+    assert outcome.compiler_message == message.partition("\n")[0]
     assert outcome.memory is None
 
 
@@ -117,6 +119,6 @@ def test_the_compiler_has_the_memory_of_the_table(kind):
     # The machine's own number is out of the way, to hear the compiler's.
     other = dataclasses.replace(machine, memory=None)
     program = program_of(lambda: product(1 << 30, devices=machine.devices))
-    outcome = judge(program, machine=other)
+    outcome = compile_and_check(program, machine=other)
     assert outcome.verdict == "does not fit"
     assert outcome.available == pytest.approx(machine.memory, rel=1e-3)

@@ -37,7 +37,7 @@ def test_a_name_counts_chips_or_cores(name, kind, chips, count):
 )
 def test_an_unknown_slice_is_refused_with_the_known_ones(name):
     known = r"v4-8, .*; v5e-1, v5e-4, .*; v5p-8, .*; v6e-1, .*; tpu7x-8, .*tpu7x-512"
-    with pytest.raises(InputError, match=rf"--slice={re.escape(name)}: .*{known}"):
+    with pytest.raises(InputError, match=rf"slice={re.escape(name)}: .*{known}"):
         slice_named(name)
 
 
@@ -68,7 +68,7 @@ def test_libtpu_gives_the_devices_of_a_slice(name, devices, kind):
 @needs_libtpu
 def test_libtpu_knows_how_every_slice_is_wired():
     for kind, chip in CHIPS.items():
-        for chips in chip.wired:
+        for chips in chip.topologies:
             found = Slice(kind=kind, chips=chips).devices()
             assert len(found) == chips * chip.devices
 
@@ -81,11 +81,11 @@ def test_slices_lie_along_the_data_axis():
         *({0}, {0}),
         *({1}, {1}),
     ]
-    with pytest.raises(InputError, match="--mesh_model=8: 2 slices of 4 devices each"):
+    with pytest.raises(InputError, match="mesh_model=8: 2 slices of 4 devices each"):
         make_mesh(data=1, model=8, devices=devices)
 
 
 def test_without_libtpu_there_is_a_sentence(monkeypatch):
     monkeypatch.setattr(slices, "find_spec", lambda name: None)
-    with pytest.raises(EnvironmentFailure, match="--slice=v5e-4: needs libtpu"):
+    with pytest.raises(EnvironmentFailure, match="the slice v5e-4 needs libtpu"):
         slice_named("v5e-4").devices()
