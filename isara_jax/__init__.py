@@ -2,8 +2,8 @@
 
     import isara_jax as isara
 
-`isara.load_model`, `isara.Engine`, `isara.finetune` and `isara.evaluate`
-are the library. Names are imported when they
+`isara.load_model`, `isara.Engine`, `isara.finetune`, `isara.evaluate` and `isara.align`
+are the library; docs/library.md has an example of each. Names are imported when they
 are first used, so importing the package takes milliseconds and starts no JAX.
 """
 

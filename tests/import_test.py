@@ -48,7 +48,7 @@ def test_a_function_is_not_hidden_by_the_module_of_its_name():
         "import isara_jax, isara_jax.align, isara_jax.finetune, types\n"
         "from isara_jax.align import LoopConfig\n"
         "from isara_jax.finetune import FinetuneConfig\n"
-        "for name in ('finetune',):\n"
+        "for name in ('align', 'finetune'):\n"
         "    assert isinstance(getattr(isara_jax, name), types.FunctionType), name\n"
         "from isara_jax import finetune\n"
         "assert finetune.__module__ == 'isara_jax.api.finetuning'\n"

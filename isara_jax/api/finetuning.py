@@ -26,7 +26,7 @@ def finetune(
     examples: Pairs,
     config: FinetuneConfig | None = None,
     *,
-    adapters: LoraConfig | None = None,
+    lora: LoraConfig | None = None,
     template: TemplateName = "paper",
     seed: int = 42,
     on_step: Callable[[StepMetrics], None] | None = None,
@@ -40,7 +40,7 @@ def finetune(
       examples: (question, answer) tuples, mappings of the two, `Example` values, or
         the path of a JSONL file.
       config: how it is trained; None: as a round of the paper, one epoch.
-      adapters: with a `lora_rank`, adapters are trained and merged into the model.
+      lora: with a `lora_rank`, adapters are trained and merged into the model.
       template: how a pair is written, as for `evaluate`.
       seed: of all randomness.
       on_step: called with the metrics of each optimizer step.
@@ -59,7 +59,7 @@ def finetune(
     config = config or FinetuneConfig()
     validate_master_dtype(config, dtype=model.dtype)
     trainable = trainable_in_memory(
-        model.weights, adapters or LoraConfig(), seed=seed, mesh=model.mesh
+        model.weights, lora or LoraConfig(), seed=seed, mesh=model.mesh
     )
     sampler = sampler_of(model, template_of(model, template))
     data = [training_example(sampler, pair) for pair in pairs]

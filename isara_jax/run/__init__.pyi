@@ -2,6 +2,7 @@ from .manifest import (
     facts as facts,
     hash_bytes as hash_bytes,
     hash_inputs as hash_inputs,
+    hash_tensors as hash_tensors,
     hash_weights as hash_weights,
 )
 from .release import (

@@ -5,11 +5,12 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from isara_jax.runtime import ORBAX
 
@@ -96,6 +97,15 @@ def hash_weights(source: Path) -> str:
     ]
     files += sorted(path for path in (source / ORBAX).rglob("*") if path.is_file())
     return hash_bytes(b"".join(path.name.encode() + _sampled(path) for path in files))
+
+
+def hash_tensors(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
+    """Hashes named tensors in memory, all of their bytes."""
+    digest = hashlib.sha256()
+    for name, value in tensors:
+        digest.update(f"{name} {value.dtype} {value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def hash_code() -> str:

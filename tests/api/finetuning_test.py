@@ -51,9 +51,9 @@ def test_tuples_mappings_and_examples_are_the_same(model):
 
 
 def test_adapters_are_merged(model):
-    adapters = isara.LoraConfig(lora_rank=2, lora_targets="q,v")
+    lora = isara.LoraConfig(lora_rank=2, lora_targets="q,v")
     before = arrays(model)
-    tuned = isara.finetune(model, PAIRS, CONFIG, adapters=adapters)
+    tuned = isara.finetune(model, PAIRS, CONFIG, lora=lora)
     layers, own = tuned.weights.layers, model.weights.layers
     assert moved(model, tuned) > 1e-4
     assert np.array_equal(layers.o.get_value(), own.o.get_value())
@@ -75,12 +75,12 @@ def test_what_is_no_pair_is_refused_by_its_index(model, pairs, sentence):
 
 
 @pytest.mark.parametrize(
-    ("adapters", "sentence"),
+    ("lora", "sentence"),
     [
         ({"lora_rank": 2, "base_dtype": "nf4"}, "base_dtype=nf4: weights are quant"),
     ],
 )
-def test_what_weights_are_read_with_is_refused(model, adapters, sentence):
+def test_what_weights_are_read_with_is_refused(model, lora, sentence):
     with pytest.raises(isara.InputError) as caught:
-        isara.finetune(model, PAIRS, adapters=isara.LoraConfig(**adapters))
+        isara.finetune(model, PAIRS, lora=isara.LoraConfig(**lora))
     assert str(caught.value).startswith(sentence)
