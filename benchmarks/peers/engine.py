@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.works import Timing, Work
+from benchmarks.generation.workloads import Timing, Workload
 from isara_jax.engine import (
     Engine,
     EngineMetrics,
@@ -19,9 +19,9 @@ from isara_jax.runtime.hardware import machine_rates
 
 
 class EngineSide:
-    """The engine with so many slots, or as many as a work has rows.
+    """The engine with so many slots, or as many as a workload has rows.
 
-    Each work begins with an empty cache.
+    Each workload begins with an empty cache.
     """
 
     def __init__(self, model: LanguageModel, *, slots: int):
@@ -43,20 +43,20 @@ class EngineSide:
                 shares[phase] = bound / sum(seconds)
         return shares
 
-    def run(self, work: Work) -> Timing:
-        """Does a work.
+    def run(self, workload: Workload) -> Timing:
+        """Does a workload.
 
         Raises:
-          RuntimeError: a text has another length than the work says.
+          RuntimeError: a text has another length than the workload says.
         """
         engine = Engine(
             model=self.model,
             mesh=self.mesh,
-            slots=max(self.slots, work.rows),
+            slots=max(self.slots, workload.rows),
             context=self.model.config.context,
             check=lambda: None,
         )
-        prompts, how = _prompts(work), _rules(work)
+        prompts, how = _prompts(workload), _rules(workload)
         metrics = EngineMetrics()
         begun = time.perf_counter()
         written = [
@@ -67,7 +67,7 @@ class EngineSide:
         seconds = time.perf_counter() - begun
         self.done.append(metrics)
         lengths = {c.id: len(c.tokens) for c in written}
-        if [lengths[prompt.id] for prompt in prompts] != list(work.new_tokens):
+        if [lengths[prompt.id] for prompt in prompts] != list(workload.new_tokens):
             raise RuntimeError("the texts have other lengths than they were to have")
         return Timing(
             seconds=seconds,
@@ -77,10 +77,10 @@ class EngineSide:
         )
 
 
-def _prompts(work: Work) -> list[Request]:
+def _prompts(workload: Workload) -> list[Request]:
     """Returns the prompts; without rules each asks for all of its new tokens."""
-    if work.rules is not None:
-        return list(work.rules.prompts)
+    if workload.rules is not None:
+        return list(workload.rules.prompts)
     return [
         Request(
             id=str(number),
@@ -89,14 +89,14 @@ def _prompts(work: Work) -> list[Request]:
             max_new_tokens=new,
         )
         for number, (tokens, new) in enumerate(
-            zip(work.prompts, work.new_tokens, strict=True)
+            zip(workload.prompts, workload.new_tokens, strict=True)
         )
     ]
 
 
-def _rules(work: Work) -> dict[str, Any]:
-    if work.rules is not None:
-        rules = work.rules
+def _rules(workload: Workload) -> dict[str, Any]:
+    if workload.rules is not None:
+        rules = workload.rules
         return {
             "sampling_params": rules.sampling_params,
             "stop_criteria": rules.stop_criteria,
@@ -104,7 +104,7 @@ def _rules(work: Work) -> dict[str, Any]:
         }
     return {
         "sampling_params": SamplingParams(
-            max_new_tokens=max(work.new_tokens), temperature=0.0
+            max_new_tokens=max(workload.new_tokens), temperature=0.0
         ),
         "stop_criteria": StopCriteria(eos=(), stops=(), decode=str),
         "key": jax.random.key(0),

@@ -10,10 +10,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.works import LeftOut, Timing, Way, Work, make_work
+from benchmarks.generation.workloads import (
+    NotMeasured,
+    Runner,
+    Timing,
+    Workload,
+    make_workload,
+)
 
 # What OpenMP's threads do while they wait for each other. By default they spin for some
-# time, which is faster on an idle machine; beside other work llama.cpp was seen to
+# time, which is faster on an idle machine; beside other load llama.cpp was seen to
 # decode 20 times slower so. Its policy `active` would spin on into the others' turns.
 POLICIES = (None, "passive")
 
@@ -24,33 +30,33 @@ class LlamaCppPeer:
     """A GGUF file in llama.cpp, with a thread a core.
 
     Raises:
-      LeftOut: llama-cpp-python is not installed, or the model is no GGUF file.
+      NotMeasured: llama-cpp-python is not installed, or the model is no GGUF file.
     """
 
     def __init__(self, path: Path, *, slots: int):
         if find_spec("llama_cpp") is None:
-            raise LeftOut(
+            raise NotMeasured(
                 "llama.cpp is not installed (pip install --editable '.[bench]')"
             )
         if path.suffix != ".gguf":
-            raise LeftOut("llama.cpp reads GGUF files only")
+            raise NotMeasured("llama.cpp reads GGUF files only")
         quantisation = path.stem.rpartition(".")[2] if "." in path.stem else "GGUF"
         self.name = f"llama.cpp {quantisation}"
         self.process = _faster([_process(path, slots, policy) for policy in POLICIES])
 
-    def ways(self, work: Work) -> dict[str, Way]:
+    def runners(self, workload: Workload) -> dict[str, Runner]:
         """One way, greedily.
 
         Raises:
-          LeftOut: the work has rules, of which llama.cpp lacks one.
+          NotMeasured: the workload has rules, of which llama.cpp lacks one.
         """
-        if work.rules is not None:
-            raise LeftOut("llama.cpp has no rule against repeated n-grams")
-        return {self.name: lambda work: self.write(work)[0]}
+        if workload.rules is not None:
+            raise NotMeasured("llama.cpp has no rule against repeated n-grams")
+        return {self.name: lambda workload: self.write(workload)[0]}
 
-    def write(self, work: Work) -> tuple[Timing, list[list[int]]]:
-        """Does a work; returns what was written too."""
-        return self.process.submit(_write, work).result()
+    def write(self, workload: Workload) -> tuple[Timing, list[list[int]]]:
+        """Does a workload; returns what was written too."""
+        return self.process.submit(_write, workload).result()
 
 
 def _process(path: Path, slots: int, policy: str | None) -> ProcessPoolExecutor:
@@ -69,13 +75,13 @@ def _start(path: Path, slots: int, policy: str | None) -> None:
     _STARTED["model"] = LlamaCpp(path, slots=slots, threads=threads)
 
 
-def _write(work: Work) -> tuple[Timing, list[list[int]]]:
-    return _STARTED["model"].write(work)
+def _write(workload: Workload) -> tuple[Timing, list[list[int]]]:
+    return _STARTED["model"].write(workload)
 
 
 def _faster(processes: list[ProcessPoolExecutor]) -> ProcessPoolExecutor:
-    """Keeps the process that does a small work sooner; ends the others."""
-    small = make_work("decode1", vocabulary=1000, shrink=8)
+    """Keeps the process that does a small workload sooner; ends the others."""
+    small = make_workload("decode1", vocabulary=1000, shrink=8)
     seconds = {}
     for process in processes:
         process.submit(_write, small).result()

@@ -2,7 +2,7 @@
 
 Every slot has a cache of its own, as in llama.cpp's server. Prompts that wait go into
 the free slots together, then every slot decodes a token; a text that is done frees its
-slot. A shared beginning is run once and copied to the slots.
+slot. A shared prefix is run once and copied to the slots.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 
-from benchmarks.works import Timing, Work
+from benchmarks.generation.workloads import Timing, Workload
 
 # Tokens that one call takes, llama.cpp's own default; it computes 512 at once.
 BATCH = 2048
@@ -47,15 +47,15 @@ class LlamaCpp:
             raise RuntimeError(f"{path}: llama.cpp cannot read it")
         self.slots, self.threads = slots, threads
 
-    def write(self, work: Work) -> tuple[Timing, list[list[int]]]:
-        """Does a work; returns what was written too."""
-        slots = min(self.slots, len(work.prompts))
+    def write(self, workload: Workload) -> tuple[Timing, list[list[int]]]:
+        """Does a workload; returns what was written too."""
+        slots = min(self.slots, len(workload.prompts))
         room = max(
             len(prompt) + new
-            for prompt, new in zip(work.prompts, work.new_tokens, strict=True)
+            for prompt, new in zip(workload.prompts, workload.new_tokens, strict=True)
         )
         with self._context(slots=slots, room=room) as context:
-            return _Run(context, work, slots=slots).finish()
+            return _Run(context, workload, slots=slots).finish()
 
     @contextmanager
     def _context(self, *, slots: int, room: int) -> "Iterator[_Context]":
@@ -80,21 +80,21 @@ class LlamaCpp:
 
 
 class _Run:
-    """One work's way through the slots."""
+    """One workload going through the slots."""
 
-    def __init__(self, context: "_Context", work: Work, *, slots: int):
-        self.context, self.work = context, work
+    def __init__(self, context: "_Context", workload: Workload, *, slots: int):
+        self.context, self.workload = context, workload
         self.free = list(range(slots))
         self.slots = slots
         self.held: dict[int, int] = {}
-        self.written: list[list[int]] = [[] for _ in work.prompts]
+        self.written: list[list[int]] = [[] for _ in workload.prompts]
         self.prefill_seconds = self.decode_seconds = 0.0
 
     def finish(self) -> tuple[Timing, list[list[int]]]:
         begun = time.perf_counter()
         self._share()
         self.prefill_seconds += time.perf_counter() - begun
-        waiting = deque(range(len(self.work.prompts)))
+        waiting = deque(range(len(self.workload.prompts)))
         while waiting or self.held:
             start = time.perf_counter()
             self._fill(waiting)
@@ -111,7 +111,7 @@ class _Run:
         return timing, self.written
 
     def _share(self) -> None:
-        beginning = self.work.prompts[0][: self.work.shared]
+        beginning = self.workload.prompts[0][: self.workload.shared]
         if not beginning:
             return
         self.context.advance(_entries(beginning, start=0, slot=0, wanted=False))
@@ -123,9 +123,9 @@ class _Run:
         while waiting and self.free:
             number, slot = waiting.popleft(), self.free.pop(0)
             self.held[slot] = number
-            shared = self.work.shared
+            shared = self.workload.shared
             self.context.forget(slot, beyond=shared)
-            own = self.work.prompts[number][shared:]
+            own = self.workload.prompts[number][shared:]
             entries += _entries(own, start=shared, slot=slot, wanted=True)
         self._take(self.context.advance(entries))
 
@@ -133,7 +133,7 @@ class _Run:
         entries = []
         for slot, number in self.held.items():
             written = self.written[number]
-            position = len(self.work.prompts[number]) + len(written) - 1
+            position = len(self.workload.prompts[number]) + len(written) - 1
             entries.append(Entry(written[-1], position, slot, wanted=True))
         self._take(self.context.advance(entries))
 
@@ -141,7 +141,7 @@ class _Run:
         for slot, token in following.items():
             number = self.held[slot]
             self.written[number].append(token)
-            if len(self.written[number]) == self.work.new_tokens[number]:
+            if len(self.written[number]) == self.workload.new_tokens[number]:
                 del self.held[slot]
                 self.free.append(slot)
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks.works import Timing, Way, Work
+from benchmarks.generation.workloads import Runner, Timing, Workload
 
 
 @dataclass
@@ -51,21 +51,21 @@ class TransformersPeer:
     def __init__(self, model: transformers.PreTrainedModel):
         self.model = model.eval()
 
-    def ways(self, work: Work) -> dict[str, Way]:
+    def runners(self, workload: Workload) -> dict[str, Runner]:
         """Plainly; prompts that share a beginning also with it cached by hand."""
-        ways: dict[str, Way] = {"transformers": self.run}
-        if work.shared:
-            ways["transformers with the prefix by hand"] = self.run_hand_made
-        return ways
+        runners: dict[str, Runner] = {"transformers": self.run}
+        if workload.shared:
+            runners["transformers with the prefix by hand"] = self.run_hand_made
+        return runners
 
-    def run(self, work: Work) -> Timing:
-        """Does a work in batches of its rows."""
+    def run(self, workload: Workload) -> Timing:
+        """Does a workload in batches of its rows."""
         torch.manual_seed(0)
         begun, clocks, tokens = time.perf_counter(), [], 0
-        for begin in range(0, len(work.prompts), work.rows):
-            part = slice(begin, begin + work.rows)
-            prompts, new = work.prompts[part], max(1, *work.new_tokens[part])
-            clocks.append(self._generate(prompts, new=new, work=work))
+        for begin in range(0, len(workload.prompts), workload.rows):
+            part = slice(begin, begin + workload.rows)
+            prompts, new = workload.prompts[part], max(1, *workload.new_tokens[part])
+            clocks.append(self._generate(prompts, new=new, workload=workload))
             tokens += len(prompts) * (new - 1)
         return Timing(
             seconds=time.perf_counter() - begun,
@@ -74,20 +74,20 @@ class TransformersPeer:
             decoded_tokens=tokens,
         )
 
-    def run_hand_made(self, work: Work) -> Timing:
-        """Does it with the shared beginning run once and its cache repeated."""
+    def run_hand_made(self, workload: Workload) -> Timing:
+        """Does it with the shared prefix run once and its cache repeated."""
         begun = time.perf_counter()
-        tokens = torch.tensor(work.prompts, device=self.model.device)
+        tokens = torch.tensor(workload.prompts, device=self.model.device)
         with torch.inference_mode():
             cache = transformers.DynamicCache(config=self.model.config)
             given = {self._cache_name: cache}
-            self.model(tokens[:1, : work.shared], use_cache=True, **given)
-            cache.batch_repeat_interleave(len(work.prompts))
+            self.model(tokens[:1, : workload.shared], use_cache=True, **given)
+            cache.batch_repeat_interleave(len(workload.prompts))
             self.model.generate(
                 tokens,
                 attention_mask=torch.ones_like(tokens),
                 **given,
-                **generate_arguments(work, new=max(work.new_tokens)),
+                **generate_arguments(workload, new=max(workload.new_tokens)),
             )
         return Timing(seconds=time.perf_counter() - begun)
 
@@ -98,7 +98,7 @@ class TransformersPeer:
         return "cache" if "cache" in known else "past_key_values"
 
     def _generate(
-        self, prompts: Sequence[Sequence[int]], *, new: int, work: Work
+        self, prompts: Sequence[Sequence[int]], *, new: int, workload: Workload
     ) -> Clock:
         longest = max(map(len, prompts))
         tokens = torch.zeros((len(prompts), longest), dtype=torch.long)
@@ -112,23 +112,23 @@ class TransformersPeer:
                 tokens.to(self.model.device),
                 attention_mask=mask.to(self.model.device),
                 streamer=clock,
-                **generate_arguments(work, new=new),
+                **generate_arguments(workload, new=new),
             )
         return clock
 
 
-def generate_arguments(work: Work, *, new: int) -> dict[str, Any]:
-    """Returns the work's rules in transformers' words, for exactly `new` tokens.
+def generate_arguments(workload: Workload, *, new: int) -> dict[str, Any]:
+    """Returns the workload's rules in transformers' words, for exactly `new` tokens.
 
     Raises:
       ValueError: the rules are of beams, whose texts cannot be held to a length.
     """
     length = {"min_new_tokens": new, "max_new_tokens": new, "pad_token_id": 0}
-    if work.rules is None:
+    if workload.rules is None:
         return {"do_sample": False, **length}
     sampling_params, stop_criteria = (
-        work.rules.sampling_params,
-        work.rules.stop_criteria,
+        workload.rules.sampling_params,
+        workload.rules.stop_criteria,
     )
     if sampling_params.beams > 1:
         raise ValueError(

@@ -3,7 +3,7 @@
 import pytest
 from tiny_llama import TINY
 
-from benchmarks.finetune_shape import step_flops
+from benchmarks.finetune.random_weights import step_flops
 from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.fit.bounds import chunk_work, rows_work, step_work, token_work
 

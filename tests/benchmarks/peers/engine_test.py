@@ -4,15 +4,15 @@ import jax
 import pytest
 from tiny_llama import tiny_llama
 
+from benchmarks.generation.workloads import Rules, Workload
 from benchmarks.peers import engine as module
 from benchmarks.peers.engine import EngineSide
-from benchmarks.works import Rules, Work
 from isara_jax.engine.request import Request
 from isara_jax.engine.sampling.completion import StopCriteria
 from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.runtime.hardware.rates import Rates
 
-WORK = Work(
+WORK = Workload(
     prompts=[[5, 6, 7], [8, 9, 10, 11], [12]],
     new_tokens=[2, 6, 3],
     rows=2,
@@ -43,10 +43,10 @@ def test_a_text_of_another_length_is_no_measurement(side):
             for number, tokens in enumerate(WORK.prompts)
         ],
     )
-    at_once = Work(**vars(WORK) | {"rules": rules, "new_tokens": [1, 1, 1]})
+    at_once = Workload(**vars(WORK) | {"rules": rules, "new_tokens": [1, 1, 1]})
     side.run(at_once)
     with pytest.raises(RuntimeError, match="other lengths than they were to have"):
-        side.run(Work(**vars(WORK) | {"rules": rules}))
+        side.run(Workload(**vars(WORK) | {"rules": rules}))
 
 
 def test_shares_are_those_since_they_were_asked_for(side, monkeypatch):

@@ -8,9 +8,9 @@ import pytest
 from pretrained import SMOLLM2, needs_smollm2
 from whole_rows import logits_of
 
+from benchmarks.generation.workloads import NotMeasured, Rules, Workload
 from benchmarks.peers import llama_cpp_peer as module
 from benchmarks.peers.llama_cpp_peer import LlamaCppPeer
-from benchmarks.works import LeftOut, Rules, Work
 from isara_jax.models.checkpoints.load import load_model
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.sources import locate
@@ -34,13 +34,13 @@ BEGINNINGS = (
 
 def test_where_it_is_not_installed_that_is_said(monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda _: None)
-    with pytest.raises(LeftOut, match="is not installed"):
+    with pytest.raises(NotMeasured, match="is not installed"):
         LlamaCppPeer(Path("model.Q4_1.gguf"), slots=2)
 
 
 def test_it_reads_no_folder(monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda _: True)
-    with pytest.raises(LeftOut, match="reads GGUF files only"):
+    with pytest.raises(NotMeasured, match="reads GGUF files only"):
         LlamaCppPeer(Path("folder"), slots=2)
 
 
@@ -55,10 +55,10 @@ def prompts():
     return [tokenizer.encode(text) for text in BEGINNINGS]
 
 
-def work(prompts, **changes):
+def workload(prompts, **changes):
     new = [4 + number % 3 for number in range(len(prompts))]
     values = {"prompts": prompts, "new_tokens": new, "rows": 2, "measure": "seconds"}
-    return Work(**values | changes)
+    return Workload(**values | changes)
 
 
 @needs_llama_cpp
@@ -72,7 +72,7 @@ def test_the_first_tokens_are_those_of_our_model(peer, prompts):
     rows = jnp.array([[0] * (width - len(p)) + list(p) for p in prompts])
     segments = jnp.array([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     best = logits_of(model, rows, segments)[:, -1].argmax(axis=1)
-    _, written = peer.write(work(prompts))
+    _, written = peer.write(workload(prompts))
     assert [tokens[0] for tokens in written] == best.tolist()
 
 
@@ -82,14 +82,14 @@ def test_the_first_tokens_are_those_of_our_model(peer, prompts):
 def test_a_text_does_not_depend_on_its_slot_or_on_a_copied_beginning(peer, prompts):
     beginning = prompts[0]
     together = [[*beginning, *prompt] for prompt in prompts]
-    timing, copied = peer.write(work(together, shared=len(beginning)))
-    _, whole = peer.write(work(together))
+    timing, copied = peer.write(workload(together, shared=len(beginning)))
+    _, whole = peer.write(workload(together))
     assert copied == whole
     assert [len(tokens) for tokens in copied] == [4, 5, 6, 4, 5, 6]
     assert timing.decoded_tokens == 30 - 6
     assert 0 < timing.prefill_seconds < timing.seconds
     for prompt, tokens in zip(together, whole, strict=True):
-        alone = work([prompt], new_tokens=[len(tokens)])
+        alone = workload([prompt], new_tokens=[len(tokens)])
         assert peer.write(alone)[1] == [tokens]
 
 
@@ -97,7 +97,7 @@ def test_a_text_does_not_depend_on_its_slot_or_on_a_copied_beginning(peer, promp
 @needs_smollm2
 @pytest.mark.slow
 def test_it_is_left_out_where_it_lacks_a_rule(peer, prompts):
-    assert list(peer.ways(work(prompts))) == ["llama.cpp Q4_1"]
+    assert list(peer.runners(workload(prompts))) == ["llama.cpp Q4_1"]
     rules = Rules(sampling_params=None, stop_criteria=None, key=None, prompts=())
-    with pytest.raises(LeftOut, match="no rule against repeated n-grams"):
-        peer.ways(work(prompts, rules=rules))
+    with pytest.raises(NotMeasured, match="no rule against repeated n-grams"):
+        peer.runners(workload(prompts, rules=rules))

@@ -7,13 +7,13 @@ import torch
 import transformers
 from tiny_llama import TINY, tiny_llama, torch_llama
 
+from benchmarks.generation.workloads import Rules, Workload
 from benchmarks.peers.transformers_peer import (
     Clock,
     TransformersPeer,
     generate_arguments,
     random_weights,
 )
-from benchmarks.works import Rules, Work
 from isara_jax.engine.sampling.completion import StopCriteria
 from isara_jax.engine.sampling.params import SamplingParams
 
@@ -25,7 +25,7 @@ def peer():
     return TransformersPeer(torch_llama(tiny_llama()))
 
 
-def work(**changes):
+def workload(**changes):
     prompts = [[*SHARED, *range(20, 20 + count)] for count in (3, 3, 3, 3, 3)]
     values = {
         "prompts": prompts,
@@ -33,7 +33,7 @@ def work(**changes):
         "rows": 2,
         "measure": "seconds",
     }
-    return Work(**values | changes)
+    return Workload(**values | changes)
 
 
 def rules(**changes):
@@ -48,7 +48,7 @@ def rules(**changes):
 
 
 def test_a_batch_is_written_to_the_longest_of_its_rows(peer):
-    timing = peer.run(work())
+    timing = peer.run(workload())
     # Two rows to 6, two to 4, one to 2; the first of each comes out of the prompts.
     assert timing.decoded_tokens == 2 * 5 + 2 * 3 + 1
     assert timing.prefill_seconds > 0 and timing.decode_seconds > 0
@@ -57,7 +57,7 @@ def test_a_batch_is_written_to_the_longest_of_its_rows(peer):
 
 def test_a_clock_has_a_time_for_the_prompts_and_each_token(peer):
     clock = Clock()
-    arguments = generate_arguments(work(), new=5)
+    arguments = generate_arguments(workload(), new=5)
     tokens = torch.tensor([SHARED])
     peer.model.generate(
         tokens, attention_mask=torch.ones_like(tokens), streamer=clock, **arguments
@@ -76,20 +76,20 @@ def test_the_prefix_made_by_hand_gives_the_same_text(peer, monkeypatch):
         return written[-1]
 
     monkeypatch.setattr(peer.model, "generate", noted)
-    sharing = work(shared=len(SHARED), rows=5, new_tokens=[4] * 5)
-    ways = peer.ways(sharing)
-    assert list(ways) == ["transformers", "transformers with the prefix by hand"]
-    for way in ways.values():
+    sharing = workload(shared=len(SHARED), rows=5, new_tokens=[4] * 5)
+    runners = peer.runners(sharing)
+    assert list(runners) == ["transformers", "transformers with the prefix by hand"]
+    for way in runners.values():
         assert way(sharing).seconds > 0
     assert written[0].shape == (5, 8 + 4) and torch.equal(*written)
 
 
 def test_without_a_shared_beginning_there_is_one_way(peer):
-    assert list(peer.ways(work())) == ["transformers"]
+    assert list(peer.runners(workload())) == ["transformers"]
 
 
 def test_rules_are_put_into_words_that_transformers_knows():
-    given = work(
+    given = workload(
         rules=rules(
             temperature=0.7,
             top_k=0,
@@ -125,18 +125,18 @@ def test_ends_of_text_are_forbidden(peer, temperature):
     every = rules(temperature=temperature, top_k=0)
     # All tokens but one end a text.
     all_but_one = StopCriteria(eos=tuple(range(1, 97)), stops=(), decode=str)
-    given = work(rules=dataclasses.replace(every, stop_criteria=all_but_one))
+    given = workload(rules=dataclasses.replace(every, stop_criteria=all_but_one))
     assert peer.run(given).decoded_tokens == 17
 
 
 def test_greedy_rules_are_not_sampled():
-    given = work(rules=rules(temperature=0.0))
+    given = workload(rules=rules(temperature=0.0))
     assert generate_arguments(given, new=3)["do_sample"] is False
 
 
 def test_beams_are_refused():
     with pytest.raises(ValueError, match="beams=3: drafting is compared without"):
-        generate_arguments(work(rules=rules(beams=3)), new=3)
+        generate_arguments(workload(rules=rules(beams=3)), new=3)
 
 
 def test_random_weights_have_the_shape():

@@ -1,4 +1,4 @@
-"""A work's measurements on every side, and the line that tells them."""
+"""A workload's measurements on every side, and the line that tells them."""
 
 import statistics
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ OURS = "isara_jax"
 
 @dataclass(kw_only=True)
 class Comparison:
-    """What was measured of one work: for each side a value a turn.
+    """What was measured of one workload: for each side a value a turn.
 
     `shares` say how near our own side came to the machine's bound, a value a turn for
     each phase; `left_out` says who was not measured, and why.
     """
 
-    work: str
+    workload: str
     measure: str
     values: dict[str, list[float]] = field(default_factory=dict)
     shares: dict[str, list[float]] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Comparison:
             self.shares.setdefault(phase, []).append(share)
 
     def join(self, other: "Comparison") -> None:
-        """Adds what was measured of the same work elsewhere."""
+        """Adds what was measured of the same workload elsewhere."""
         self.measure = other.measure
         self.values |= other.values
         self.shares |= other.shares
@@ -47,7 +47,7 @@ class Comparison:
         for phase, shares in self.shares.items():
             if self.measure in (phase, "seconds"):
                 own.append(f"{statistics.median(shares):.0%} of the {phase} bound")
-        parts = [f"{self.work}: {', '.join(own)}"]
+        parts = [f"{self.workload}: {', '.join(own)}"]
         for side, value in medians.items():
             ratio = value / mine if unit == "s" else mine / value
             parts.append(f"{side} {value:.1f} {unit}, ratio {ratio:.2f}")

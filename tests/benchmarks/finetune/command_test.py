@@ -1,4 +1,4 @@
-"""A quick look at the works on a tiny model, and at a shape's steps."""
+"""A quick look at the workloads on a tiny model, and at a shape's steps."""
 
 import re
 
@@ -46,7 +46,7 @@ def test_a_shape_s_steps_are_set_against_the_device():
 
 
 def test_the_flops_of_a_step_are_those_of_its_products():
-    from benchmarks.finetune_shape import step_flops
+    from benchmarks.finetune.random_weights import step_flops
     from benchmarks.shapes import SHAPES
     from isara_jax.finetune.data.batches import TrainingExample
 

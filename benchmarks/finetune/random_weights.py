@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.finetune_ours import lora_of
-from benchmarks.finetune_work import LORA_RANK
+from benchmarks.finetune.isara_jax_side import lora_of
+from benchmarks.finetune.workloads import LORA_RANK
 from benchmarks.shapes import SHAPES, random_llama
 from isara_jax.finetune import (
     Batch,

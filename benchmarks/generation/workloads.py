@@ -1,4 +1,4 @@
-"""The works that `benchmarks.generation` measures, and what a measurement is."""
+"""The workloads that `benchmarks.generation` measures, and what a measurement is."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Rules:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class Workload:
     """Prompts and how many tokens follow each.
 
     The first `shared` tokens of the prompts are equal. A peer that pads its batches
@@ -38,7 +38,7 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Seconds of a work: as a whole, of its prompts, and after them.
+    """Seconds of a workload: as a whole, of its prompts, and after them.
 
     `decoded_tokens` are those that `decode_seconds` gave: where the first token comes
     out of the prompt's own pass it is none of them.
@@ -50,36 +50,36 @@ class Timing:
     decoded_tokens: int = 0
 
 
-# A way to do a work.
-Way = Callable[[Work], Timing]
+# Runs a workload and times it.
+Runner = Callable[[Workload], Timing]
 
 
-class LeftOut(Exception):
-    """A peer has no part in a work; the text says why."""
+class NotMeasured(Exception):
+    """A peer has no part in a workload; the text says why."""
 
 
-def value_of(work: Work, timing: Timing) -> float:
-    """Returns what the work measures: tokens a second, or seconds."""
-    if work.measure == "prefill":
-        return sum(map(len, work.prompts)) / timing.prefill_seconds
-    if work.measure == "decode":
+def value_of(workload: Workload, timing: Timing) -> float:
+    """Returns what the workload measures: tokens a second, or seconds."""
+    if workload.measure == "prefill":
+        return sum(map(len, workload.prompts)) / timing.prefill_seconds
+    if workload.measure == "decode":
         return timing.decoded_tokens / timing.decode_seconds
     return timing.seconds
 
 
 # Rows and tokens of prompts in which every row is alike, and new tokens.
-EVEN = {
+UNIFORM = {
     "decode": (32, 512, 64),
     "decode1": (1, 512, 64),
     # While 64 tokens are written, the context is of 1,024 tokens in the mean.
     "decode64": (64, 992, 64),
     "prefill": (8, 512, 2),
 }
-NAMES = (*EVEN, "shared", "mixed")
+NAMES = (*UNIFORM, "shared", "mixed")
 
 
-def make_work(name: str, *, vocabulary: int, shrink: int = 1) -> Work:
-    """Returns a work of random token ids, its rows and tokens divided by `shrink`."""
+def make_workload(name: str, *, vocabulary: int, shrink: int = 1) -> Workload:
+    """Returns a workload of random token ids; `shrink` divides rows and tokens."""
     random = np.random.default_rng(0)
 
     def text(length: int) -> list[int]:
@@ -87,11 +87,11 @@ def make_work(name: str, *, vocabulary: int, shrink: int = 1) -> Work:
 
     if name == "mixed":
         return _mixed(random, text, shrink=shrink)
-    count, length, new = EVEN.get(name, (32, 760, 64))
+    count, length, new = UNIFORM.get(name, (32, 760, 64))
     count = max(min(2, count), count // shrink)
     beginning = text(700) if name == "shared" else []
     rest = length - 700 if name == "shared" else length
-    return Work(
+    return Workload(
         prompts=[beginning + text(rest) for _ in range(count)],
         new_tokens=[max(2, new // shrink)] * count,
         rows=count,
@@ -102,11 +102,11 @@ def make_work(name: str, *, vocabulary: int, shrink: int = 1) -> Work:
 
 def _mixed(
     random: np.random.Generator, text: Callable[[int], list[int]], *, shrink: int
-) -> Work:
+) -> Workload:
     count = max(2, 64 // shrink)
     lengths = random.integers(100, 701, count)
     new_tokens = random.integers(8, 129, count)
-    return Work(
+    return Workload(
         prompts=[text(int(length)) for length in lengths],
         new_tokens=[max(2, int(new) // shrink) for new in new_tokens],
         rows=16,

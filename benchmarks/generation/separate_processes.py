@@ -9,27 +9,27 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-from benchmarks.comparison import OURS, Comparison
-from benchmarks.works import make_work, value_of
+from benchmarks.generation.comparison import OURS, Comparison
+from benchmarks.generation.workloads import make_workload, value_of
 
 SIDES = (OURS, "transformers")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What each side does: works with a model of a shape, so many measured turns."""
+    """What each side measures: the workloads, the model's shape, the turns."""
 
     shape: str
     dtype: str
-    works: tuple[str, ...]
+    workloads: tuple[str, ...]
     repeats: int
     slots: int
     shrink: int
 
 
-def compare_apart(job: Job, *, peers: bool) -> list[Comparison]:
+def compare_in_processes(job: Job, *, peers: bool) -> list[Comparison]:
     """Measures the sides one after another; `peers` says whether there are others."""
-    comparisons = [Comparison(work=name, measure="") for name in job.works]
+    comparisons = [Comparison(workload=name, measure="") for name in job.workloads]
     for side in SIDES if peers else SIDES[:1]:
         with ProcessPoolExecutor(
             1, get_context("spawn"), initializer=_ready, initargs=(side,)
@@ -49,7 +49,7 @@ def _ready(side: str) -> None:
 
 
 def _measure(side: str, job: Job) -> list[Comparison]:
-    """Does every work once unmeasured, which compiles, and then in turns."""
+    """Does every workload once unmeasured, which compiles, and then in turns."""
     from benchmarks.shapes import SHAPES, random_llama
 
     if side == OURS:
@@ -62,14 +62,14 @@ def _measure(side: str, job: Job) -> list[Comparison]:
 
         run, shares = random_weights(SHAPES[job.shape], dtype=job.dtype).run, dict
     comparisons = []
-    for name in job.works:
-        work = make_work(
+    for name in job.workloads:
+        workload = make_workload(
             name, vocabulary=SHAPES[job.shape].vocab_size, shrink=job.shrink
         )
-        comparison = Comparison(work=name, measure=work.measure)
-        run(work)
+        comparison = Comparison(workload=name, measure=workload.measure)
+        run(workload)
         shares()  # those of the turn that is not measured
         for _ in range(job.repeats):
-            comparison.add(side, value_of(work, run(work)), shares=shares())
+            comparison.add(side, value_of(workload, run(workload)), shares=shares())
         comparisons.append(comparison)
     return comparisons

@@ -1,10 +1,10 @@
 """The line that tells a comparison."""
 
-from benchmarks.comparison import OURS, Comparison
+from benchmarks.generation.comparison import OURS, Comparison
 
 
 def of(measure, ours, **theirs):
-    comparison = Comparison(work="work", measure=measure)
+    comparison = Comparison(workload="work", measure=measure)
     for side, values in {OURS: ours, **theirs}.items():
         for value in values:
             comparison.add(side, value)
@@ -38,7 +38,7 @@ def test_shares_are_told_of_what_is_measured():
         "decode": ", 20% of the decode bound",
         "seconds": ", 60% of the prefill bound, 20% of the decode bound",
     }.items():
-        comparison = Comparison(work="work", measure=measure)
+        comparison = Comparison(workload="work", measure=measure)
         for prefill in (0.1, 0.6, 0.9):
             comparison.add(OURS, 1.0, shares={"prefill": prefill, "decode": 0.2})
         unit = "s" if measure == "seconds" else "tok/s"
@@ -46,9 +46,9 @@ def test_shares_are_told_of_what_is_measured():
 
 
 def test_sides_that_were_measured_apart_come_together():
-    whole = Comparison(work="work", measure="")
+    whole = Comparison(workload="work", measure="")
     whole.join(of("decode", [2.0]))
-    theirs = Comparison(work="work", measure="decode")
+    theirs = Comparison(workload="work", measure="decode")
     theirs.add("torch", 1.0)
     whole.join(theirs)
     assert whole.line == "work: isara_jax 2.0 tok/s; torch 1.0 tok/s, ratio 2.00"

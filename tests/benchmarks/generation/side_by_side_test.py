@@ -1,25 +1,25 @@
-"""Every work on every side that has a part in it."""
+"""Every workload on every side that has a part in it."""
 
 import pytest
 from tiny_run import write_tiny_run
 
-from benchmarks import together as module
-from benchmarks.comparison import OURS
-from benchmarks.together import Table
-from benchmarks.works import LeftOut, Timing
+from benchmarks.generation import side_by_side as module
+from benchmarks.generation.comparison import OURS
+from benchmarks.generation.side_by_side import SideBySide
+from benchmarks.generation.workloads import NotMeasured, Timing
 
 CPP = "llama.cpp Q4_1"
 
 
 class FakeLlamaCpp:
-    """Stands in for llama.cpp, which reads no folder: every work takes it a second."""
+    """Stands in for llama.cpp, which reads no folder: a workload takes it a second."""
 
     def __init__(self, source, *, slots):
         pass
 
-    def ways(self, work):
-        if work.rules is not None:
-            raise LeftOut("no such rule")
+    def runners(self, workload):
+        if workload.rules is not None:
+            raise NotMeasured("no such rule")
         timing = Timing(
             seconds=1.0, prefill_seconds=1.0, decode_seconds=1.0, decoded_tokens=1
         )
@@ -35,7 +35,7 @@ def run(tmp_path_factory):
 
 def table(run, peers):
     flagfile = str(run.path / "run.flags")
-    return Table(str(run.model), slots=4, peers=peers, run=flagfile)
+    return SideBySide(str(run.model), slots=4, peers=peers, run=flagfile)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks.works import Rules, Work
+from benchmarks.generation.workloads import Rules, Workload
 from isara_jax.answers import Retriever, answer_questions
 from isara_jax.config import Config, config_from_flags, define_flags
 from isara_jax.engine import Completion, Engine, Request
@@ -40,10 +40,12 @@ def read_run(flagfile: str, *, shrink: int = 1) -> Config:
     return config_from_flags(values)
 
 
-def drafting_works(config: Config, model: LanguageModel, *, source: Path) -> list[Work]:
-    """Writes a first round, and returns its questions and answers as works.
+def drafting_workloads(
+    config: Config, model: LanguageModel, *, source: Path
+) -> list[Workload]:
+    """Writes a first round, and returns its questions and answers as workloads.
 
-    Each work has the prompts of its step and, as `new_tokens`, the lengths that the
+    Each workload has the prompts of its step and, as `new_tokens`, the lengths that the
     texts turned out to have; its rules give the same texts again.
     """
     tokenizer = load_tokenizer(source)
@@ -57,7 +59,7 @@ def drafting_works(config: Config, model: LanguageModel, *, source: Path) -> lis
         demo_order=config.prompts.demo_order,
         context=model.config.context,
         check=lambda: None,
-        works=[],
+        workloads=[],
     )
     seeds = read_seeds(Path(config.run.seeds), at_least=config.loop.demos)
     retriever = Retriever(
@@ -86,24 +88,24 @@ def drafting_works(config: Config, model: LanguageModel, *, source: Path) -> lis
             retriever=retriever,
             folder=round_index,
         )
-    return sampler.works
+    return sampler.workloads
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingSampler(Sampler):
-    """A sampler that keeps what was written as works."""
+    """A sampler that keeps what was written as workloads."""
 
-    works: list[Work]
+    workloads: list[Workload]
 
     def engine(self, model: LanguageModel) -> Engine:
-        return RecordingEngine(**vars(super().engine(model)), works=self.works)
+        return RecordingEngine(**vars(super().engine(model)), workloads=self.workloads)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingEngine(Engine):
-    """An engine that keeps what it wrote as a work."""
+    """An engine that keeps what it wrote as a workload."""
 
-    works: list[Work]
+    workloads: list[Workload]
 
     def generate(
         self, prompts: Sequence[Request], **how: Any
@@ -118,8 +120,8 @@ class RecordingEngine(Engine):
             key=how["key"],
             prompts=tuple(prompts),
         )
-        self.works.append(
-            Work(
+        self.workloads.append(
+            Workload(
                 prompts=[prompt.token_ids for prompt in prompts],
                 new_tokens=[lengths[prompt.id] for prompt in prompts],
                 rows=ROWS,

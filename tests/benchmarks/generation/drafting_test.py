@@ -1,9 +1,9 @@
-"""A round's prompts and texts, as the package writes them, come back as works."""
+"""A round's prompts and texts, as the package writes them, come back as workloads."""
 
 import pytest
 from tiny_run import write_tiny_run
 
-from benchmarks.drafting import drafting_works, read_run
+from benchmarks.generation.drafting import drafting_workloads, read_run
 from benchmarks.peers.engine import EngineSide
 from isara_jax.models.checkpoints.load import load_model
 from isara_jax.runtime.mesh import make_mesh
@@ -29,20 +29,20 @@ def model(run):
 
 
 @pytest.fixture(scope="module")
-def works(run, config, model):
-    return drafting_works(config, model, source=run.model)
+def workloads(run, config, model):
+    return drafting_workloads(config, model, source=run.model)
 
 
-def test_the_rules_are_those_of_the_run(works, config):
-    questions, answers = works
+def test_the_rules_are_those_of_the_run(workloads, config):
+    questions, answers = workloads
     assert questions.rules.sampling_params == config.question
     assert answers.rules.sampling_params == config.answer
     assert answers.rules.sampling_params.temperature == 0.3
     assert len(questions.prompts) == config.loop.candidates == 8
 
 
-def test_the_answers_are_to_our_questions(works, run):
-    questions, answers = works
+def test_the_answers_are_to_our_questions(workloads, run):
+    questions, answers = workloads
     tokenizer = load_tokenizer(run.model)
     asked = [tokenizer.decode(list(tokens)) for tokens in answers.prompts]
     shown = [tokenizer.decode(list(tokens)) for tokens in questions.prompts]
@@ -52,14 +52,14 @@ def test_the_answers_are_to_our_questions(works, run):
     assert len(set(asked)) == len(asked) == len(answers.rules.prompts) > 1
 
 
-def test_the_texts_can_be_written_again(works, model):
-    for work in works:
-        timing = EngineSide(model, slots=4).run(work)
-        assert sum(work.new_tokens) <= timing.decoded_tokens
+def test_the_texts_can_be_written_again(workloads, model):
+    for workload in workloads:
+        timing = EngineSide(model, slots=4).run(workload)
+        assert sum(workload.new_tokens) <= timing.decoded_tokens
 
 
-def test_a_text_ends_where_it_ended(works, config):
-    questions, _ = works
+def test_a_text_ends_where_it_ended(workloads, config):
+    questions, _ = workloads
     limit = config.question.max_new_tokens
     assert all(0 <= new <= limit for new in questions.new_tokens)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.finetune_work import (
+from benchmarks.finetune.workloads import (
     BATCH,
     LORA_ALPHA,
     LORA_RANK,
@@ -64,7 +64,7 @@ def measure(options: Any) -> dict[str, float]:
 
 
 def lora_of(model: Any, targets: str, *, mesh: Any) -> Adapters:
-    """Returns adapters of rank 8 on all kernels of the layers, or on q and v."""
+    """Returns adapters of rank 8 on all weights of the layers, or on q and v."""
     words = {"all": ("heads", "kv_heads", "mlp"), "qv": ("q", "v")}[targets]
     return fresh_adapters(
         model,

@@ -5,16 +5,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison import OURS, Comparison
-from benchmarks.drafting import drafting_works, read_run
+from benchmarks.generation.comparison import OURS, Comparison
+from benchmarks.generation.drafting import drafting_workloads, read_run
+from benchmarks.generation.workloads import (
+    NotMeasured,
+    Runner,
+    Workload,
+    make_workload,
+    value_of,
+)
 from benchmarks.peers.engine import EngineSide
 from benchmarks.peers.llama_cpp_peer import LlamaCppPeer
-from benchmarks.works import LeftOut, Way, Work, make_work, value_of
 from isara_jax.models.checkpoints import load_model
 from isara_jax.runtime import locate, make_mesh
 
 
-class Table:
+class SideBySide:
     """A model on every side; `run` is the flagfile of the run that is drafted."""
 
     def __init__(self, model: str, *, slots: int, peers: Sequence[str], run: str):
@@ -31,38 +37,43 @@ class Table:
         ]
 
     def compare(self, name: str, *, repeats: int, shrink: int) -> Comparison:
-        """Measures a work, or several as one, in turns."""
-        works = self._works(name, shrink)
+        """Measures a workload, or several as one, in turns."""
+        workloads = self._workloads(name, shrink)
         comparison = Comparison(
-            work=name, measure=works[0].measure, left_out=list(self.absent)
+            workload=name, measure=workloads[0].measure, left_out=list(self.absent)
         )
-        ways: dict[str, Way] = {}
+        runners: dict[str, Runner] = {}
         for peer in self.peers:
             try:
-                ways |= peer.ways(works[0])
-            except LeftOut as reason:
+                runners |= peer.runners(workloads[0])
+            except NotMeasured as reason:
                 comparison.left_out.append(str(reason))
-        for work in works:
-            self.ours.run(work)
+        for workload in workloads:
+            self.ours.run(workload)
         self.ours.shares()
         for _ in range(repeats):
-            value = sum(value_of(work, self.ours.run(work)) for work in works)
+            value = sum(
+                value_of(workload, self.ours.run(workload)) for workload in workloads
+            )
             comparison.add(OURS, value, shares=self.ours.shares())
-            for side, way in ways.items():
-                comparison.add(side, sum(value_of(work, way(work)) for work in works))
+            for side, run in runners.items():
+                comparison.add(
+                    side,
+                    sum(value_of(workload, run(workload)) for workload in workloads),
+                )
         return comparison
 
-    def _works(self, name: str, shrink: int) -> list[Work]:
+    def _workloads(self, name: str, shrink: int) -> list[Workload]:
         if name != "drafting":
             vocabulary = self.ours.model.config.vocab_size
-            return [make_work(name, vocabulary=vocabulary, shrink=shrink)]
+            return [make_workload(name, vocabulary=vocabulary, shrink=shrink)]
         config = read_run(self.run, shrink=shrink)
-        return drafting_works(config, self.ours.model, source=self.source)
+        return drafting_workloads(config, self.ours.model, source=self.source)
 
     def _loaded(self, load: Callable[[], Any]) -> Any:
         try:
             return load()
-        except LeftOut as reason:
+        except NotMeasured as reason:
             self.absent.append(str(reason))
             return None
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks.finetune_work import (
+from benchmarks.finetune.workloads import (
     LORA_ALPHA,
     LORA_RANK,
     WARM_UP,
