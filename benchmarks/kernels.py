@@ -33,14 +33,18 @@ from isara_jax.engine import (
     prefill_chunk,
     step,
 )
-from isara_jax.fit import made
 from isara_jax.models.attention import (
     AttentionBackend,
     attention_backend,
     causal_attention,
 )
 from isara_jax.models.llama import Llama, LlamaConfig
-from isara_jax.runtime import abstract_on, make_mesh, sharding_for
+from isara_jax.runtime import (
+    abstract_on,
+    abstract_outputs,
+    make_mesh,
+    sharding_for,
+)
 
 ROWS, MAX_LEN, SHARED, CHUNK = 64, 512, 512, 256
 TRAINED = (4, 1024)
@@ -89,7 +93,7 @@ def programs(target: Target, shape: str) -> Iterator[tuple[str, Any]]:
                 mesh,
             )
 
-        return made(jax.jit(empty), layer_blocks)
+        return abstract_outputs(jax.jit(empty), layer_blocks)
 
     def whole(dtype: Any, *size: int) -> jax.ShapeDtypeStruct:
         place = sharding_for(("batch", "time")[: len(size)], size, mesh)

@@ -22,7 +22,6 @@ from .metrics import (
     model_sizes as model_sizes,
     prefill_cost as prefill_cost,
 )
-from .padded_batch import plan as plan
 from .prefill import (
     chunk_widths as chunk_widths,
     chunks_for as chunks_for,
@@ -30,6 +29,7 @@ from .prefill import (
     prefill_chunk as prefill_chunk,
     prefix_cache_len as prefix_cache_len,
 )
+from .programs import EngineProgram as EngineProgram, LargestCall as LargestCall
 from .request import Request as Request
 from .sampling import (
     Completion as Completion,

@@ -1,4 +1,3 @@
-from .abstract_arrays import made as made
 from .compilation import Outcome as Outcome, compile_and_check as compile_and_check
 from .description import (
     GIB as GIB,

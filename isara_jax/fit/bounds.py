@@ -13,7 +13,8 @@ import numpy as np
 
 from isara_jax.engine import ModelSizes, decode_cost, model_sizes, prefill_cost
 from isara_jax.fit.machines import Machine
-from isara_jax.fit.request import FitRequest, bytes_on_device
+from isara_jax.fit.request import FitRequest
+from isara_jax.runtime import bytes_on_device
 
 
 @dataclass(frozen=True, kw_only=True)

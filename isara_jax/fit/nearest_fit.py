@@ -14,7 +14,8 @@ from isara_jax.finetune import abstract_state
 from isara_jax.fit.compilation import Outcome, compile_and_check
 from isara_jax.fit.machines import Slice, machine_of
 from isara_jax.fit.programs import programs_of
-from isara_jax.fit.request import FitRequest, bytes_on_device
+from isara_jax.fit.request import FitRequest
+from isara_jax.runtime import bytes_on_device
 
 # The search ends when so many candidates were compiled and did not fit.
 MAX_COMPILED = 4

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import jax
 
 from isara_jax.fit.bounds import Work
-from isara_jax.fit.request import FitRequest, bytes_on_device
+from isara_jax.fit.request import FitRequest
+from isara_jax.runtime import bytes_on_device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,8 @@
 """What is checked: a model, its finetuning and generation, and a machine."""
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-
-import jax
-import jax.numpy as jnp
 
 from isara_jax.engine import SamplingParams
 from isara_jax.finetune import FinetuneConfig, LoraConfig
@@ -76,19 +72,3 @@ class FitRequest:
             rank=self.lora.lora_rank,
             alpha=self.lora.lora_alpha,
         )
-
-
-def bytes_on_device(tree: Any) -> int:
-    """Returns the bytes of abstract arrays on one device, by their shardings."""
-    total = 0
-    for leaf in jax.tree.leaves(tree):
-        shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape
-        total += math.prod(shape) * _bits(leaf.dtype) // 8
-    return total
-
-
-def _bits(dtype: Any) -> int:
-    """Returns the bits of an element; elements below a byte are packed."""
-    is_whole = jnp.issubdtype(dtype, jnp.integer)
-    bits: int = jnp.iinfo(dtype).bits if is_whole else 8 * dtype.itemsize
-    return bits

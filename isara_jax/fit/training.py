@@ -10,10 +10,15 @@ from isara_jax.finetune import (
     make_plan,
     train_step,
 )
-from isara_jax.fit.abstract_arrays import key, over_data, whole
 from isara_jax.fit.bounds import step_work
 from isara_jax.fit.program import Program, frozen_base_bytes
-from isara_jax.fit.request import FitRequest, bytes_on_device
+from isara_jax.fit.request import FitRequest
+from isara_jax.runtime import (
+    abstract_keys,
+    abstract_replicated,
+    abstract_sharded,
+    bytes_on_device,
+)
 
 
 def train_program(request: FitRequest) -> Program:
@@ -28,7 +33,12 @@ def train_program(request: FitRequest) -> Program:
         examples, config=config, epochs=1, round_index=1, seed=0, mesh=mesh
     ).shape
     state = abstract_state(request.trainable, config=config, mesh=mesh)
-    batch = Batch(*(over_data(array, mesh) for array in abstract_batch(shape)))
+    batch = Batch(
+        *(
+            abstract_sharded(array.shape, array.dtype, mesh)
+            for array in abstract_batch(shape)
+        )
+    )
     return Program(
         name=f"train step, {shape.micro_batches} x {shape.rows} rows of {shape.length}",
         unit="step",
@@ -49,8 +59,8 @@ def train_program(request: FitRequest) -> Program:
         lower=lambda: train_step.lower(
             state,
             batch,
-            learning_rate=whole((), jnp.float32, mesh),
-            key=key((), mesh),
+            learning_rate=abstract_replicated((), jnp.float32, mesh),
+            key=abstract_keys((), mesh),
             config=config,
             dtype=jnp.dtype(request.dtype),
             mesh=mesh,

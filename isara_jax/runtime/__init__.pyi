@@ -1,3 +1,11 @@
+from .abstract_arrays import (
+    abstract_keys as abstract_keys,
+    abstract_outputs as abstract_outputs,
+    abstract_replicated as abstract_replicated,
+    abstract_replicated_tree as abstract_replicated_tree,
+    abstract_sharded as abstract_sharded,
+    bytes_on_device as bytes_on_device,
+)
 from .config import ModelSource as ModelSource, RuntimeConfig as RuntimeConfig
 from .gguf_file import gguf_metadata as gguf_metadata, read_gguf as read_gguf
 from .mesh import (

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from tiny_llama import TINY, tiny_llama
 
-from isara_jax.engine import continuous_batching as group_run
+from isara_jax.engine import continuous_batching
 from isara_jax.engine.engine import Engine
-from isara_jax.engine.prefill import prefix_cache as path
+from isara_jax.engine.prefill import prefix_cache
 from isara_jax.engine.request import Request
 from isara_jax.engine.sampling.completion import StopCriteria
 from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.finetune import trainer
 from isara_jax.finetune.data.batches import TrainingExample
+from isara_jax.fit.generation import OPEN_TURN, largest_call
 from isara_jax.fit.programs import programs_of
 from isara_jax.fit.training import train_program
-from isara_jax.fit.writing import OPEN_TURN, planned_group
 from isara_jax.models.llama.model import Llama
 from isara_jax.runtime.mesh import model_shardings
 
@@ -69,8 +69,8 @@ def noted(monkeypatch):
         monkeypatch.setattr(module, name, watched)
 
     watch(trainer, "train_step", last=True)
-    watch(path, "prefill_chunk", last=False)
-    watch(group_run, "decode", last=True)
+    watch(prefix_cache, "prefill_chunk", last=False)
+    watch(continuous_batching, "decode", last=True)
     watch(beam, "start", last=False)
     watch(beam, "search", last=True)
     return calls
@@ -157,7 +157,7 @@ def test_parts_are_what_a_program_is_given(fit_request):
 
 
 def test_there_are_as_many_slots_as_memory_has_room_for(fit_request):
-    assert planned_group(fit_request(shape=ROOMY)).rows == 8
-    assert planned_group(fit_request(shape=ROOMY, memory=None)).rows == 8
+    assert largest_call(fit_request(shape=ROOMY)).group.rows == 8
+    assert largest_call(fit_request(shape=ROOMY, memory=None)).group.rows == 8
     short = fit_request(shape=ROOMY, devices=1, memory=400_000)
-    assert 1 <= planned_group(short).rows < 8
+    assert 1 <= largest_call(short).group.rows < 8
