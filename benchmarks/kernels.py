@@ -24,15 +24,15 @@ from jaxtyping import Array
 
 from benchmarks.shapes import TINY
 from benchmarks.targets import TARGETS, TPUS, Target
-from isara_jax.engine import (
+from isara_jax.engine.kv_cache import (
     KVCache,
     LayerBlocks,
     constrain_cache,
     empty_kv_cache,
     make_layer_blocks,
-    prefill_chunk,
     step,
 )
+from isara_jax.engine.prefill import prefill_chunk
 from isara_jax.models.attention import (
     AttentionBackend,
     attention_backend,
