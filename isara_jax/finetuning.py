@@ -22,8 +22,8 @@ from isara_jax.finetune import (
     finetune,
     steps_an_epoch,
 )
-from isara_jax.models import LanguageModel, LoraModelHandle, ModelHandle
-from isara_jax.models.checkpoints import abstract_model, load_config, load_model
+from isara_jax.models import Decoder, LoraModelHandle, ModelHandle
+from isara_jax.models.checkpoints import OpenedModel, abstract_model, load_model
 from isara_jax.models.lora import (
     Adapters,
     PeftFolder,
@@ -32,7 +32,7 @@ from isara_jax.models.lora import (
     merge,
     open_peft,
     read_adapters,
-    targeted,
+    target_weights,
 )
 from isara_jax.run import RoundFolder
 from isara_jax.runtime import Mesh, abstract_on, dtype_of, progress
@@ -52,7 +52,7 @@ class Tuner:
     seed: int
     mesh: Mesh
     stop_requested: Callable[[], bool]
-    base: Callable[[], LanguageModel] | None = None
+    base: Callable[[], Decoder] | None = None
 
     def finetuned(
         self,
@@ -159,15 +159,15 @@ def planned_steps(config: FinetuneConfig, *, examples: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Trainable:
-    """M_0, whenever it is needed, and what `tuning.Tuner` is told of the training."""
+    """M_0, whenever it is needed, and what a `Tuner` needs of it."""
 
     start: Callable[[], ModelHandle]
     abstract: Any
-    base: Callable[[], LanguageModel] | None = None
+    base: Callable[[], Decoder] | None = None
 
 
 def make_trainable(
-    source: Path,
+    source: OpenedModel,
     config: LoraConfig,
     *,
     adapter: Path | None,
@@ -180,25 +180,26 @@ def make_trainable(
     Raises:
       FieldError: `lora_targets` or `adapter` does not suit the model.
     """
-    model = abstract_model(load_config(source), dtype=dtype)
+    model = abstract_model(source.config, dtype=dtype)
     load = partial(load_model, source, dtype=dtype, mesh=mesh)
     if not config.lora_rank:
-        whole = partial(load, adapter=adapter)
-        return Trainable(start=lambda: ModelHandle(whole), abstract=model)
-    kernels = _targeted(config, model)
+        merged = source if adapter is None else source.with_adapter(adapter)
+        load = partial(load_model, merged, dtype=dtype, mesh=mesh)
+        return Trainable(start=lambda: ModelHandle(load), abstract=model)
+    weights = _target_weights(config, model)
     if adapter is not None:
         peft = open_peft(adapter, model.config)
-        _validate_adapter(adapter, peft, config=config, weights=kernels)
+        _validate_adapter(adapter, peft, config=config, weights=weights)
     sizes: dict[str, Any] = {"rank": config.lora_rank, "alpha": config.lora_alpha}
-    # One base for all rounds; M_0 is of the model as it is, quantised or not.
+    # One base for all rounds; M_0 is of the model as it is, quantized or not.
     base = ModelHandle(load)
-    pretrained: Callable[[], LanguageModel] = base
+    pretrained: Callable[[], Decoder] = base
     if config.base_dtype != "keep":
-        base, pretrained = ModelHandle(partial(load, quantise=config.base_dtype)), load
+        base, pretrained = ModelHandle(partial(load, quantize=config.base_dtype)), load
 
     def fresh() -> Adapters:
         key = jax.random.key(seed)
-        return fresh_adapters(model, kernels, key=key, mesh=mesh, **sizes)
+        return fresh_adapters(model, weights, key=key, mesh=mesh, **sizes)
 
     def start() -> ModelHandle:
         if adapter is None:  # fresh ones add nothing
@@ -209,12 +210,12 @@ def make_trainable(
         )
 
     return Trainable(
-        start=start, base=base, abstract=abstract_adapters(model, kernels, **sizes)
+        start=start, base=base, abstract=abstract_adapters(model, weights, **sizes)
     )
 
 
 def trainable_in_memory(
-    model: LanguageModel, config: LoraConfig, *, seed: int, mesh: Mesh
+    model: Decoder, config: LoraConfig, *, seed: int, mesh: Mesh
 ) -> Trainable:
     """Returns what is trained of a model in memory, which stays as it is.
 
@@ -226,7 +227,7 @@ def trainable_in_memory(
         raise FieldError(
             "base_dtype",
             config.base_dtype,
-            "weights are quantised as they are read, and these are in memory",
+            "weights are quantized as they are read, and these are in memory",
         )
     abstract = abstract_model(model.config, dtype=str(dtype_of(model)))
     if not config.lora_rank:
@@ -234,23 +235,23 @@ def trainable_in_memory(
             start=lambda: ModelHandle(lambda: jax.tree.map(jnp.copy, model)),
             abstract=abstract,
         )
-    kernels = _targeted(config, abstract)
+    weights = _target_weights(config, abstract)
     sizes: dict[str, Any] = {"rank": config.lora_rank, "alpha": config.lora_alpha}
 
     def fresh() -> Adapters:
         key = jax.random.key(seed)
-        return fresh_adapters(abstract, kernels, key=key, mesh=mesh, **sizes)
+        return fresh_adapters(abstract, weights, key=key, mesh=mesh, **sizes)
 
     return Trainable(
         start=lambda: LoraModelHandle(fresh, merge=lambda _: model),
         base=lambda: model,
-        abstract=abstract_adapters(abstract, kernels, **sizes),
+        abstract=abstract_adapters(abstract, weights, **sizes),
     )
 
 
-def _targeted(config: LoraConfig, model: LanguageModel) -> tuple[str, ...]:
+def _target_weights(config: LoraConfig, model: Decoder) -> tuple[str, ...]:
     try:
-        return targeted(model, config.targets)
+        return target_weights(model, config.targets)
     except InputError as error:
         raise FieldError("lora_targets", config.lora_targets, str(error)) from None
 
@@ -260,11 +261,11 @@ def _validate_adapter(
 ) -> None:
     """Refuses adapters that are not what is to be trained."""
     scale = config.lora_alpha / config.lora_rank
-    if (config.lora_rank, scale, weights) != (peft.rank, peft.scale, peft.kernels):
+    if (config.lora_rank, scale, weights) != (peft.rank, peft.scale, peft.weights):
         raise FieldError(
             "adapter",
             adapter,
             f"is of rank {peft.rank}, alpha {peft.scale * peft.rank:g} and on "
-            f"{','.join(peft.kernels)}; give these to `lora_rank`, `lora_alpha` and "
+            f"{','.join(peft.weights)}; give these to `lora_rank`, `lora_alpha` and "
             "`lora_targets`",
         )

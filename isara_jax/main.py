@@ -17,7 +17,7 @@ from isara_jax.cli import exit_code, parse
 from isara_jax.config import Config, config_from_flags, define_flags, result_settings
 from isara_jax.examples import Pool, read_heldout, read_seeds
 from isara_jax.finetune import first_rows
-from isara_jax.models.checkpoints import load_licence
+from isara_jax.models.checkpoints import OpenedModel, open_model
 from isara_jax.pipeline import (
     hand_over,
     locate_adapter,
@@ -51,10 +51,11 @@ def work(config: Config) -> None:
     seeds = read_seeds(seeds_file, at_least=config.loop.demos)
     heldout = locate_packaged(config.run.heldout) if config.run.heldout else None
     items = read_heldout(heldout) if heldout else ()
-    model, encoder = locate(config.source.model), locate(config.retrieval.encoder)
+    model = open_model(locate(config.source.model))
+    encoder = locate(config.retrieval.encoder)
     enable_compilation_cache(config.runtime.compilation_cache)
     hashes = hash_inputs(
-        model=model,
+        model=model.path,
         encoder=encoder,
         seeds=seeds_file,
         heldout=heldout,
@@ -77,14 +78,14 @@ def work(config: Config) -> None:
                 workdir=workdir,
                 signal=signal,
             )
-            hand_over(run, source=config.source.model, licence=load_licence(model))
+            hand_over(run, source=config.source.model, licence=model.licence)
     print(f"\n{summary_table(workdir)}\n")
     for path in (workdir.report, workdir.model, workdir.dataset):
         print(path)
 
 
 def show_examples(
-    config: Config, *, seeds: Pool, model: Path, workdir: Workdir
+    config: Config, *, seeds: Pool, model: OpenedModel, workdir: Workdir
 ) -> None:
     """Prints rows of the first step on the seeds; the run's folder is not touched."""
     run = prepare(

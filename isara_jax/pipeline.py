@@ -12,7 +12,7 @@ from isara_jax.examples import HeldOut, Pool
 from isara_jax.finetuning import Trainable, Tuner, make_trainable
 from isara_jax.generation import Sampler
 from isara_jax.models import ModelHandle
-from isara_jax.models.checkpoints import load_config
+from isara_jax.models.checkpoints import OpenedModel
 from isara_jax.prompts import make_template
 from isara_jax.report import write_report, write_tensorboard
 from isara_jax.retrieval import load_embedder
@@ -21,7 +21,6 @@ from isara_jax.runtime import (
     Mesh,
     StopSignal,
     Tokenizer,
-    load_tokenizer,
     locate,
     make_mesh,
 )
@@ -39,18 +38,17 @@ class BaseModel:
     mesh: Mesh
 
 
-def open_base(config: Config, source: Path) -> BaseModel:
-    """Reads a model's shape and tokenizer; its weights are loaded when needed.
+def open_base(config: Config, source: OpenedModel) -> BaseModel:
+    """Reads a model's tokenizer; its weights are loaded when needed.
 
     Raises:
       InputError: it is damaged, or does not suit the adapters that are asked for.
     """
-    shape, tokenizer = load_config(source), load_tokenizer(source)
     runtime = config.runtime
     mesh = make_mesh(data=runtime.mesh_data, model=runtime.mesh_model)
     return BaseModel(
-        tokenizer=tokenizer,
-        context=shape.context,
+        tokenizer=source.tokenizer,
+        context=source.config.context,
         trainable=make_trainable(
             source,
             config.lora,

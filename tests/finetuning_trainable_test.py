@@ -10,6 +10,7 @@ from isara_jax.errors import InputError
 from isara_jax.finetune.lora_config import LoraConfig
 from isara_jax.finetuning import make_trainable
 from isara_jax.models.checkpoints.load import load_model, named_tensors
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.models.lora.peft import write_adapters
 from isara_jax.run.workdir import RoundFolder
 from isara_jax.runtime.files.records import read_json
@@ -35,14 +36,15 @@ def adapter(source, tmp_path_factory):
     return folder
 
 
-def loaded(source, **more):
+def loaded(source, *, adapter=None):
     mesh = make_mesh(data=1, model=1)
-    return load_model(source, dtype="float32", mesh=mesh, **more)
+    opened = open_model(source, adapter=adapter)
+    return load_model(opened, dtype="float32", mesh=mesh)
 
 
 def trainable_of(source, adapter=None, **values):
     return make_trainable(
-        source,
+        open_model(source),
         LoraConfig(**values),
         adapter=adapter,
         dtype="float32",
@@ -141,7 +143,7 @@ def test_other_adapters_than_asked_for_are_refused(source, adapter, changes):
 
 
 def test_a_target_of_no_kernel_is_refused(source):
-    with pytest.raises(InputError, match="lora_targets=w: 'w' is no kernel"):
+    with pytest.raises(InputError, match="lora_targets=w: 'w' is no linear weight"):
         trainable_of(source, lora_rank=2, lora_targets="w")
 
 

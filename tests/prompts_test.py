@@ -6,9 +6,9 @@ from tiny_run import tiny_tokenizer
 
 from isara_jax.errors import InputError
 from isara_jax.examples import Example
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.prompts import assemble, fitting, make_template
 from isara_jax.runtime.sources import locate
-from isara_jax.runtime.tokenizer import load_tokenizer
 
 DEMO = Example(question="Is it?", answer="It is.", origin="seed-0000")
 OTHER = Example(question="Was it?", answer="It was not.", origin="seed-0001")
@@ -66,7 +66,7 @@ def test_the_paper_s_stop_strings():
 
 @pytest.fixture(scope="module")
 def smollm2():
-    return load_tokenizer(locate(SMOLLM2))
+    return open_model(locate(SMOLLM2)).tokenizer
 
 
 @needs_smollm2

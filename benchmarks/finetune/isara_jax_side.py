@@ -19,15 +19,15 @@ from benchmarks.finetune.workloads import (
     question_answer_pairs,
 )
 from isara_jax.finetune import FinetuneConfig, Hooks, TrainingExample, finetune
-from isara_jax.models.checkpoints import load_model
-from isara_jax.models.lora import Adapters, fresh_adapters, targeted
+from isara_jax.models.checkpoints import load_model, open_model
+from isara_jax.models.lora import Adapters, fresh_adapters, target_weights
 from isara_jax.runtime import locate, make_mesh
 
 
 def measure(options: Any) -> dict[str, float]:
     """Returns tokens a second, or seconds of an epoch, and the peak memory."""
     mesh = make_mesh(data=1, model=1)
-    model = load_model(locate(options.model), dtype="float32", mesh=mesh)
+    model = load_model(open_model(locate(options.model)), dtype="float32", mesh=mesh)
     given = {"vocabulary": model.config.vocab_size, "shrink": options.shrink}
     if options.only == "qa":
         pairs = question_answer_pairs(**given)
@@ -68,7 +68,7 @@ def lora_of(model: Any, targets: str, *, mesh: Any) -> Adapters:
     words = {"all": ("heads", "kv_heads", "mlp"), "qv": ("q", "v")}[targets]
     return fresh_adapters(
         model,
-        targeted(model, words),
+        target_weights(model, words),
         rank=LORA_RANK,
         alpha=LORA_ALPHA,
         key=jax.random.key(0),

@@ -28,7 +28,7 @@ from isara_jax.finetune import (
     train_step,
 )
 from isara_jax.models.llama import Llama, LlamaConfig
-from isara_jax.models.lora import quantised_model
+from isara_jax.models.lora import quantize_model
 from isara_jax.runtime import make_mesh, shard_batch
 from isara_jax.runtime.hardware import machine_rates
 
@@ -130,7 +130,7 @@ def _start(config: FinetuneConfig, *, options: Any, mesh: Any) -> tuple[Any, Any
     model = random_llama(options.shape, dtype=options.dtype)
     adapters = lora_of(model, options.lora_targets, mesh=mesh)
     if options.base_dtype != "keep":
-        model = quantised_model(model, options.base_dtype, mesh=mesh)
+        model = quantize_model(model, options.base_dtype, mesh=mesh)
     return initial_state(adapters, config=config, mesh=mesh), model
 
 

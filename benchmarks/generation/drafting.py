@@ -19,12 +19,13 @@ from isara_jax.config import Config, config_from_flags, define_flags
 from isara_jax.engine import Completion, Engine, Request
 from isara_jax.examples import read_seeds
 from isara_jax.generation import Sampler
-from isara_jax.models import LanguageModel
+from isara_jax.models import Decoder
+from isara_jax.models.checkpoints import OpenedModel
 from isara_jax.prompts import make_template
 from isara_jax.questions import draft_questions
 from isara_jax.retrieval import load_embedder
 from isara_jax.run import Workdir
-from isara_jax.runtime import load_tokenizer, make_mesh
+from isara_jax.runtime import make_mesh
 
 # Rows of a padded batch.
 ROWS = 16
@@ -41,14 +42,14 @@ def read_run(flagfile: str, *, shrink: int = 1) -> Config:
 
 
 def drafting_workloads(
-    config: Config, model: LanguageModel, *, source: Path
+    config: Config, model: Decoder, *, source: OpenedModel
 ) -> list[Workload]:
     """Writes a first round, and returns its questions and answers as workloads.
 
     Each workload has the prompts of its step and, as `new_tokens`, the lengths that the
     texts turned out to have; its rules give the same texts again.
     """
-    tokenizer = load_tokenizer(source)
+    tokenizer = source.tokenizer
     sampler = RecordingSampler(
         tokenizer=tokenizer,
         template=make_template(config.prompts.template, render=tokenizer.render_chat),
@@ -97,7 +98,7 @@ class RecordingSampler(Sampler):
 
     workloads: list[Workload]
 
-    def engine(self, model: LanguageModel) -> Engine:
+    def engine(self, model: Decoder) -> Engine:
         return RecordingEngine(**vars(super().engine(model)), workloads=self.workloads)
 
 

@@ -16,7 +16,7 @@ from benchmarks.generation.workloads import (
 )
 from benchmarks.peers.engine import EngineSide
 from benchmarks.peers.llama_cpp_peer import LlamaCppPeer
-from isara_jax.models.checkpoints import load_model
+from isara_jax.models.checkpoints import load_model, open_model
 from isara_jax.runtime import locate, make_mesh
 
 
@@ -24,7 +24,7 @@ class SideBySide:
     """A model on every side; `run` is the flagfile of the run that is drafted."""
 
     def __init__(self, model: str, *, slots: int, peers: Sequence[str], run: str):
-        self.source, self.run = locate(model), run
+        self.source, self.run = open_model(locate(model)), run
         self.ours = EngineSide(
             load_model(self.source, dtype="float32", mesh=make_mesh(data=1, model=1)),
             slots=slots,
@@ -32,7 +32,7 @@ class SideBySide:
         self.absent: list[str] = []
         self.peers = [
             peer
-            for name, load in _loaders(self.source, slots).items()
+            for name, load in _loaders(self.source.path, slots).items()
             if name in peers and (peer := self._loaded(load)) is not None
         ]
 

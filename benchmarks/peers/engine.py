@@ -13,7 +13,7 @@ from isara_jax.engine import (
     SamplingParams,
     StopCriteria,
 )
-from isara_jax.models import LanguageModel
+from isara_jax.models import Decoder
 from isara_jax.runtime import dtype_of, make_mesh
 from isara_jax.runtime.hardware import machine_rates
 
@@ -24,7 +24,7 @@ class EngineSide:
     Each workload begins with an empty cache.
     """
 
-    def __init__(self, model: LanguageModel, *, slots: int):
+    def __init__(self, model: Decoder, *, slots: int):
         self.model, self.slots = model, slots
         self.mesh = make_mesh(data=1, model=1)
         self.done: list[EngineMetrics] = []

@@ -6,18 +6,16 @@ from pathlib import Path
 import jax
 
 from isara_jax.errors import InputError
-from isara_jax.models import LanguageModel, ModelConfig
+from isara_jax.models import Decoder, DecoderConfig
 from isara_jax.models.checkpoints import (
-    load_config,
-    load_licence,
     load_model as load_weights,
+    open_model,
     save_hugging_face,
 )
 from isara_jax.runtime import (
     Mesh,
     Tokenizer,
     dtype_of,
-    load_tokenizer,
     locate,
     make_mesh,
 )
@@ -38,14 +36,14 @@ class LoadedModel:
       licence: what the model's card says, or an empty text.
     """
 
-    weights: LanguageModel
+    weights: Decoder
     tokenizer: Tokenizer
     mesh: Mesh
     source: str
     licence: str = ""
 
     @property
-    def config(self) -> ModelConfig:
+    def config(self) -> DecoderConfig:
         """The model's shape."""
         return self.weights.config
 
@@ -109,25 +107,21 @@ def load_model(
         a score head and so writes no text.
       EnvironmentFailure: the hub did not deliver it.
     """
-    path = locate(str(source))
-    config = load_config(path)
-    if config.score is not None:
+    opened = open_model(locate(str(source)))
+    if opened.config.score is not None:
         raise InputError(
-            f"{source}: the model has a score head ({config.score.labels} labels), so "
-            "it writes no text; give a language model"
+            f"{source}: the model has a score head ({opened.config.score.labels} "
+            "labels), so it writes no text; give a language model"
         )
+    if adapter:
+        opened = opened.with_adapter(locate(str(adapter)))
     mesh = make_mesh(data=mesh_data, model=mesh_model)
     return LoadedModel(
-        weights=load_weights(
-            path,
-            dtype=dtype,
-            mesh=mesh,
-            adapter=locate(str(adapter)) if adapter else None,
-        ),
-        tokenizer=load_tokenizer(path),
+        weights=load_weights(opened, dtype=dtype, mesh=mesh),
+        tokenizer=opened.tokenizer,
         mesh=mesh,
         source=str(source),
-        licence=load_licence(path),
+        licence=opened.licence,
     )
 
 

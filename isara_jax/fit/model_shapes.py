@@ -1,7 +1,7 @@
 """The configurations of models: published ones by name, others by their files."""
 
-from isara_jax.models import ModelConfig
-from isara_jax.models.checkpoints import load_config
+from isara_jax.models import DecoderConfig
+from isara_jax.models.checkpoints import open_model
 from isara_jax.models.llama import LlamaConfig
 from isara_jax.models.opt import OptConfig
 from isara_jax.runtime import locate_shape
@@ -57,7 +57,7 @@ def _opt(width: int, layers: int, heads: int) -> OptConfig:
 
 
 # As their authors have published them.
-MODEL_SHAPES: dict[str, ModelConfig] = {
+MODEL_SHAPES: dict[str, DecoderConfig] = {
     "llama-7b": _llama(4096, 32, 32, 11_008),
     "llama-13b": _llama(5120, 40, 40, 13_824),
     "llama-70b": _LLAMA_70B,
@@ -66,7 +66,7 @@ MODEL_SHAPES: dict[str, ModelConfig] = {
 }
 
 
-def model_shape(model: str) -> ModelConfig:
+def model_shape(model: str) -> DecoderConfig:
     """Returns the configuration of a published model, or of a folder, file or package.
 
     No weights are read. Of a folder or a hub id only `config.json` is.
@@ -75,8 +75,6 @@ def model_shape(model: str) -> ModelConfig:
       InputError: there is no such model, or its architecture is unknown.
       EnvironmentFailure: the hub did not deliver.
     """
-    return (
-        MODEL_SHAPES[model]
-        if model in MODEL_SHAPES
-        else load_config(locate_shape(model))
-    )
+    if model in MODEL_SHAPES:
+        return MODEL_SHAPES[model]
+    return open_model(locate_shape(model)).config

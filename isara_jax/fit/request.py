@@ -7,9 +7,9 @@ from typing import Any
 from isara_jax.engine import SamplingParams
 from isara_jax.finetune import FinetuneConfig, LoraConfig
 from isara_jax.fit.machines import Machine
-from isara_jax.models import LanguageModel, ModelConfig
+from isara_jax.models import Decoder, DecoderConfig
 from isara_jax.models.checkpoints import abstract_model
-from isara_jax.models.lora import abstract_adapters, quantised_model, targeted
+from isara_jax.models.lora import abstract_adapters, quantize_model, target_weights
 from isara_jax.runtime import Mesh, abstract_on, make_mesh
 
 
@@ -23,7 +23,7 @@ class FitRequest:
     `mesh_data` of -1 takes the devices that `mesh_model` leaves.
     """
 
-    shape: ModelConfig
+    shape: DecoderConfig
     dtype: str
     finetuning: FinetuneConfig
     lora: LoraConfig
@@ -43,19 +43,19 @@ class FitRequest:
         )
 
     @cached_property
-    def weights(self) -> LanguageModel:
+    def weights(self) -> Decoder:
         """The model as abstract arrays with their shardings."""
         return abstract_on(abstract_model(self.shape, dtype=self.dtype), self.mesh)
 
     @cached_property
-    def base(self) -> LanguageModel | None:
+    def base(self) -> Decoder | None:
         """The frozen model under adapters, maybe quantised; None without adapters."""
         if not self.lora.lora_rank:
             return None
         if self.lora.base_dtype == "keep":
             return self.weights
         kind = self.lora.base_dtype
-        return quantised_model(self.weights, kind, mesh=self.mesh)
+        return quantize_model(self.weights, kind, mesh=self.mesh)
 
     @cached_property
     def trainable(self) -> Any:
@@ -68,7 +68,7 @@ class FitRequest:
             return self.weights
         return abstract_adapters(
             self.weights,
-            targeted(self.weights, self.lora.targets),
+            target_weights(self.weights, self.lora.targets),
             rank=self.lora.lora_rank,
             alpha=self.lora.lora_alpha,
         )

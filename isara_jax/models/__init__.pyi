@@ -1,6 +1,7 @@
 from .decoder import (
     Attend as Attend,
     Decoder as Decoder,
+    DecoderConfig as DecoderConfig,
     Remat as Remat,
     hidden_states as hidden_states,
     left_padded_positions as left_padded_positions,
@@ -14,5 +15,4 @@ from .decoder_cached import (
     prefill as prefill,
     run_blocks as run_blocks,
 )
-from .families import LanguageModel as LanguageModel, ModelConfig as ModelConfig
 from .model_handle import LoraModelHandle as LoraModelHandle, ModelHandle as ModelHandle

@@ -1,11 +1,11 @@
-"""What a decoder of any family is, and the pass over whole rows.
+"""The interface of a decoder of any family, and its pass without a cache.
 
-It is a value with an embedding, stacked layers and a head. The layers are scanned, so
-compile time does not grow with depth. Passes that keep keys and values are those of
-`cached`; they differ only in where a layer's keys and values come from.
+A decoder is a value with an embedding, stacked layers and a head. The layers are
+scanned, so compile time does not grow with depth. The passes of `decoder_cached` keep
+keys and values; they differ only in where a layer's keys and values come from.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from isara_jax.models.attention import AttentionBackend, causal_attention
+from isara_jax.models.layers import ScoreHead
 
 Remat = Literal["none", "full", "dots"]
 
@@ -21,11 +22,56 @@ Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
 
 
 @runtime_checkable
-class Decoder(Protocol):
-    """What the passes, the engine and the trainer need of a model."""
+class DecoderConfig(Hashable, Protocol):
+    """The shape of a decoder: what the engine, the trainer and the fit table read.
 
-    config: Any
+    `context` counts positions. `window` is how many positions a query sees, its own
+    included, or None for all before it. `tied_head` says that the embedding is the
+    output head too. A model with a `score` head has no output head.
+    """
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def kv_heads(self) -> int: ...
+    @property
+    def head_size(self) -> int: ...
+    @property
+    def feed_forward(self) -> int: ...
+    @property
+    def context(self) -> int: ...
+    @property
+    def window(self) -> int | None: ...
+    @property
+    def tied_head(self) -> bool: ...
+    @property
+    def score(self) -> ScoreHead | None: ...
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """A model as the passes, the engine and the trainer use it.
+
+    `layers` is a pytree of the layers' parameters, stacked along the first axis.
+    """
+
     layers: Any
+
+    @property
+    def config(self) -> DecoderConfig:
+        """The numbers that fix the model's shape."""
+        ...
+
+    @property
+    def embedding(self) -> Any:
+        """The parameter of the token embeddings, [V, D] or narrower."""
+        ...
 
     def embed(
         self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
@@ -63,7 +109,7 @@ def hidden_states(
 ) -> Float[Array, "B T D"]:
     """Runs whole rows without a cache; a position sees its segment up to itself.
 
-    `backend` are what attention runs on: the platform's own unless given.
+    Attention runs on the platform's own backend unless one is given.
     """
 
     def layer_pass(x: Array, layer: Any) -> tuple[Array, None]:
@@ -96,7 +142,7 @@ def pooled_scores(
     segments: Int[Array, "B T"],
     backend: AttentionBackend | None = None,
 ) -> Float[Array, "B labels"]:
-    """Returns what a model with a score head says of every row's last token.
+    """Returns the scores of every row's last token, of a model with a score head.
 
     Rows may be padded on either side; segments are 1 for a token and 0 for padding.
     """
@@ -108,8 +154,8 @@ def pooled_scores(
         remat="none",
         backend=backend,
     )
-    slots = jnp.arange(tokens.shape[1])
-    last = jnp.max(jnp.where(segments != 0, slots, 0), axis=1)
+    indices = jnp.arange(tokens.shape[1])
+    last = jnp.max(jnp.where(segments != 0, indices, 0), axis=1)
     return model.scores(hidden[jnp.arange(tokens.shape[0]), last])
 
 

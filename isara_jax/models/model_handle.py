@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from isara_jax.models.families import LanguageModel
+from isara_jax.models.decoder import Decoder
 from isara_jax.models.lora import Adapters
 
 
@@ -13,13 +13,11 @@ class ModelHandle:
     Finetuning reuses its buffers, so it takes the model away from here.
     """
 
-    def __init__(
-        self, load: Callable[[], LanguageModel], model: LanguageModel | None = None
-    ):
+    def __init__(self, load: Callable[[], Decoder], model: Decoder | None = None):
         self._load = load
         self._model = model
 
-    def __call__(self) -> LanguageModel:
+    def __call__(self) -> Decoder:
         if self._model is None:
             self._model = self._load()
         return self._model
@@ -50,7 +48,7 @@ class LoraModelHandle(ModelHandle):
         load: Callable[[], Adapters],
         adapters: Adapters | None = None,
         *,
-        merge: Callable[[Adapters], LanguageModel],
+        merge: Callable[[Adapters], Decoder],
     ):
         super().__init__(lambda: merge(self.adapters))
         self._load_adapters = load

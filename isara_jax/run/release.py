@@ -6,7 +6,7 @@ Both folders appear by one rename, so one that is there is whole.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from isara_jax.models import LanguageModel
+from isara_jax.models import Decoder
 from isara_jax.models.checkpoints import (
     front_matter,
     licence_words,
@@ -43,7 +43,7 @@ FIELDS = {
 
 def release_model(
     workdir: Workdir,
-    model: LanguageModel,
+    model: Decoder,
     tokenizer: Tokenizer,
     *,
     base: str,

@@ -7,7 +7,7 @@ from .abstract_arrays import (
     bytes_on_device as bytes_on_device,
 )
 from .config import ModelSource as ModelSource, RuntimeConfig as RuntimeConfig
-from .gguf_file import gguf_metadata as gguf_metadata, read_gguf as read_gguf
+from .gguf_file import GgufFile as GgufFile, read_gguf as read_gguf
 from .mesh import (
     LogicalArray as LogicalArray,
     Mesh as Mesh,

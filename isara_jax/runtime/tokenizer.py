@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from isara_jax.errors import InputError, first_line
 from isara_jax.runtime.files import read_json
-from isara_jax.runtime.gguf_file import gguf_tokenizer
+from isara_jax.runtime.gguf_file import GgufFile, gguf_tokenizer
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -63,31 +63,33 @@ class Tokenizer:
         self.hugging_face.save_pretrained(folder)
 
 
-def load_tokenizer(source: Path) -> Tokenizer:
-    """Loads the tokenizer beside the weights; nothing is fetched, no code is run.
+def load_tokenizer(source: Path | GgufFile) -> Tokenizer:
+    """Loads the tokenizer of a model's folder, or the one in a GGUF file's metadata.
+
+    Nothing is fetched, and no code of the folder is run.
 
     Raises:
       InputError: there is none, or it is damaged, or has no end-of-text token.
     """
-    if source.is_dir() and not any((source / name).is_file() for name in FILES):
+    path = source.path if isinstance(source, GgufFile) else source
+    if path.is_dir() and not any((path / name).is_file() for name in FILES):
         # transformers would make one up that knows its special tokens only.
-        raise InputError(f"{source}: no tokenizer in the folder ({', '.join(FILES)})")
+        raise InputError(f"{path}: no tokenizer in the folder ({', '.join(FILES)})")
     try:
-        loaded = (
-            gguf_tokenizer(source) if source.suffix == ".gguf" else _of_folder(source)
-        )
-    except InputError:
-        raise
+        if isinstance(source, GgufFile):
+            loaded = gguf_tokenizer(source)
+        else:
+            loaded = _of_folder(source)
     except Exception as error:  # noqa: BLE001 - damaged files raise every kind there
         raise InputError(
-            f"{source}: the tokenizer does not load ({first_line(error)})"
+            f"{path}: the tokenizer does not load ({first_line(error)})"
         ) from None
     if loaded.eos_token_id is None:
-        raise InputError(f"{source}: the tokenizer names no end-of-text token")
+        raise InputError(f"{path}: the tokenizer names no end-of-text token")
     adds_bos = loaded("x").input_ids[:1] == [loaded.bos_token_id]
     return Tokenizer(
         hugging_face=loaded,
-        eos=_ends(loaded.eos_token_id, source),
+        eos=_ends(loaded.eos_token_id, path),
         bos=(loaded.bos_token_id,) if adds_bos else (),
     )
 

@@ -19,17 +19,15 @@ from typing import Literal
 
 from isara_jax.cli import Section, define_sections, sections_from_flags, start
 from isara_jax.errors import EnvironmentFailure, FieldError, InputError
-from isara_jax.models import ModelConfig
 from isara_jax.models.checkpoints import (
     Difference,
+    OpenedModel,
     arithmetic,
     convert_description,
     convert_weights,
     difference,
     divergence_limit,
-    load_config,
-    load_licence,
-    open_model_weights,
+    open_model,
     outputs,
     text_tokens,
     write_card,
@@ -37,7 +35,6 @@ from isara_jax.models.checkpoints import (
 from isara_jax.runtime import (
     StopRequested,
     StopSignal,
-    load_tokenizer,
     locate,
     progress,
 )
@@ -113,12 +110,13 @@ def convert(
     job: ConvertConfig, source: Path, target: Path, *, check: Callable[[], None]
 ) -> None:
     """Writes the target beside its place, and moves it there when it is whole."""
-    config, tokenizer = load_config(source), load_tokenizer(source)
     adapter = locate(job.adapter) if job.adapter else None
-    weights = open_model_weights(source, config, adapter=adapter)
+    opened = open_model(source, adapter=adapter)
+    # Both are checked before hours of writing.
+    tokenizer, tensors = opened.tokenizer, opened.tensors
     with atomic_dir(target) as folder:
         with progress(
-            "convert", total=len(weights.readers), done=0, unit="tensors"
+            "convert", total=len(tensors.readers), done=0, unit="tensors"
         ) as advance:
 
             def count() -> None:
@@ -126,51 +124,42 @@ def convert(
                 advance(1)
 
             found = convert_weights(
-                folder, weights, config, to=job.to, dtype=job.dtype, advance=count
+                folder, opened, to=job.to, dtype=job.dtype, advance=count
             )
-        convert_description(
-            folder, source, config, tokenizer=tokenizer, dtype=job.dtype
-        )
+        convert_description(folder, opened, tokenizer, dtype=job.dtype)
         write_card(
             folder,
             title=target.name,
             base=job.source,
             adapter=job.adapter,
-            license=load_licence(source),
+            license=opened.licence,
             found=found,
             dtype=job.dtype,
         )
         check()
         if job.verify:
-            verify(
-                source, folder, config, found=found, dtype=job.dtype, adapter=adapter
-            )
+            verify(opened, open_model(folder), found=found, dtype=job.dtype)
             check()
 
 
 def verify(
-    source: Path,
-    written: Path,
-    config: ModelConfig,
-    *,
-    found: frozenset[str],
-    dtype: str,
-    adapter: Path | None = None,
+    source: OpenedModel, written: OpenedModel, *, found: frozenset[str], dtype: str
 ) -> None:
     """Prints how far the written model is from its source.
 
     Raises:
       EnvironmentFailure: it is farther than rounding to its dtype explains.
     """
-    tokens = text_tokens(load_tokenizer(source), context=config.context)
-    if text_tokens(load_tokenizer(written), context=config.context) != tokens:
+    config = source.config
+    tokens = text_tokens(source.tokenizer, context=config.context)
+    if text_tokens(written.tokenizer, context=config.context) != tokens:
         raise EnvironmentFailure(
             "--verify: the tokenizer that was written splits a text in another way "
             "than the source's; nothing is kept"
         )
     run = partial(outputs, tokens=tokens, dtype=arithmetic(found, dtype))
     kind = "logits" if config.score is None else "scores"
-    measured = difference(run(source, adapter=adapter), run(written), kind=kind)
+    measured = difference(run(source), run(written), kind=kind)
     limit = divergence_limit(found, dtype)
     print(_sentence(measured, kind=kind, limit=limit))
     if not measured.divergence <= limit:  # NaN is refused too

@@ -100,7 +100,7 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     output.open(
         {
             **result_values(SECTIONS, flag_values),
-            "hash of the model": hash_weights(text_model.source),
+            "hash of the model": hash_weights(text_model.opened.path),
             **hash_of_adapter(text_model),
             "hash of the input": hash_bytes(Path(job.input).read_bytes()),
         }

@@ -1,4 +1,4 @@
-"""A model that writes text, as the commands that talk to one open it."""
+"""A model that writes text, as the commands that generate text open it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,27 +6,24 @@ from pathlib import Path
 
 from isara_jax.errors import InputError
 from isara_jax.generation import Sampler
-from isara_jax.models import LanguageModel
-from isara_jax.models.checkpoints import load_config, load_model
+from isara_jax.models import Decoder
+from isara_jax.models.checkpoints import OpenedModel, load_model, open_model
 from isara_jax.prompts import Template
-from isara_jax.runtime import Mesh, RuntimeConfig, Tokenizer, load_tokenizer, locate
+from isara_jax.runtime import Mesh, RuntimeConfig, Tokenizer, locate
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextModel:
-    """What is known of a model before its weights are read."""
+    """A model whose weights are not read yet, merged with the adapter of a folder."""
 
     name: str
-    source: Path
+    opened: OpenedModel
     tokenizer: Tokenizer
-    context: int
     adapter: Path | None = None
 
-    def load(self, *, runtime: RuntimeConfig, mesh: Mesh) -> LanguageModel:
+    def load(self, *, runtime: RuntimeConfig, mesh: Mesh) -> Decoder:
         """Reads the weights, and merges the adapter into them."""
-        return load_model(
-            self.source, dtype=runtime.dtype, mesh=mesh, adapter=self.adapter
-        )
+        return load_model(self.opened, dtype=runtime.dtype, mesh=mesh)
 
     def sampler(
         self,
@@ -45,29 +42,28 @@ class TextModel:
             seed=runtime.seed,
             slots=slots,
             demo_tokens=0,
-            context=self.context,
+            context=self.opened.config.context,
             check=check,
         )
 
 
 def open_text_model(name: str, *, adapter: str = "") -> TextModel:
-    """Finds a model and its adapter, if any; reads its tokenizer and its shape.
+    """Opens a model and its adapter, if any, and reads its tokenizer.
 
     Raises:
-      InputError: there is none, it is damaged, or it has a score head, which writes
-        nothing.
+      InputError: there is none, it is damaged, or it has a score head, so it writes no
+        text.
     """
-    source = locate(name)
-    config = load_config(source)
-    if config.score is not None:
+    opened = open_model(locate(name))
+    if opened.config.score is not None:
         raise InputError(
-            f"{name}: the model has a score head ({config.score.labels} labels), so it "
-            "writes no text; give a language model"
+            f"{name}: the model has a score head ({opened.config.score.labels} "
+            "labels), so it writes no text; give a language model"
         )
+    folder = locate(adapter) if adapter else None
     return TextModel(
         name=name,
-        source=source,
-        tokenizer=load_tokenizer(source),
-        context=config.context,
-        adapter=locate(adapter) if adapter else None,
+        opened=opened.with_adapter(folder) if folder else opened,
+        tokenizer=opened.tokenizer,
+        adapter=folder,
     )

@@ -18,10 +18,10 @@ from whole_rows import logits_of
 
 from isara_jax.models.checkpoints.load import (
     abstract_model,
-    load_config,
     load_model,
     named_tensors,
 )
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.runtime.checkpoint import restore_tree
 from isara_jax.runtime.files.records import Records, read_json
 from isara_jax.runtime.mesh import abstract_on, make_mesh
@@ -131,7 +131,9 @@ def test_the_model_gives_the_same_logits_in_transformers(workdir):
     )
     assert not any(info.values())
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    ours = load_model(folder, dtype="float32", mesh=make_mesh(data=1, model=1))
+    ours = load_model(
+        open_model(folder), dtype="float32", mesh=make_mesh(data=1, model=1)
+    )
     for text in TEXTS:
         tokens = [tokenizer(text).input_ids]
         expected = reference_logits(theirs.eval(), tokens)
@@ -140,10 +142,10 @@ def test_the_model_gives_the_same_logits_in_transformers(workdir):
 
 def test_the_model_is_the_last_round_s_in_every_form(workdir):
     mesh = make_mesh(data=1, model=1)
-    shape = load_config(workdir / "model")
+    shape = open_model(workdir / "model").config
     target = abstract_on(abstract_model(shape, dtype="float32"), mesh)
     forms = [
-        load_model(workdir / "model", dtype="float32", mesh=mesh),
+        load_model(open_model(workdir / "model"), dtype="float32", mesh=mesh),
         restore_tree(workdir / "round_02" / "checkpoint", target),
     ]
     first, *others = [list(map(np.asarray, jax.tree.leaves(form))) for form in forms]
@@ -152,7 +154,7 @@ def test_the_model_is_the_last_round_s_in_every_form(workdir):
     named = {name: jnp.asarray(value) for name, value in named_tensors(forms[0])}
     handed_over = restore_tree(workdir / "model" / "orbax", named)
     assert all(np.array_equal(handed_over[name], named[name]) for name in named)
-    base = load_model(workdir.parent / "llama", dtype="float32", mesh=mesh)
+    base = load_model(open_model(workdir.parent / "llama"), dtype="float32", mesh=mesh)
     assert not any(map(np.array_equal, first, jax.tree.leaves(base)))
 
 

@@ -16,9 +16,9 @@ from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.finetune.data.batches import TrainingExample, make_batch, shape_for
 from isara_jax.finetune.loss import answer_loss
 from isara_jax.models.checkpoints.load import load_model, named_tensors
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.sources import locate
-from isara_jax.runtime.tokenizer import load_tokenizer
 
 pytestmark = [needs_smollm2, pytest.mark.optimized]
 
@@ -61,7 +61,7 @@ NEW_TOKENS = 64
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return load_tokenizer(locate(SMOLLM2))
+    return open_model(locate(SMOLLM2)).tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def ours(mesh):
-    return load_model(locate(SMOLLM2), dtype="float32", mesh=mesh)
+    return load_model(open_model(locate(SMOLLM2)), dtype="float32", mesh=mesh)
 
 
 @pytest.fixture(scope="module")

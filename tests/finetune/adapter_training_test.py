@@ -15,7 +15,7 @@ from isara_jax.finetune.config import FinetuneConfig
 from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.trainer import Hooks, finetune
 from isara_jax.models.checkpoints.load import named_tensors
-from isara_jax.models.lora.lora import quantised_model
+from isara_jax.models.lora.lora import quantize_model
 from isara_jax.models.lora.peft import open_peft, read_adapters, write_adapters
 from isara_jax.runtime.mesh import make_mesh, model_shardings
 
@@ -124,7 +124,7 @@ def test_more_devices_are_one(llama):
     assert [m.loss for m in others] == pytest.approx([m.loss for m in metrics], 1e-5)
     for one, two in zip(jax.tree.leaves(split), jax.tree.leaves(trained), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-5)
-    q = split.kernels["q"]
+    q = split.weights["q"]
     assert q.a.get_value().addressable_shards[0].data.shape == (2, 4, 32 // 4)
     assert q.b.get_value().addressable_shards[0].data.shape == (2, 4, 4 // 2, 8)
 
@@ -135,7 +135,7 @@ def test_a_quantised_base_trains_on_a_mesh_as_on_one_device(llama):
     for data, model in ((1, 1), (4, 2)):
         mesh = make_mesh(data=data, model=model)
         placed = jax.device_put(base, model_shardings(base, mesh))
-        small = quantised_model(placed, "nf4", mesh=mesh)
+        small = quantize_model(placed, "nf4", mesh=mesh)
         _, steps = train(small, folder, mesh=mesh, epochs=3)
         found.append([step.loss for step in steps])
     assert found[1] == pytest.approx(found[0], rel=1e-5)

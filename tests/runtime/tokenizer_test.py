@@ -14,6 +14,7 @@ from llama_files import (
 from pretrained import SMOLLM2, needs_smollm2
 
 from isara_jax.errors import InputError
+from isara_jax.runtime.gguf_file import read_gguf
 from isara_jax.runtime.sources import locate
 from isara_jax.runtime.tokenizer import load_tokenizer
 
@@ -182,12 +183,12 @@ def test_a_gguf_file_without_a_tokenizer(tmp_path):
     del metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.model"]
     path = write_gguf(tmp_path / "m.gguf", metadata, gguf_tensors(model))
     with pytest.raises(InputError, match=r"m\.gguf: the tokenizer does not load"):
-        load_tokenizer(path)
+        load_tokenizer(read_gguf(path))
 
 
 @needs_smollm2
 def test_a_gguf_file_s_tokenizer():
-    tokenizer = load_tokenizer(locate(SMOLLM2))
+    tokenizer = load_tokenizer(read_gguf(locate(SMOLLM2)))
     text = "Bats see quite well; 'é' and 数 too.\n\n  Twice."
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.eos == (2,) and tokenizer.bos == ()

@@ -99,9 +99,9 @@ def test_a_model_that_says_something_else_is_not_kept(
 ):
     real = fidelity.outputs
 
-    def wrong(source, tokens, *, dtype, adapter=None):
-        found = real(source, tokens, dtype=dtype, adapter=adapter)
-        return found if source == whole / "hf" else found[::-1]
+    def wrong(opened, tokens, *, dtype):
+        found = real(opened, tokens, dtype=dtype)
+        return found if opened.path == whole / "hf" else found[::-1]
 
     monkeypatch.setattr(module, "outputs", wrong)
     code = convert(source=whole / "hf", target=tmp_path / "ours", verify=True)

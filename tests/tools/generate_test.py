@@ -19,6 +19,7 @@ from isara_jax.cli.flags import define_sections
 from isara_jax.engine.engine import Engine
 from isara_jax.errors import InputError
 from isara_jax.models.checkpoints.load import load_model
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.models.checkpoints.save import save_hugging_face
 from isara_jax.models.lora.lora import merge
 from isara_jax.models.lora.peft import write_adapters
@@ -94,7 +95,7 @@ def read_lines(path):
 
 def test_an_adapter_is_merged_and_fixes_the_output(model, completed, tmp_path):
     mesh, greedy = make_mesh(data=1, model=1), {"temperature": 0, "top_k": 0}
-    base = load_model(model, dtype="float32", mesh=mesh)
+    base = load_model(open_model(model), dtype="float32", mesh=mesh)
     adapters = drawn_adapters(base, "mlp")
     write_adapters(tmp_path / "adapter", adapters, base.config, base="")
     whole = merge(base, adapters, mesh=mesh)

@@ -1,7 +1,6 @@
 from .card import (
     front_matter as front_matter,
     licence_words as licence_words,
-    load_licence as load_licence,
     write_card as write_card,
 )
 from .convert import (
@@ -10,11 +9,10 @@ from .convert import (
 )
 from .load import (
     abstract_model as abstract_model,
-    load_config as load_config,
     load_model as load_model,
     named_tensors as named_tensors,
-    open_model_weights as open_model_weights,
 )
+from .open import OpenedModel as OpenedModel, open_model as open_model
 from .save import save_hugging_face as save_hugging_face
 from .verify import (
     Difference as Difference,

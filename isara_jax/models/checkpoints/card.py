@@ -1,4 +1,4 @@
-"""The card of a model: its YAML head, and what a conversion says there."""
+"""Model cards: their YAML front matter, and the card of a converted model."""
 
 import json
 import re
@@ -6,8 +6,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from isara_jax.runtime import ORBAX, gguf_metadata, read_gguf
+from isara_jax.runtime import ORBAX
 from isara_jax.runtime.files import write_text
+
+# In the card's front matter, which the second `---` ends; the first where it is a list.
+LICENCE = re.compile(
+    r"\A---\n(?:(?!---).*\n)*?license:\s*(?:-\s+|\[\s*)?['\"]?(\w[\w.-]*)"
+)
 
 
 def front_matter(fields: Mapping[str, Any]) -> str:
@@ -56,18 +61,8 @@ The weights are {made}. Converted by isara_jax.
     write_text(folder / "README.md", text)
 
 
-# In the card's front matter, which the second `---` ends; the first where it is a list.
-LICENCE_OF_CARD = re.compile(
-    r"\A---\n(?:(?!---).*\n)*?license:\s*(?:-\s+|\[\s*)?['\"]?(\w[\w.-]*)"
-)
-
-
-def load_licence(source: Path) -> str:
-    """Returns the licence that a GGUF file or a model card states, or nothing."""
-    if source.suffix == ".gguf":
-        metadata = gguf_metadata(read_gguf(source), source)
-        return str(metadata.get("general.license", ""))
-    card = source / "README.md"
+def licence_of_card(card: Path) -> str:
+    """Returns the licence in a card's front matter, or an empty text without one."""
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    found = LICENCE_OF_CARD.search(text)
+    found = LICENCE.search(text)
     return found[1] if found else ""

@@ -1,4 +1,4 @@
-"""A model's folder from another's files, tensor by tensor; no model is built."""
+"""Converts a model's files tensor by tensor; no model is built."""
 
 import shutil
 from collections.abc import Callable, Collection, Iterator
@@ -10,9 +10,9 @@ import numpy as np
 
 from isara_jax.errors import InputError
 from isara_jax.models.checkpoints.load import read_tensors
+from isara_jax.models.checkpoints.open import OpenedModel
 from isara_jax.models.checkpoints.save import write_description
-from isara_jax.models.families import ModelConfig
-from isara_jax.models.formats import Weights, write_safetensors
+from isara_jax.models.formats import write_safetensors
 from isara_jax.runtime import ORBAX, Tokenizer
 from isara_jax.runtime.checkpoint import save_stream
 from isara_jax.runtime.files import read_json, write_json
@@ -33,14 +33,13 @@ COPIED = (
 
 def convert_weights(
     folder: Path,
-    weights: Weights,
-    config: ModelConfig,
+    opened: OpenedModel,
     *,
     to: Format,
     dtype: str,
     advance: Callable[[], None],
 ) -> frozenset[str]:
-    """Writes the weights into the folder; `advance` is called after each tensor.
+    """Writes a model's weights into the folder; calls `advance` after each tensor.
 
     Returns the dtypes that the source's tensors have.
 
@@ -51,9 +50,9 @@ def convert_weights(
     found: set[str] = set()
 
     def stream() -> Iterator[tuple[str, np.ndarray]]:
-        for name, tensor in read_tensors(weights, config):
+        for name, tensor in read_tensors(opened):
             found.add(tensor.dtype.name)
-            yield name, rounded(tensor, dtype, name=f"{weights.source}: {name}")
+            yield name, round_to(tensor, dtype, name=f"{opened.path}: {name}")
             advance()
 
     if to == "orbax":
@@ -63,7 +62,7 @@ def convert_weights(
     return frozenset(found)
 
 
-def rounded(tensor: np.ndarray, dtype: str, *, name: str) -> np.ndarray:
+def round_to(tensor: np.ndarray, dtype: str, *, name: str) -> np.ndarray:
     """Returns the tensor in a dtype.
 
     Raises:
@@ -81,15 +80,15 @@ def rounded(tensor: np.ndarray, dtype: str, *, name: str) -> np.ndarray:
 
 
 def convert_description(
-    folder: Path, source: Path, config: ModelConfig, *, tokenizer: Tokenizer, dtype: str
+    folder: Path, opened: OpenedModel, tokenizer: Tokenizer, *, dtype: str
 ) -> None:
-    """Copies what stands beside a folder's weights; writes it anew for a GGUF file."""
-    if source.is_file():
-        write_description(folder, config, tokenizer, dtype=dtype)
+    """Copies the files beside a folder's weights, or writes those of a GGUF file."""
+    if opened.gguf is not None:
+        write_description(folder, opened.config, tokenizer, dtype=dtype)
         return
-    for path in _matching(source, COPIED):
+    for path in _matching(opened.path, COPIED):
         shutil.copyfile(path, folder / path.name)
-    attributes = read_json(source / "config.json")
+    attributes = read_json(opened.path / "config.json")
     attributes.pop("dtype", None)
     write_json(folder / "config.json", attributes | {"torch_dtype": dtype})
 

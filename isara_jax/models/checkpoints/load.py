@@ -1,173 +1,87 @@
-"""Builds a model from files, one parameter at a time, straight into its shardings."""
+"""Loads a model from its files, one parameter at a time, into its shardings."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
-from isara_jax.errors import InputError
-from isara_jax.models.families import (
-    LanguageModel,
-    ModelConfig,
-    family_named,
-    family_of,
-    unknown_tensor,
-)
-from isara_jax.models.formats import (
-    ConfigReader,
-    Weights,
-    _theirs,
-    open_orbax,
-    open_safetensors,
-    placed,
-)
-from isara_jax.models.layers import Quantisation, quantised
-from isara_jax.models.llama import load_gguf_config, open_gguf
-from isara_jax.models.lora import open_peft, with_adapters
-from isara_jax.runtime import ORBAX, Mesh, map_named_parameters
-from isara_jax.runtime.files import read_json
+from isara_jax.models.checkpoints.open import OpenedModel
+from isara_jax.models.decoder import Decoder, DecoderConfig
+from isara_jax.models.families import family_of
+from isara_jax.models.formats import read_parameter
+from isara_jax.models.layers import Quantization, quantize_weight
+from isara_jax.runtime import Mesh, map_named_parameters
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def load_config(source: Path) -> ModelConfig:
-    """Reads the shape of the model in a Hugging Face folder or a GGUF file.
-
-    Raises:
-      InputError: the architecture or an attribute is unknown, or the file is damaged.
-    """
-    if source.suffix == ".gguf":
-        return load_gguf_config(source)
-    path = source / "config.json"
-    if not path.is_file():
-        raise InputError(f"{source}: no config.json in the folder")
-    attributes = read_json(path)
-    if not isinstance(attributes, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    a = ConfigReader(place=path, values=attributes)
-    config: ModelConfig = family_named(a).config_from_hf(a)
-    return config
-
-
 def load_model(
-    source: Path,
+    opened: OpenedModel,
     *,
     dtype: str,
     mesh: Mesh,
-    quantise: Quantisation | None = None,
-    adapter: Path | None = None,
-) -> LanguageModel:
-    """Reads the model in a folder of Hugging Face's or of Orbax's, or a GGUF file.
+    quantize: Quantization | None = None,
+) -> Decoder:
+    """Reads the weights of an opened model onto the mesh.
 
-    Host memory holds the largest tensor of the file besides what the devices hold, and
-    these one kernel of all layers besides what is quantised. An `adapter`, a folder of
-    PEFT's, is added to the tensors as they are read.
+    Host memory holds the largest tensor of the files besides what the devices hold. A
+    linear weight of all layers is on the devices before it is quantized.
 
     Raises:
-      InputError: as `load_config`, or a tensor is missing, unknown or mis-shaped.
+      InputError: a tensor is missing, unknown, damaged or mis-shaped.
     """
-    config = load_config(source)
-    weights = open_model_weights(source, config, adapter=adapter)
-    abstract = abstract_model(config, dtype=dtype)
+    abstract = abstract_model(opened.config, dtype=dtype)
     values = {}
-    for tensor in family_of(config).tensor_maps(config):
-        variable = _at(abstract, tensor.path)
-        value = variable.replace(placed(weights, tensor, variable, mesh=mesh))
-        if quantise and tensor.is_kernel:
-            inputs = tensor.inputs(variable.get_value().shape[1:])
-            value = quantised(value, quantise, inputs=inputs, mesh=mesh)
+    for tensor in family_of(opened.config).tensor_maps(opened.config):
+        variable = parameter_at(abstract, tensor.path)
+        read = read_parameter(opened.tensors, tensor, variable, mesh=mesh)
+        value = variable.replace(read)
+        if quantize and tensor.is_linear:
+            value = quantize_weight(value, quantize, mesh=mesh)
         values[tensor.path] = value
-    return _filled(abstract, values)
+    return map_named_parameters(lambda path, _: values[path], abstract)
 
 
-def open_model_weights(
-    source: Path, config: ModelConfig, *, adapter: Path | None = None
-) -> Weights:
-    """Opens the weights beside a configuration; they are the model's by their names.
-
-    With an `adapter`, a folder of PEFT's, they are what it makes of them.
-
-    Raises:
-      InputError: a file is damaged, or a tensor is missing or unknown.
-    """
-    weights = open_weights(source, heads=config.heads, kv_heads=config.kv_heads)
-    _refuse_other_tensors(weights, config)
-    if adapter is None:
-        return weights
-    return with_adapters(weights, open_peft(adapter, config))
-
-
-def read_tensors(
-    weights: Weights, config: ModelConfig
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields every tensor of the model as its file holds it, one at a time.
-
-    Raises:
-      InputError: a tensor is damaged or mis-shaped.
-    """
-    abstract = abstract_model(config, dtype="float32")
-    for tensor in family_of(config).tensor_maps(config):
-        shape = _at(abstract, tensor.path).get_value().shape
-        own = shape[1:] if tensor.layered else shape
-        for name in tensor.names(config.layers):
-            yield name, _theirs(weights, name, own, tensor=tensor)
-
-
-def abstract_model(config: ModelConfig, *, dtype: str) -> LanguageModel:
-    """Returns the model with shapes in the place of arrays."""
+def abstract_model(config: DecoderConfig, *, dtype: str) -> Decoder:
+    """Returns the model with `jax.ShapeDtypeStruct` in the place of arrays."""
     build = family_of(config).build
-    model: LanguageModel = jax.eval_shape(
+    model: Decoder = jax.eval_shape(
         lambda: build(config, key=jax.random.key(0), dtype=DTYPES[dtype])
     )
     return model
 
 
-def named_tensors(model: LanguageModel) -> Iterator[tuple[str, np.ndarray]]:
+def parameter_at(model: Decoder, path: tuple[str, ...]) -> nnx.Variable:
+    """Returns the parameter at a path, such as `("layers", "q")`."""
+    found: Any = model
+    for name in path:
+        found = getattr(found, name)
+    parameter: nnx.Variable = found
+    return parameter
+
+
+def read_tensors(opened: OpenedModel) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields every tensor of the model as its file holds it, one at a time.
+
+    Raises:
+      InputError: a tensor is damaged or mis-shaped.
+    """
+    config = opened.config
+    abstract = abstract_model(config, dtype="float32")
+    for tensor in family_of(config).tensor_maps(config):
+        shape = parameter_at(abstract, tensor.path).get_value().shape
+        stored = tensor.hf_shape(shape[1:] if tensor.stacked else shape)
+        for name in tensor.names(config.layers):
+            yield name, opened.tensors.read_shaped(name, stored)
+
+
+def named_tensors(model: Decoder) -> Iterator[tuple[str, np.ndarray]]:
     """Yields every tensor under its Hugging Face name, in that format's orientation."""
     for tensor in family_of(model.config).tensor_maps(model.config):
-        value = _at(model, tensor.path).get_value()
+        value = parameter_at(model, tensor.path).get_value()
         for number, name in enumerate(tensor.names(model.config.layers)):
-            own = value[number] if tensor.layered else value
-            yield name, tensor.theirs(np.asarray(own))
-
-
-def _refuse_other_tensors(weights: Weights, config: ModelConfig) -> None:
-    # One by one, so that an absurd count of layers ends at the first one missing.
-    known = set()
-    for tensor in family_of(config).tensor_maps(config):
-        for name in tensor.names(config.layers):
-            if name not in weights.readers:
-                raise InputError(f"{weights.source}: the tensor {name!r} is missing")
-            known.add(name)
-    if config.tied_head:
-        known.add("lm_head.weight")
-    unknown = sorted(set(weights.readers) - known)
-    if unknown:
-        raise InputError(f"{weights.source}: {unknown_tensor(config, unknown[0])}")
-
-
-def _at(model: Any, path: tuple[str, ...]) -> Any:
-    for name in path:
-        model = getattr(model, name)
-    return model
-
-
-def _filled(
-    abstract: LanguageModel, values: dict[tuple[str, ...], Any]
-) -> LanguageModel:
-    return map_named_parameters(lambda path, _: values[path], abstract)
-
-
-def open_weights(source: Path, *, heads: int, kv_heads: int) -> Weights:
-    """Opens a GGUF file, or a folder of safetensors files or else of Orbax's.
-
-    The head counts say how GGUF's interleaved Q and K rows are put back in order.
-    """
-    if source.suffix == ".gguf":
-        return open_gguf(source, heads=heads, kv_heads=kv_heads)
-    if (source / ORBAX).is_dir() and not any(source.glob("*.safetensors*")):
-        return open_orbax(source / ORBAX)
-    return open_safetensors(source)
+            own = value[number] if tensor.stacked else value
+            yield name, tensor.to_hf(np.asarray(own))

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from isara_jax.models.checkpoints.load import named_tensors
-from isara_jax.models.families import LanguageModel, ModelConfig, family_of
+from isara_jax.models.decoder import Decoder, DecoderConfig
+from isara_jax.models.families import family_of
 from isara_jax.models.formats import write_safetensors
 from isara_jax.runtime import Tokenizer, dtype_of
 from isara_jax.runtime.files import write_json
 
 
-def save_hugging_face(folder: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
+def save_hugging_face(folder: Path, model: Decoder, tokenizer: Tokenizer) -> None:
     """Writes what transformers' `from_pretrained` reads, in the model's own dtype.
 
     Raises:
@@ -22,16 +23,16 @@ def save_hugging_face(folder: Path, model: LanguageModel, tokenizer: Tokenizer) 
 
 
 def write_description(
-    folder: Path, config: ModelConfig, tokenizer: Tokenizer, *, dtype: str
+    folder: Path, config: DecoderConfig, tokenizer: Tokenizer, *, dtype: str
 ) -> None:
-    """Writes what stands beside the weights: config.json last, then it is a model."""
-    end, *others = tokenizer.eos
-    ends: int | list[int] = [end, *others] if others else end
+    """Writes the files beside the weights; config.json last, which makes it a model."""
+    first, *others = tokenizer.eos
+    eos: int | list[int] = [first, *others] if others else first
     attributes: dict[str, Any] = {
         **family_of(config).config_to_hf(config, dtype=dtype),
         "bos_token_id": tokenizer.bos[0] if tokenizer.bos else None,
-        "eos_token_id": ends,
+        "eos_token_id": eos,
     }
     tokenizer.save(folder)
-    write_json(folder / "generation_config.json", {"eos_token_id": ends})
+    write_json(folder / "generation_config.json", {"eos_token_id": eos})
     write_json(folder / "config.json", attributes)

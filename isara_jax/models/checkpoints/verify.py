@@ -1,8 +1,7 @@
-"""How far a converted model is from its source, by what both say of a fixed text."""
+"""Compares a converted model with its source by their outputs for a fixed text."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from isara_jax.errors import InputError
 from isara_jax.models.attention import XLA
 from isara_jax.models.checkpoints.load import load_model
+from isara_jax.models.checkpoints.open import OpenedModel
 from isara_jax.models.decoder import Decoder, hidden_states
 from isara_jax.runtime import Tokenizer, make_mesh
 
@@ -60,23 +60,18 @@ def text_tokens(tokenizer: Tokenizer, *, context: int) -> tuple[int, ...]:
     return (*tokenizer.bos, *tokenizer.encode(TEXT))[:context]
 
 
-def outputs(
-    source: Path, tokens: Sequence[int], *, dtype: str, adapter: Path | None = None
-) -> np.ndarray:
+def outputs(opened: OpenedModel, tokens: Sequence[int], *, dtype: str) -> np.ndarray:
     """Loads a model, and returns its logits or scores at every position.
-
-    An `adapter`, a folder of PEFT's, is merged into it.
 
     Raises:
       InputError: as `load_model`; or a token is beyond the model's vocabulary.
     """
-    mesh = make_mesh(data=-1, model=1)
-    model = load_model(source, dtype=dtype, mesh=mesh, adapter=adapter)
+    model = load_model(opened, dtype=dtype, mesh=make_mesh(data=-1, model=1))
     vocabulary = model.config.vocab_size
     if not tokens or max(tokens) >= vocabulary:
         raise InputError(
-            f"{source}: the tokenizer writes the ids {sorted(set(tokens))[-1:]}, the "
-            f"model's end at {vocabulary - 1}"
+            f"{opened.path}: the tokenizer writes the ids {sorted(set(tokens))[-1:]}, "
+            f"the model's end at {vocabulary - 1}"
         )
     return np.asarray(_outputs(model, jnp.asarray([tokens])))
 

@@ -1,6 +1,6 @@
 from .config_reader import ConfigReader as ConfigReader
-from .family import Family as Family
-from .parameter import _theirs as _theirs, placed as placed
+from .family import Family as Family, GgufFormat as GgufFormat
+from .parameter import read_parameter as read_parameter
 from .safetensors import (
     tensor_readers as tensor_readers,
     write_file as write_file,
@@ -8,18 +8,18 @@ from .safetensors import (
 )
 from .score_head import (
     SCORE_ATTRIBUTES as SCORE_ATTRIBUTES,
-    head_attributes as head_attributes,
-    score_formats as score_formats,
+    architecture_attributes as architecture_attributes,
     score_head as score_head,
+    score_tensors as score_tensors,
 )
 from .tensor_map import (
     Layout as Layout,
     TensorMap as TensorMap,
-    layer_format as layer_format,
-    whole_format as whole_format,
+    layer_tensor as layer_tensor,
+    model_tensor as model_tensor,
 )
 from .tensor_source import (
-    Weights as Weights,
+    TensorSource as TensorSource,
     open_orbax as open_orbax,
     open_safetensors as open_safetensors,
 )

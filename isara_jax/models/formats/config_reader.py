@@ -1,4 +1,4 @@
-"""What a model's file says of its shape and arithmetic, read with its errors."""
+"""Reads the attributes of a model's configuration, each with its type and bounds."""
 
 import math
 from collections.abc import Collection, Container, Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from isara_jax.errors import InputError
+from isara_jax.runtime.files import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,11 +17,25 @@ class ConfigReader:
     An attribute that is null counts as absent.
     """
 
-    place: Path
+    path: Path
     values: Mapping[str, Any]
 
-    def whole(self, name: str, *, default: int | None = None) -> int:
-        """Returns a whole number above 0.
+    @classmethod
+    def from_json(cls, path: Path) -> "ConfigReader":
+        """Reads a file that holds a JSON object.
+
+        Raises:
+          InputError: it is missing, is damaged, or holds something else.
+        """
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        values = read_json(path)
+        if not isinstance(values, dict):
+            raise InputError(f"{path}: expected a JSON object")
+        return cls(path=path, values=values)
+
+    def positive_int(self, name: str, *, default: int | None = None) -> int:
+        """Returns a whole number from 1 to 2^31 - 1.
 
         Raises:
           InputError: it is none, or absent without a default.
@@ -32,15 +47,15 @@ class ConfigReader:
             raise self.error(name, value, "expected a whole number above 0")
         return value
 
-    def whole_or_none(self, name: str) -> int | None:
-        """Returns a whole number above 0, or None where it is absent.
+    def optional_positive_int(self, name: str) -> int | None:
+        """Returns a whole number from 1 to 2^31 - 1, or None where it is absent.
 
         Raises:
           InputError: it is something else.
         """
-        return None if self.values.get(name) is None else self.whole(name)
+        return None if self.values.get(name) is None else self.positive_int(name)
 
-    def real(self, name: str, *, default: float | None = None) -> float:
+    def positive_float(self, name: str, *, default: float | None = None) -> float:
         """Returns a finite number above 0.
 
         Raises:
@@ -52,7 +67,7 @@ class ConfigReader:
             raise self.error(name, value, "expected a number above 0")
         return float(value)
 
-    def flag(self, name: str, *, default: bool) -> bool:
+    def boolean(self, name: str, *, default: bool) -> bool:
         """Returns true or false.
 
         Raises:
@@ -64,7 +79,7 @@ class ConfigReader:
         return value
 
     def one_of(self, name: str, choices: Collection[str], *, default: str) -> str:
-        """Returns one of the words.
+        """Returns one of the choices.
 
         Raises:
           InputError: it is another one.
@@ -75,7 +90,7 @@ class ConfigReader:
         return value
 
     def require(self, name: str, expected: object) -> None:
-        """Checks the one value that is computed.
+        """Checks that an attribute has the one value that is implemented.
 
         Raises:
           InputError: it is another one.
@@ -96,7 +111,7 @@ class ConfigReader:
 
     def error(self, name: str, value: object, rule: str) -> InputError:
         """Returns the error that says where an attribute breaks which rule."""
-        return InputError(f"{self.place}: {name}={value!r}, {rule}")
+        return InputError(f"{self.path}: {name}={value!r}, {rule}")
 
     def _value(self, name: str, default: object) -> Any:
         value = self.values.get(name)

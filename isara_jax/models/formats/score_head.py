@@ -3,7 +3,7 @@
 from typing import Any
 
 from isara_jax.models.formats.config_reader import ConfigReader
-from isara_jax.models.formats.tensor_map import TensorMap, whole_format
+from isara_jax.models.formats.tensor_map import TensorMap, model_tensor
 from isara_jax.models.layers import ScoreHead
 
 SCORE_ATTRIBUTES = frozenset(
@@ -27,30 +27,32 @@ def score_head(a: ConfigReader) -> ScoreHead | None:
         labels = a.values.get("id2label")
         count = len(labels) if isinstance(labels, dict) else None
         return ScoreHead(
-            labels=count or a.whole("num_labels", default=2), bias=False, name="score"
+            labels=count or a.positive_int("num_labels", default=2),
+            bias=False,
+            name="score",
         )
     if architecture.endswith(SCORE):
-        if a.flag("do_normalize", default=False):
+        if a.boolean("do_normalize", default=False):
             raise a.error("do_normalize", True, "expected false")
         return ScoreHead(
-            labels=a.whole("score_dim", default=1),
-            bias=a.flag("bias", default=False),
+            labels=a.positive_int("score_dim", default=1),
+            bias=a.boolean("bias", default=False),
             name="score_head",
         )
     return None
 
 
-def score_formats(head: ScoreHead | None) -> list[TensorMap]:
+def score_tensors(head: ScoreHead | None) -> list[TensorMap]:
     """Lists the head's parameters."""
     if head is None:
         return []
-    weight = whole_format(f"{head.name}.weight", "score")
+    weight = model_tensor(f"{head.name}.weight", "score")
     if not head.bias:
         return [weight]
-    return [weight, whole_format(f"{head.name}.bias", "score_bias", "vector")]
+    return [weight, model_tensor(f"{head.name}.bias", "score_bias", "flat")]
 
 
-def head_attributes(head: ScoreHead | None, *, family: str) -> dict[str, Any]:
+def architecture_attributes(head: ScoreHead | None, *, family: str) -> dict[str, Any]:
     """Writes the architecture, and what it says of a score head."""
     if head is None:
         return {"architectures": [f"{family}ForCausalLM"]}

@@ -1,4 +1,4 @@
-"""Where a parameter lives in a Hugging Face file, and how it lies there."""
+"""Maps between a parameter and its tensors in a Hugging Face file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,70 +6,75 @@ from typing import Literal
 
 import numpy as np
 
-# `table`: as here. `vector`: its axes merged into one. `projection`: [out, in] there,
-# [in, out...] here. `merging`: [out, in] there, [in..., out] here. `rows`: [out, in]
-# there, [out, in...] here.
-Layout = Literal["table", "vector", "projection", "merging", "rows"]
+# How a parameter of a layer with the axes [*inputs, *outputs] lies in a file:
+# `same`: as it is. `flat`: all axes merged into one. `projection`: [out, in], of one
+# input axis. `merge_heads`: [out, in], of one output axis. `lora_a`: [r, in], of the
+# axes [r, *inputs].
+Layout = Literal["same", "flat", "projection", "merge_heads", "lora_a"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorMap:
-    """A parameter's name in a file, `{}` the layer's number, and its path here."""
+    """A parameter's name in a file, and its path in the model.
+
+    `{}` in the name stands for the number of a layer. The file then has a tensor for
+    each layer; the model stacks them along the first axis.
+    """
 
     name: str
     path: tuple[str, ...]
     layout: Layout
 
     @property
-    def layered(self) -> bool:
-        """Whether the file has a tensor a layer, which are stacked here."""
+    def stacked(self) -> bool:
+        """Whether the file has a tensor for each layer."""
         return "{}" in self.name
 
     @property
-    def is_kernel(self) -> bool:
-        """Whether it is what a layer multiplies its inputs by."""
-        return self.layered and self.layout in ("projection", "merging")
-
-    def inputs(self, shape: tuple[int, ...]) -> int:
-        """Returns how many of a kernel's axes are inputs; they come first."""
-        return 1 if self.layout == "projection" else len(shape) - 1
+    def is_linear(self) -> bool:
+        """Whether it is the weight of a linear map of a layer."""
+        return self.stacked and self._is_transposed
 
     def names(self, layers: int) -> Iterator[str]:
         """Yields its names in a file of a model of so many layers."""
-        for number in range(layers if self.layered else 1):
+        for number in range(layers if self.stacked else 1):
             yield self.name.format(number)
 
-    def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Returns the shape in the file of a parameter that has this one here."""
-        if self.layout == "table":
+    def hf_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the shape in the file of a layer's parameter of this shape."""
+        if self.layout == "same":
             return shape
-        if self.layout == "vector":
+        if self.layout == "flat":
             return (int(np.prod(shape)),)
-        if self.layout == "rows":
+        if self.layout == "lora_a":
             return shape[0], int(np.prod(shape[1:]))
-        inputs = self.inputs(shape)
+        inputs = 1 if self.layout == "projection" else len(shape) - 1
         return int(np.prod(shape[inputs:])), int(np.prod(shape[:inputs]))
 
-    def ours(self, read: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Turns what the file holds into the parameter of a layer."""
-        if self.layout in ("projection", "merging"):
-            read = read.T
-        return read.reshape(shape)
+    def from_hf(self, stored: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Turns a tensor of the file into a layer's parameter of this shape."""
+        if self._is_transposed:
+            stored = stored.T
+        return stored.reshape(shape)
 
-    def theirs(self, value: np.ndarray) -> np.ndarray:
-        """Turns the parameter of a layer into what the file holds."""
-        rows_and_columns = self.their_shape(value.shape)
-        if self.layout in ("projection", "merging"):
-            value = value.reshape(rows_and_columns[::-1]).T
+    def to_hf(self, value: np.ndarray) -> np.ndarray:
+        """Turns a layer's parameter into the tensor of the file."""
+        shape = self.hf_shape(value.shape)
+        if self._is_transposed:
+            value = value.reshape(shape[::-1]).T
         # safetensors writes the bytes as they lie
-        return np.ascontiguousarray(value.reshape(rows_and_columns))
+        return np.ascontiguousarray(value.reshape(shape))
+
+    @property
+    def _is_transposed(self) -> bool:
+        return self.layout in ("projection", "merge_heads")
 
 
-def layer_format(name: str, ours: str, layout: Layout) -> TensorMap:
-    """Describes a parameter that every layer has."""
-    return TensorMap(name=name, path=("layers", ours), layout=layout)
+def layer_tensor(name: str, parameter: str, layout: Layout) -> TensorMap:
+    """Maps a parameter that every layer has."""
+    return TensorMap(name=name, path=("layers", parameter), layout=layout)
 
 
-def whole_format(name: str, ours: str, layout: Layout = "table") -> TensorMap:
-    """Describes a parameter that the model has once."""
-    return TensorMap(name=name, path=(ours,), layout=layout)
+def model_tensor(name: str, parameter: str, layout: Layout = "same") -> TensorMap:
+    """Maps a parameter that the model has once."""
+    return TensorMap(name=name, path=(parameter,), layout=layout)

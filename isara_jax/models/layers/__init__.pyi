@@ -1,9 +1,11 @@
 from .linear import (
     LoraWeight as LoraWeight,
-    Quantisation as Quantisation,
+    Quantization as Quantization,
+    input_axes as input_axes,
+    is_linear as is_linear,
     linear as linear,
-    plain as plain,
-    quantised as quantised,
+    quantize_weight as quantize_weight,
+    to_dense as to_dense,
 )
 from .norm import layer_norm as layer_norm, rms_norm as rms_norm
 from .rope import (
@@ -14,6 +16,6 @@ from .rope import (
 )
 from .score_head import (
     ScoreHead as ScoreHead,
+    score_labels as score_labels,
     score_parameters as score_parameters,
-    scored as scored,
 )

@@ -1,7 +1,7 @@
 """A linear head that scores a text, in the place of the one over the vocabulary.
 
-With 14 labels and sigmoids behind them this is Beaver-Dam; with one, the beaver reward
-and cost models (PAPER.md 2).
+With 14 labels and sigmoids behind them it is that of Beaver-Dam (BeaverTails, arXiv
+2307.04657); with one, that of safe-rlhf's reward and cost models.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ def score_parameters(
     return weight, nnx.Param(jnp.zeros((head.labels,), dtype), axes=("labels",))
 
 
-def scored(
+def score_labels(
     hidden: Float[Array, "rows D"], weight: nnx.Param, bias: nnx.Param | None
 ) -> Float[Array, "rows labels"]:
     """Applies the head, in fp32."""

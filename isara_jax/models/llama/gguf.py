@@ -1,4 +1,4 @@
-"""LLaMA as a GGUF file describes it, in its metadata and by the tensors it has."""
+"""Reads a LLaMA from a GGUF file: its configuration and its tensors' names."""
 
 import re
 from collections.abc import Callable, Collection
@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float32
 
 from isara_jax.errors import InputError
-from isara_jax.models.formats import ConfigReader, Weights
+from isara_jax.models.formats import ConfigReader, TensorSource
 from isara_jax.models.layers import RopeScaling, rotary_frequencies
 from isara_jax.models.llama.huggingface import validate_heads
 from isara_jax.models.llama.model import LlamaConfig
-from isara_jax.runtime import gguf_metadata, read_gguf
+from isara_jax.runtime import GgufFile
 
 # The sizes that are not read below stand in the tensors too, whose shapes are checked.
 KEYS = frozenset(
@@ -25,6 +25,25 @@ KEYS = frozenset(
         "rope.dimension_count rope.scaling.type rope.scaling.factor".split()
     )
 )
+GGUF_LAYER_NAMES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+GGUF_HEAD = "output.weight"
+GGUF_OTHER_NAMES = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    GGUF_HEAD: "lm_head.weight",
+}
+# What llama.cpp divides the rotary frequencies by.
+FREQUENCY_FACTORS = "rope_freqs.weight"
 ATTENTION_BIAS = "blk.0.attn_q.bias"
 MLP_BIAS = "blk.0.ffn_up.bias"
 # Llama 3.1 and 3.2 scale by these; a file holds what follows from the numbers only.
@@ -34,22 +53,26 @@ LLAMA3_SCALINGS = tuple(
 )
 
 
-def load_gguf_config(path: Path) -> LlamaConfig:
+def read_gguf_config(file: GgufFile) -> LlamaConfig:
     """Reads the shape of the model in a GGUF file.
 
     Raises:
-      InputError: the file is damaged, or as `config_from_gguf`.
+      InputError: as `config_from_gguf`, or the frequency factors are damaged.
     """
-    reader = read_gguf(path)
-    weights = Weights(
-        source=path,
-        readers={tensor.name: gguf_reader(tensor) for tensor in reader.tensors},
+    factors = TensorSource(
+        path=file.path,
+        readers={
+            tensor.name: _dequantizer(tensor)
+            for tensor in file.tensors
+            if tensor.name == FREQUENCY_FACTORS
+        },
     )
-    scaled = FREQUENCY_FACTORS in weights.readers
     return config_from_gguf(
-        ConfigReader(place=path, values=gguf_metadata(reader, path)),
-        tensors=weights.readers.keys(),
-        frequency_factors=weights.read(FREQUENCY_FACTORS) if scaled else None,
+        ConfigReader(path=file.path, values=file.metadata),
+        tensors={tensor.name for tensor in file.tensors},
+        frequency_factors=(
+            factors.read(FREQUENCY_FACTORS) if factors.readers else None
+        ),
     )
 
 
@@ -67,10 +90,10 @@ def config_from_gguf(
     """
     a.require("general.architecture", "llama")
     a.validate_known(KEYS | {k for k in a.values if not k.startswith("llama.")})
-    heads = a.whole("llama.attention.head_count")
-    width = a.whole("llama.embedding_length")
-    head_size = a.whole("llama.rope.dimension_count", default=width // heads)
-    base = a.real("llama.rope.freq_base", default=10_000.0)
+    heads = a.positive_int("llama.attention.head_count")
+    width = a.positive_int("llama.embedding_length")
+    head_size = a.positive_int("llama.rope.dimension_count", default=width // heads)
+    base = a.positive_float("llama.rope.freq_base", default=10_000.0)
     linear = _linear_scaling(a)
     llama3 = _llama3_scaling(a, frequency_factors, head_size=head_size, base=base)
     if linear and llama3:
@@ -80,15 +103,17 @@ def config_from_gguf(
     config = LlamaConfig(
         vocab_size=_count_of_tokens(a),
         width=width,
-        layers=a.whole("llama.block_count"),
+        layers=a.positive_int("llama.block_count"),
         heads=heads,
-        kv_heads=a.whole("llama.attention.head_count_kv", default=heads),
+        kv_heads=a.positive_int("llama.attention.head_count_kv", default=heads),
         head_size=head_size,
-        feed_forward=a.whole("llama.feed_forward_length"),
-        context=a.whole("llama.context_length"),
+        feed_forward=a.positive_int("llama.feed_forward_length"),
+        context=a.positive_int("llama.context_length"),
         rope_base=base,
         rope_scaling=linear or llama3,
-        norm_epsilon=_short(a.real("llama.attention.layer_norm_rms_epsilon")),
+        norm_epsilon=_float32_digits(
+            a.positive_float("llama.attention.layer_norm_rms_epsilon")
+        ),
         tied_head=GGUF_HEAD not in tensors,
         attention_bias=ATTENTION_BIAS in tensors,
         mlp_bias=MLP_BIAS in tensors,
@@ -105,7 +130,9 @@ def config_from_gguf(
 def _linear_scaling(a: ConfigReader) -> RopeScaling | None:
     name = "llama.rope.scaling.type"
     if a.one_of(name, ("none", "linear"), default="none") == "linear":
-        return RopeScaling(kind="linear", factor=a.real("llama.rope.scaling.factor"))
+        return RopeScaling(
+            kind="linear", factor=a.positive_float("llama.rope.scaling.factor")
+        )
     a.require("llama.rope.scaling.factor", None)
     return None
 
@@ -120,13 +147,15 @@ def _llama3_scaling(
     """Finds the scaling that divides the frequencies by these factors."""
     if factors is None or np.all(factors == 1):
         return None
-    plain = rotary_frequencies(head_size, base=base, scaling=None)
+    unscaled = rotary_frequencies(head_size, base=base, scaling=None)
     for scaling in LLAMA3_SCALINGS:
-        own = plain / rotary_frequencies(head_size, base=base, scaling=scaling)
-        if factors.shape == own.shape and np.allclose(factors, own, rtol=1e-4):
+        expected = unscaled / rotary_frequencies(head_size, base=base, scaling=scaling)
+        if factors.shape == expected.shape and np.allclose(
+            factors, expected, rtol=1e-4
+        ):
             return scaling
     raise InputError(
-        f"{a.place}: the tensor {FREQUENCY_FACTORS!r} scales rotary positions in a way "
+        f"{a.path}: the tensor {FREQUENCY_FACTORS!r} scales rotary positions in a way "
         "that is not computed, expected that of Llama 3 with a factor of "
         + " or ".join(f"{scaling.factor:g}" for scaling in LLAMA3_SCALINGS)
     )
@@ -135,62 +164,39 @@ def _llama3_scaling(
 def _count_of_tokens(a: ConfigReader) -> int:
     tokens = a.values.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not tokens:
-        raise InputError(f"{a.place}: tokenizer.ggml.tokens is no list of tokens")
+        raise InputError(f"{a.path}: tokenizer.ggml.tokens is no list of tokens")
     return len(tokens)
 
 
-def _short(value: float) -> float:
+def _float32_digits(value: float) -> float:
     """Drops the digits that a float32 never held (9.9999997e-06 is 1e-05)."""
     return float(f"{value:.6g}")
 
 
-GGUF_LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
+def open_gguf_tensors(file: GgufFile, config: LlamaConfig) -> TensorSource:
+    """Names a GGUF file's tensors as Hugging Face does; reading dequantizes to fp32.
 
-
-GGUF_HEAD = "output.weight"
-
-
-GGUF_OTHER_NAMES = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    GGUF_HEAD: "lm_head.weight",
-}
-
-
-# What llama.cpp divides the rotary frequencies by.
-FREQUENCY_FACTORS = "rope_freqs.weight"
-
-
-def open_gguf(path: Path, *, heads: int, kv_heads: int) -> Weights:
-    """Opens a GGUF file; its tensors are dequantized to fp32 when they are read.
+    llama.cpp stores the rows of the query and key projections of a head as the pairs
+    that it rotates; they are put back in the order of Hugging Face's halves.
 
     Raises:
-      InputError: the file is damaged, or holds a tensor that a LLaMA has not.
+      InputError: the file holds a tensor that a LLaMA does not have.
     """
     readers: dict[str, Callable[[], np.ndarray]] = {}
-    for tensor in read_gguf(path).tensors:
+    interleaved = {"q_proj": config.heads, "k_proj": config.kv_heads}
+    for tensor in file.tensors:
         if tensor.name == FREQUENCY_FACTORS:  # which the configuration has read
             continue
-        name = _hugging_face_name(tensor.name, path)
-        turned = {"q_proj": heads, "k_proj": kv_heads}.get(name.split(".")[-2])
-        readers[name] = gguf_reader(tensor, heads=turned)
-    return Weights(source=path, readers=readers)
+        name = _hugging_face_name(tensor.name, file.path)
+        heads = interleaved.get(name.split(".")[-2])
+        readers[name] = _dequantizer(tensor, heads=heads)
+    return TensorSource(path=file.path, readers=readers)
 
 
-def gguf_reader(
+def _dequantizer(
     tensor: gguf.ReaderTensor, *, heads: int | None = None
 ) -> Callable[[], np.ndarray]:
-    """Returns what dequantizes a tensor to fp32, its heads' rows put back in order."""
+    """Returns a function that reads a tensor as fp32, its heads' rows in order."""
 
     def read() -> np.ndarray:
         values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)

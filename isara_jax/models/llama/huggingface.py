@@ -11,11 +11,11 @@ from isara_jax.models.formats import (
     ConfigReader,
     Layout,
     TensorMap,
-    head_attributes,
-    layer_format,
-    score_formats,
+    architecture_attributes,
+    layer_tensor,
+    model_tensor,
     score_head,
-    whole_format,
+    score_tensors,
 )
 from isara_jax.models.llama.model import LlamaConfig
 from isara_jax.models.llama.rope_config import rope_attributes, rope_base, rope_scaling
@@ -38,7 +38,7 @@ PROJECTIONS = {
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
-# Attributes of which this port computes one value only.
+# Attributes of which one value is implemented.
 ONLY_VALUES: dict[str, Any] = {
     "hidden_act": "silu",
     "rope_interleaved": False,
@@ -53,57 +53,58 @@ SHAPE_ATTRIBUTES = frozenset(
 
 def tensor_maps(config: LlamaConfig) -> tuple[TensorMap, ...]:
     """Lists every parameter of a LLaMA with its name in a Hugging Face file."""
-    whole = [
-        whole_format("model.embed_tokens.weight", "embedding"),
-        whole_format("model.norm.weight", "norm"),
-        *score_formats(config.score),
+    maps = [
+        model_tensor("model.embed_tokens.weight", "embedding"),
+        model_tensor("model.norm.weight", "norm"),
+        *score_tensors(config.score),
     ]
     if not config.tied_head and config.score is None:
-        whole.append(whole_format("lm_head.weight", "head"))
+        maps.append(model_tensor("lm_head.weight", "head"))
     layer = "model.layers.{}."
-    layers = [
-        layer_format(f"{layer}input_layernorm.weight", "attention_norm", "vector"),
-        layer_format(f"{layer}post_attention_layernorm.weight", "mlp_norm", "vector"),
-    ]
-    for ours, theirs in PROJECTIONS.items():
-        layout: Layout = "merging" if ours == "o" else "projection"
-        layers.append(layer_format(f"{layer}{theirs}.weight", ours, layout))
-        if config.mlp_bias if theirs.startswith("mlp") else config.attention_bias:
-            layers.append(
-                layer_format(f"{layer}{theirs}.bias", f"{ours}_bias", "vector")
-            )
-    return (*whole, *layers)
+    maps.append(
+        layer_tensor(f"{layer}input_layernorm.weight", "attention_norm", "flat")
+    )
+    maps.append(
+        layer_tensor(f"{layer}post_attention_layernorm.weight", "mlp_norm", "flat")
+    )
+    for name, hf_name in PROJECTIONS.items():
+        layout: Layout = "merge_heads" if name == "o" else "projection"
+        maps.append(layer_tensor(f"{layer}{hf_name}.weight", name, layout))
+        if config.mlp_bias if hf_name.startswith("mlp") else config.attention_bias:
+            bias = layer_tensor(f"{layer}{hf_name}.bias", f"{name}_bias", "flat")
+            maps.append(bias)
+    return tuple(maps)
 
 
 def config_from_hf(a: ConfigReader) -> LlamaConfig:
-    """Reads a `config.json`.
+    """Reads the attributes of a `config.json`.
 
     Raises:
       InputError: the model is no LLaMA, or an attribute is unknown, missing, or has a
-        value that is not computed.
+        value that is not implemented.
     """
     for name in ONLY_VALUES.keys() & a.values.keys():
         a.require(name, ONLY_VALUES[name])
     a.validate_known(
         IGNORED_ATTRIBUTES | SHAPE_ATTRIBUTES | ONLY_VALUES.keys() | SCORE_ATTRIBUTES
     )
-    heads, width = a.whole("num_attention_heads"), a.whole("hidden_size")
+    heads, width = a.positive_int("num_attention_heads"), a.positive_int("hidden_size")
     config = LlamaConfig(
-        vocab_size=a.whole("vocab_size"),
+        vocab_size=a.positive_int("vocab_size"),
         width=width,
-        layers=a.whole("num_hidden_layers"),
+        layers=a.positive_int("num_hidden_layers"),
         heads=heads,
-        kv_heads=a.whole("num_key_value_heads", default=heads),
-        head_size=a.whole("head_dim", default=width // heads),
-        feed_forward=a.whole("intermediate_size"),
-        context=a.whole("max_position_embeddings"),
+        kv_heads=a.positive_int("num_key_value_heads", default=heads),
+        head_size=a.positive_int("head_dim", default=width // heads),
+        feed_forward=a.positive_int("intermediate_size"),
+        context=a.positive_int("max_position_embeddings"),
         rope_base=rope_base(a),
         rope_scaling=rope_scaling(a),
-        norm_epsilon=a.real("rms_norm_eps", default=1e-6),
-        tied_head=a.flag("tie_word_embeddings", default=False),
-        window=a.whole_or_none("sliding_window"),
-        attention_bias=a.flag("attention_bias", default=False),
-        mlp_bias=a.flag("mlp_bias", default=False),
+        norm_epsilon=a.positive_float("rms_norm_eps", default=1e-6),
+        tied_head=a.boolean("tie_word_embeddings", default=False),
+        window=a.optional_positive_int("sliding_window"),
+        attention_bias=a.boolean("attention_bias", default=False),
+        mlp_bias=a.boolean("mlp_bias", default=False),
         score=score_head(a),
     )
     validate_heads(config, a, kv_heads="num_key_value_heads", head_size="head_dim")
@@ -111,10 +112,10 @@ def config_from_hf(a: ConfigReader) -> LlamaConfig:
 
 
 def config_to_hf(config: LlamaConfig, *, dtype: str) -> dict[str, Any]:
-    """Writes the attributes of a `config.json` that transformers reads."""
+    """Returns the attributes of a `config.json` that transformers reads."""
     family = "Llama" if config.window is None else "Mistral"
     attributes = {
-        **head_attributes(config.score, family=family),
+        **architecture_attributes(config.score, family=family),
         "model_type": family.lower(),
         "hidden_act": "silu",
         "vocab_size": config.vocab_size,

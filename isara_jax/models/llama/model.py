@@ -1,9 +1,11 @@
 """LLaMA (Touvron et al. 2023) as an immutable Flax NNX value.
 
 RMSNorm before each half of a layer, rotary positions, grouped-query attention, SwiGLU,
-tied or untied output head, or a score head. So are its descendants: Vicuna, TinyLlama,
-SmolLM, Mistral with its sliding window. Layers are stacked along a leading axis and
-scanned by `models.decoder`. Parameters are kept as [in, out], axes named in words.
+tied or untied output head, or a score head. Its descendants are the same model: Vicuna,
+TinyLlama, SmolLM, and Mistral with its sliding window. Layers are stacked along the
+first axis and scanned by `models.decoder`. Weights are [*inputs, *outputs]; each
+parameter names its logical axes (`axes`), and a linear weight counts its input axes
+(`inputs`).
 """
 
 from dataclasses import dataclass
@@ -22,8 +24,8 @@ from isara_jax.models.layers import (
     rms_norm,
     rotary_angles,
     rotate,
+    score_labels,
     score_parameters,
-    scored,
 )
 
 
@@ -55,9 +57,10 @@ class LlamaLayers(nnx.Module):
     def __init__(self, config: LlamaConfig, *, key: Array, dtype: Any):
         c, keys = config, iter(jax.random.split(key, 7))
 
-        def matrix(*shape: int, axes: tuple[str, ...]) -> nnx.Param:
+        def weight(*shape: int, axes: tuple[str, ...], inputs: int = 1) -> nnx.Param:
             value = 0.02 * jax.random.normal(next(keys), (c.layers, *shape))
-            return nnx.Param(value.astype(dtype), axes=("layers", *axes))
+            axes = ("layers", *axes)
+            return nnx.Param(value.astype(dtype), axes=axes, inputs=inputs)
 
         def scale() -> nnx.Param:
             return nnx.Param(
@@ -69,22 +72,21 @@ class LlamaLayers(nnx.Module):
             return nnx.Param(value, axes=("layers", *axes))
 
         self.attention_norm = scale()
-        self.q = matrix(
+        self.q = weight(
             c.width, c.heads, c.head_size, axes=("embed", "heads", "head_dim")
         )
-        self.k = matrix(
+        self.k = weight(
             c.width, c.kv_heads, c.head_size, axes=("embed", "kv_heads", "head_dim")
         )
-        self.v = matrix(
+        self.v = weight(
             c.width, c.kv_heads, c.head_size, axes=("embed", "kv_heads", "head_dim")
         )
-        self.o = matrix(
-            c.heads, c.head_size, c.width, axes=("heads", "head_dim", "embed")
-        )
+        into_embed = ("heads", "head_dim", "embed")
+        self.o = weight(c.heads, c.head_size, c.width, axes=into_embed, inputs=2)
         self.mlp_norm = scale()
-        self.gate = matrix(c.width, c.feed_forward, axes=("embed", "mlp"))
-        self.up = matrix(c.width, c.feed_forward, axes=("embed", "mlp"))
-        self.down = matrix(c.feed_forward, c.width, axes=("mlp", "embed"))
+        self.gate = weight(c.width, c.feed_forward, axes=("embed", "mlp"))
+        self.up = weight(c.width, c.feed_forward, axes=("embed", "mlp"))
+        self.down = weight(c.feed_forward, c.width, axes=("mlp", "embed"))
         if c.attention_bias:
             self.q_bias = bias(c.heads, c.head_size, axes=("heads", "head_dim"))
             self.k_bias = bias(c.kv_heads, c.head_size, axes=("kv_heads", "head_dim"))
@@ -173,4 +175,4 @@ class Llama(nnx.Module):
 
     def scores(self, hidden: Float[Array, "rows D"]) -> Float[Array, "rows labels"]:
         """Scores the labels of a model with a score head, in fp32."""
-        return scored(hidden, self.score, self.score_bias)
+        return score_labels(hidden, self.score, self.score_bias)

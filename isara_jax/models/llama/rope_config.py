@@ -1,4 +1,4 @@
-"""Rotary positions as a `config.json` describes them, in either of its two ways.
+"""Reads and writes the rotary positions of a `config.json`.
 
 Older files have `rope_theta` and `rope_scaling`, newer ones `rope_parameters`.
 """
@@ -22,17 +22,17 @@ def rope_base(a: ConfigReader) -> float:
     Raises:
       InputError: it is no number above 0.
     """
-    outer = a.real("rope_theta", default=10_000.0)
+    outer = a.positive_float("rope_theta", default=10_000.0)
     inner = _inner(a, "rope_parameters")
-    return inner.real("rope_theta", default=outer) if inner else outer
+    return inner.positive_float("rope_theta", default=outer) if inner else outer
 
 
 def rope_scaling(a: ConfigReader) -> RopeScaling | None:
     """Returns how the frequencies are scaled, or nothing.
 
     Raises:
-      InputError: the kind of scaling is not computed, or a number of it is missing or
-        out of its bounds.
+      InputError: the kind of scaling is not implemented, or a number of it is missing
+        or out of its bounds.
     """
     name = "rope_parameters" if a.values.get("rope_parameters") else "rope_scaling"
     inner = _inner(a, name)
@@ -45,21 +45,24 @@ def rope_scaling(a: ConfigReader) -> RopeScaling | None:
         return None
     if kind == "linear":
         inner.validate_known(allowed | {"factor"})
-        return RopeScaling(kind="linear", factor=inner.real("factor"))
+        return RopeScaling(kind="linear", factor=inner.positive_float("factor"))
     if kind != "llama3":
         raise a.error(
             name, inner.values, "expected rope_type default, linear or llama3"
         )
     inner.validate_known(allowed | {"factor"} | LLAMA3.keys())
-    low, high = inner.real("low_freq_factor"), inner.real("high_freq_factor")
+    low, high = (
+        inner.positive_float("low_freq_factor"),
+        inner.positive_float("high_freq_factor"),
+    )
     if high <= low:
         raise inner.error("high_freq_factor", high, f"expected more than {low}")
     return RopeScaling(
         kind="llama3",
-        factor=inner.real("factor"),
+        factor=inner.positive_float("factor"),
         low=low,
         high=high,
-        original_context=inner.whole("original_max_position_embeddings"),
+        original_context=inner.positive_int("original_max_position_embeddings"),
     )
 
 
@@ -74,8 +77,7 @@ def rope_attributes(config: LlamaConfig) -> dict[str, Any]:
         "factor": scaling.factor,
     }
     if scaling.kind == "llama3":
-        own = {theirs: getattr(scaling, ours) for theirs, ours in LLAMA3.items()}
-        attributes |= own
+        attributes |= {name: getattr(scaling, own) for name, own in LLAMA3.items()}
     return attributes
 
 
@@ -85,4 +87,4 @@ def _inner(a: ConfigReader, name: str) -> ConfigReader | None:
         return None
     if not isinstance(value, dict):
         raise a.error(name, value, "expected a JSON object")
-    return ConfigReader(place=a.place, values=value)
+    return ConfigReader(path=a.path, values=value)

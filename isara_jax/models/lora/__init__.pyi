@@ -4,8 +4,8 @@ from .lora import (
     fresh_adapters as fresh_adapters,
     merge as merge,
     on_base as on_base,
-    quantised_model as quantised_model,
-    targeted as targeted,
+    quantize_model as quantize_model,
+    target_weights as target_weights,
 )
 from .peft import (
     PeftFolder as PeftFolder,

@@ -1,8 +1,8 @@
-"""Adapters of low rank on a model's kernels (LoRA, Hu et al. 2021), as one value.
+"""Low-rank adapters on a model's linear weights (LoRA, Hu et al. 2021), as one value.
 
-They are trained instead of the model, which stays as it is and may be quantised (QLoRA,
-Dettmers et al. 2023). `adapted` joins the two into a model that runs and has gradients
-by the adapters alone; `merge` makes a plain model of them.
+They are trained instead of the model, which stays as it is and may be quantized (QLoRA,
+Dettmers et al. 2023). `with_lora` joins the two into a model that runs and has
+gradients by the adapters alone; `merge` adds the adapters to the weights.
 """
 
 import math
@@ -17,9 +17,15 @@ from flax import nnx
 from jaxtyping import Array, Key
 
 from isara_jax.errors import InputError
-from isara_jax.models.families import LanguageModel, family_of
-from isara_jax.models.formats import TensorMap
-from isara_jax.models.layers import LoraWeight, Quantisation, plain, quantised
+from isara_jax.models.decoder import Decoder
+from isara_jax.models.layers import (
+    LoraWeight,
+    Quantization,
+    input_axes,
+    is_linear,
+    quantize_weight,
+    to_dense,
+)
 from isara_jax.runtime import (
     Mesh,
     dtype_of,
@@ -32,7 +38,9 @@ from isara_jax.runtime import (
 Model = TypeVar("Model")
 
 # Axes that may be named of any family: one without grouped heads has no `kv_heads`.
-WORDS = frozenset(("heads", "kv_heads", "mlp"))
+AXES = frozenset(("heads", "kv_heads", "mlp"))
+# The order of a pass, in which adapters are drawn and listed; other names follow.
+ORDER = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 @jax.tree_util.register_dataclass
@@ -47,15 +55,15 @@ class LoraPair:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Adapters:
-    """The adapters of the kernels that have one, by the kernels' names."""
+    """The adapters of a model, by the names of the weights that have one."""
 
-    kernels: dict[str, LoraPair]
+    weights: dict[str, LoraPair]
     scale: float = field(metadata={"static": True})
 
     @property
     def rank(self) -> int:
         """Returns r."""
-        rank: int = next(iter(self.kernels.values())).b.get_value().shape[1]
+        rank: int = next(iter(self.weights.values())).b.get_value().shape[1]
         return rank
 
     @property
@@ -64,40 +72,46 @@ class Adapters:
         return self.scale * self.rank
 
 
-def kernel_formats(config: Any) -> dict[str, TensorMap]:
-    """Returns where each kernel of the layers lives in a file, by its name here."""
-    return {
-        tensor.path[-1]: tensor
-        for tensor in family_of(config).tensor_maps(config)
-        if tensor.is_kernel
+def linear_weights(model: Decoder) -> dict[str, nnx.Variable]:
+    """Returns the linear weights of the layers by their names, in the order of a pass.
+
+    The model may be abstract.
+    """
+    found = {
+        name: parameter
+        for name, parameter in vars(model.layers).items()
+        if isinstance(parameter, nnx.Variable) and is_linear(parameter)
     }
+    others = sorted(found.keys() - set(ORDER))
+    return {name: found[name] for name in (*ORDER, *others) if name in found}
 
 
-def targeted(model: LanguageModel, targets: Sequence[str]) -> tuple[str, ...]:
-    """Returns the kernels that have the name, or an axis of it, in their order.
+def target_weights(model: Decoder, targets: Sequence[str]) -> tuple[str, ...]:
+    """Returns the linear weights that have one of the names, or an axis of that name.
 
     Raises:
-      InputError: a target is of no kernel, or none of the targets is.
+      InputError: a target is of no weight, or none of the targets is.
     """
-    words: dict[str, set[str]] = {
-        name: {name, *_axes(model, name)[1:]} for name in kernel_formats(model.config)
+    names: dict[str, set[str]] = {
+        name: {name, *logical_axes(weight)[1:]}
+        for name, weight in linear_weights(model).items()
     }
-    known = sorted(WORDS.union(*words.values()))
+    known = sorted(AXES.union(*names.values()))
     for target in targets:
         if target not in known:
             raise InputError(
-                f"{target!r} is no kernel and no axis of one; expected of "
+                f"{target!r} is no linear weight and no axis of one; expected of "
                 + ", ".join(known)
             )
-    found = tuple(name for name, own in words.items() if own & set(targets))
+    found = tuple(name for name, own in names.items() if own & set(targets))
     if not found:
-        raise InputError(f"no kernel has an axis {' or '.join(targets)}")
+        raise InputError(f"no linear weight has an axis {' or '.join(targets)}")
     return found
 
 
 def fresh_adapters(
-    model: LanguageModel,
-    kernels: Sequence[str],
+    model: Decoder,
+    names: Sequence[str],
     *,
     rank: int,
     alpha: float,
@@ -108,24 +122,24 @@ def fresh_adapters(
 
     They are of the dtype of the model's embedding; the model may be abstract.
     """
-    build = partial(_fresh, model, kernels, rank=rank, alpha=alpha)
+    build = partial(_fresh, model, names, rank=rank, alpha=alpha)
     shardings = model_shardings(jax.eval_shape(build, key), mesh)
     fresh: Adapters = jax.jit(build, out_shardings=shardings)(key)
     return fresh
 
 
 def abstract_adapters(
-    model: LanguageModel, kernels: Sequence[str], *, rank: int, alpha: float
+    model: Decoder, names: Sequence[str], *, rank: int, alpha: float
 ) -> Adapters:
     """Returns the shapes of adapters on the model, which may be abstract itself."""
-    build = partial(_fresh, model, kernels, rank=rank, alpha=alpha)
+    build = partial(_fresh, model, names, rank=rank, alpha=alpha)
     abstract: Adapters = jax.eval_shape(build, jax.random.key(0))
     return abstract
 
 
 def _fresh(
-    model: LanguageModel,
-    kernels: Sequence[str],
+    model: Decoder,
+    names: Sequence[str],
     key: Key[Array, ""],
     *,
     rank: int,
@@ -133,11 +147,11 @@ def _fresh(
 ) -> Adapters:
     dtype = model.embedding.get_value().dtype
     pairs = {}
-    for number, (name, tensor) in enumerate(kernel_formats(model.config).items()):
-        if name not in kernels:
+    for number, (name, weight) in enumerate(linear_weights(model).items()):
+        if name not in names:
             continue
-        shape, axes = getattr(model.layers, name).get_value().shape, _axes(model, name)
-        split = 1 + tensor.inputs(shape[1:])
+        shape, axes = weight.get_value().shape, logical_axes(weight)
+        split = 1 + input_axes(weight)
         # Kaiming's bound for a slope of sqrt(5), which is what peft takes.
         bound = math.prod(shape[1:split]) ** -0.5
         size, drawn = (shape[0], rank, *shape[1:split]), jax.random.fold_in(key, number)
@@ -147,60 +161,55 @@ def _fresh(
             a=nnx.Param(a.astype(dtype), axes=("layers", "rank", *axes[1:split])),
             b=nnx.Param(b, axes=("layers", "rank", *axes[split:])),
         )
-    return Adapters(kernels=pairs, scale=alpha / rank)
+    return Adapters(weights=pairs, scale=alpha / rank)
 
 
-def adapted(base: Model, adapters: Adapters) -> Model:
-    """Returns the base with the adapters beside its kernels; nothing is copied."""
-    return _with_kernels(base, lambda name, kernel: _beside(kernel, adapters, name))
+def with_lora(base: Model, adapters: Adapters) -> Model:
+    """Returns the base with the adapters beside its weights; nothing is copied."""
+    return _map_layers(base, lambda name, weight: _lora_weight(weight, adapters, name))
 
 
 def on_base(base: Any, trained: Any) -> Any:
     """Returns what runs: what is trained, or the base with it as its adapters."""
-    return trained if base is None else adapted(base, trained)
+    return trained if base is None else with_lora(base, trained)
 
 
-def merge(base: LanguageModel, adapters: Adapters, *, mesh: Mesh) -> LanguageModel:
-    """Returns a plain model, in the adapters' dtype, that computes what the two do.
+def merge(base: Decoder, adapters: Adapters, *, mesh: Mesh) -> Decoder:
+    """Returns a dense model, in the adapters' dtype, that computes what the two do.
 
-    What has no adapter and is plain shares its arrays with the base.
+    A parameter that is dense and has no adapter shares its array with the base.
     """
     dtype = dtype_of(adapters)
 
-    def whole(name: str, kernel: nnx.Variable) -> nnx.Variable:
-        stack = _beside(kernel, adapters, name).get_value()
+    def merged(name: str, weight: nnx.Variable) -> nnx.Variable:
+        stack = _lora_weight(weight, adapters, name).get_value()
         if isinstance(stack, jax.Array):
-            return kernel
-        shape, axes = kernel.get_value().shape, logical_axes(kernel)
-        place = sharding_for(axes, shape, mesh)
-        added = jax.jit(plain, static_argnums=1, out_shardings=place)
-        return kernel.replace(added(stack, dtype))
+            return weight
+        sharding = sharding_for(logical_axes(weight), weight.get_value().shape, mesh)
+        dense = jax.jit(to_dense, static_argnums=1, out_shardings=sharding)
+        return weight.replace(dense(stack, dtype))
 
-    return _with_kernels(base, whole)
-
-
-def quantised_model(
-    model: LanguageModel, kind: Quantisation, *, mesh: Mesh
-) -> LanguageModel:
-    """Quantises the kernels of the layers; an abstract model stays abstract."""
-    formats = kernel_formats(model.config)
-
-    def of(name: str, kernel: nnx.Variable) -> nnx.Variable:
-        if name not in formats:
-            return kernel
-        inputs = formats[name].inputs(kernel.get_value().shape[1:])
-        return quantised(kernel, kind, inputs=inputs, mesh=mesh)
-
-    return _with_kernels(model, of)
+    return _map_layers(base, merged)
 
 
-def _beside(kernel: nnx.Variable, adapters: Adapters, name: str) -> nnx.Variable:
-    if name not in adapters.kernels:
-        return kernel
-    pair = adapters.kernels[name]
-    return kernel.replace(
+def quantize_model(model: Decoder, kind: Quantization, *, mesh: Mesh) -> Decoder:
+    """Quantizes the linear weights of the layers; an abstract model stays abstract."""
+
+    def quantized(_: str, parameter: nnx.Variable) -> nnx.Variable:
+        if not is_linear(parameter):
+            return parameter
+        return quantize_weight(parameter, kind, mesh=mesh)
+
+    return _map_layers(model, quantized)
+
+
+def _lora_weight(weight: nnx.Variable, adapters: Adapters, name: str) -> nnx.Variable:
+    if name not in adapters.weights:
+        return weight
+    pair = adapters.weights[name]
+    return weight.replace(
         LoraWeight(
-            base=kernel.get_value(),
+            base=weight.get_value(),
             a=pair.a.get_value(),
             b=pair.b.get_value(),
             scale=adapters.scale,
@@ -208,7 +217,7 @@ def _beside(kernel: nnx.Variable, adapters: Adapters, name: str) -> nnx.Variable
     )
 
 
-def _with_kernels(
+def _map_layers(
     model: Model, change: Callable[[str, nnx.Variable], nnx.Variable]
 ) -> Model:
     """Returns the model with what `change` makes of its layers' parameters."""
@@ -217,7 +226,3 @@ def _with_kernels(
         return change(path[-1], parameter) if path[0] == "layers" else parameter
 
     return map_named_parameters(of, model)
-
-
-def _axes(model: LanguageModel, name: str) -> tuple[str, ...]:
-    return logical_axes(getattr(model.layers, name))

@@ -1,7 +1,7 @@
-"""Adapters as PEFT writes them down: adapter_config.json, adapter_model.safetensors.
+"""PEFT's format of adapters: adapter_config.json and adapter_model.safetensors.
 
-A setting that changes what adapters compute, and is not computed here, stops the
-reading; what has adapters follows from the tensors' names.
+A setting that changes what adapters compute, and is not implemented here, stops the
+reading. Which weights have adapters follows from the tensors' names.
 """
 
 import dataclasses
@@ -15,23 +15,19 @@ from typing import Any
 import numpy as np
 
 from isara_jax.errors import InputError
-from isara_jax.models.families import LanguageModel, ModelConfig
+from isara_jax.models.decoder import Decoder, DecoderConfig
+from isara_jax.models.families import family_of
 from isara_jax.models.formats import (
     ConfigReader,
     TensorMap,
-    Weights,
+    TensorSource,
     open_safetensors,
-    placed,
+    read_parameter,
     write_file,
 )
-from isara_jax.models.lora.lora import (
-    Adapters,
-    LoraPair,
-    abstract_adapters,
-    kernel_formats,
-)
+from isara_jax.models.lora.lora import Adapters, LoraPair, abstract_adapters
 from isara_jax.runtime import Mesh
-from isara_jax.runtime.files import read_json, write_json
+from isara_jax.runtime.files import write_json
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -49,10 +45,13 @@ NOTHING: tuple[Any, ...] = (None, False, "none", {}, [])
 
 @dataclass(frozen=True, kw_only=True)
 class PeftFolder:
-    """A folder of adapters that fit a model, none of which is read yet."""
+    """A folder of adapters that fit a model, none of which is read yet.
 
-    weights: Weights
-    kernels: tuple[str, ...]
+    `weights` are the names of the linear weights that have an adapter.
+    """
+
+    tensors: TensorSource
+    weights: tuple[str, ...]
     rank: int
     scale: float
 
@@ -63,51 +62,48 @@ class PeftFolder:
           InputError: one of the two tensors is damaged or mis-shaped.
         """
         a_name, b_name = (_adapter_name(name, letter) for letter in "AB")
-        if a_name not in self.weights.readers:
+        if a_name not in self.tensors.readers:
             return None
-        a, b = (self.weights.read(one).astype(np.float32) for one in (a_name, b_name))
+        a, b = (self.tensors.read(one).astype(np.float32) for one in (a_name, b_name))
         if a.ndim != 2 or b.ndim != 2 or not len(a) == b.shape[1] == self.rank:
             raise InputError(
-                f"{self.weights.source}: {a_name!r} and {b_name!r} have the shapes "
+                f"{self.tensors.path}: {a_name!r} and {b_name!r} have the shapes "
                 f"{list(a.shape)} and {list(b.shape)}, no adapter of rank {self.rank}"
             )
         delta: np.ndarray = np.float32(self.scale) * (b @ a)
         return delta
 
 
-def open_peft(folder: Path, config: ModelConfig) -> PeftFolder:
+def open_peft(folder: Path, config: DecoderConfig) -> PeftFolder:
     """Opens adapters for a model of this configuration.
 
     Raises:
-      InputError: a file is missing or damaged, a setting is not computed here, or the
-        tensors are not those of the model's kernels.
+      InputError: a file is missing or damaged, a setting is not implemented here, or
+        the tensors are not those of the model's linear weights.
     """
     path = folder / CONFIG
     if not path.is_file():
         raise InputError(f"{folder}: no {CONFIG} in the folder, so no PEFT adapter")
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    a = ConfigReader(place=path, values=values)
+    a = ConfigReader.from_json(path)
     a.require("peft_type", "LORA")
-    for name in sorted(values.keys() - IGNORED - READ):
-        if values[name] not in NOTHING:
-            raise a.error(name, values[name], "a setting that is not computed here")
-    begun = values.get("init_lora_weights")
+    for name in sorted(a.values.keys() - IGNORED - READ):
+        if a.values[name] not in NOTHING:
+            raise a.error(name, a.values[name], "a setting that is not computed here")
+    begun = a.values.get("init_lora_weights")
     if begun not in BEGINNINGS:
         raise a.error("init_lora_weights", begun, "a beginning that changes the base")
-    rank, alpha = a.whole("r"), a.real("lora_alpha")
-    root = a.flag("use_rslora", default=False)
-    weights = open_safetensors(folder)
+    rank, alpha = a.positive_int("r"), a.positive_float("lora_alpha")
+    by_root = a.boolean("use_rslora", default=False)
+    tensors = open_safetensors(folder)
     return PeftFolder(
-        weights=weights,
-        kernels=_kernels(weights, config),
+        tensors=tensors,
+        weights=_adapted_weights(tensors, config),
         rank=rank,
-        scale=alpha / (math.sqrt(rank) if root else rank),
+        scale=alpha / (math.sqrt(rank) if by_root else rank),
     )
 
 
-def with_adapters(weights: Weights, peft: PeftFolder) -> Weights:
+def with_adapters(tensors: TensorSource, peft: PeftFolder) -> TensorSource:
     """Returns the model's tensors with the adapters added, in fp32 where there are."""
 
     def read(name: str, reader: Callable[[], np.ndarray]) -> np.ndarray:
@@ -117,80 +113,54 @@ def with_adapters(weights: Weights, peft: PeftFolder) -> Weights:
         tensor = reader()
         if tensor.shape != delta.shape:
             raise InputError(
-                f"{peft.weights.source}: the adapter of {name!r} is for the shape "
+                f"{peft.tensors.path}: the adapter of {name!r} is for the shape "
                 f"{list(delta.shape)}, the model's is {list(tensor.shape)}"
             )
         return tensor.astype(np.float32) + delta
 
     readers = {
-        name: partial(read, name, reader) for name, reader in weights.readers.items()
+        name: partial(read, name, reader) for name, reader in tensors.readers.items()
     }
-    return Weights(source=weights.source, readers=readers)
+    return TensorSource(path=tensors.path, readers=readers)
 
 
-def _kernels(weights: Weights, config: ModelConfig) -> tuple[str, ...]:
-    """Returns the kernels that have adapters, and refuses tensors of none of them."""
-    found, known = [], set()
-    for kernel, tensor in kernel_formats(config).items():
-        names = [
-            name for own in adapter_formats(tensor) for name in own.names(config.layers)
-        ]
-        present = weights.readers.keys() & set(names)
-        known |= present
-        if present:
-            found.append(kernel)
-        if present and len(present) < len(names):
-            missing = next(name for name in names if name not in present)
-            raise InputError(f"{weights.source}: the tensor {missing!r} is missing")
-    unknown = sorted(weights.readers.keys() - known)
-    if unknown or not found:
-        raise InputError(
-            f"{weights.source}: {unknown[0]!r} adapts no kernel of the model's layers"
-            if unknown
-            else f"{weights.source}: holds no adapter"
-        )
-    return tuple(found)
-
-
-def adapter_formats(kernel: TensorMap) -> tuple[TensorMap, TensorMap]:
-    """Returns where a kernel's A, [r, in] in a file, and B, [out, r], live."""
-    (own,) = kernel.path[-1:]
+def adapter_tensors(weight: TensorMap) -> tuple[TensorMap, TensorMap]:
+    """Returns where a weight's A, [r, in] in a file, and B, [out, r], are."""
+    (own,) = weight.path[-1:]
     return (
-        TensorMap(name=_adapter_name(kernel.name, "A"), path=(own, "a"), layout="rows"),
         TensorMap(
-            name=_adapter_name(kernel.name, "B"), path=(own, "b"), layout="projection"
+            name=_adapter_name(weight.name, "A"), path=(own, "a"), layout="lora_a"
+        ),
+        TensorMap(
+            name=_adapter_name(weight.name, "B"), path=(own, "b"), layout="projection"
         ),
     )
 
 
-def _adapter_name(tensor: str, letter: str) -> str:
-    return f"{PREFIX}{tensor.removesuffix('.weight')}.lora_{letter}.weight"
-
-
-def read_adapters(peft: PeftFolder, model: LanguageModel, *, mesh: Mesh) -> Adapters:
+def read_adapters(peft: PeftFolder, model: Decoder, *, mesh: Mesh) -> Adapters:
     """Reads adapters onto the mesh, in the model's dtype; the model may be abstract.
 
     Raises:
       InputError: a tensor is damaged or mis-shaped.
     """
     adapters = abstract_adapters(
-        model, peft.kernels, rank=peft.rank, alpha=peft.scale * peft.rank
+        model, peft.weights, rank=peft.rank, alpha=peft.scale * peft.rank
     )
-    formats = kernel_formats(model.config)
+    maps = _linear_tensors(model.config)
 
     def read(name: str, pair: LoraPair) -> LoraPair:
-        a, b = adapter_formats(formats[name])
+        a, b = adapter_tensors(maps[name])
         return LoraPair(
-            a=pair.a.replace(placed(peft.weights, a, pair.a, mesh=mesh)),
-            b=pair.b.replace(placed(peft.weights, b, pair.b, mesh=mesh)),
+            a=pair.a.replace(read_parameter(peft.tensors, a, pair.a, mesh=mesh)),
+            b=pair.b.replace(read_parameter(peft.tensors, b, pair.b, mesh=mesh)),
         )
 
-    pairs = {name: read(name, pair) for name, pair in adapters.kernels.items()}
-    return dataclasses.replace(adapters, kernels=pairs)
+    pairs = {name: read(name, pair) for name, pair in adapters.weights.items()}
+    return dataclasses.replace(adapters, weights=pairs)
 
 
 def write_adapters(
-    folder: Path, adapters: Adapters, config: ModelConfig, *, base: str
+    folder: Path, adapters: Adapters, config: DecoderConfig, *, base: str
 ) -> None:
     """Writes what `peft.PeftModel.from_pretrained` reads.
 
@@ -198,17 +168,17 @@ def write_adapters(
       EnvironmentFailure: the disk does not take it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    formats = kernel_formats(config)
+    maps = _linear_tensors(config)
     tensors = {
-        name: tensor.theirs(np.asarray(variable.get_value()[number]))
-        for kernel, pair in adapters.kernels.items()
+        name: tensor.to_hf(np.asarray(variable.get_value()[number]))
+        for weight, pair in adapters.weights.items()
         for tensor, variable in zip(
-            adapter_formats(formats[kernel]), (pair.a, pair.b), strict=True
+            adapter_tensors(maps[weight]), (pair.a, pair.b), strict=True
         )
         for number, name in enumerate(tensor.names(config.layers))
     }
     write_file(folder / TENSORS, tensors)
-    modules = [formats[kernel].name.split(".")[-2] for kernel in adapters.kernels]
+    modules = [maps[weight].name.split(".")[-2] for weight in adapters.weights]
     attributes = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -224,3 +194,40 @@ def write_adapters(
         "use_dora": False,
     }
     write_json(folder / CONFIG, attributes)
+
+
+def _adapted_weights(tensors: TensorSource, config: DecoderConfig) -> tuple[str, ...]:
+    """Returns the weights that have adapters, and refuses tensors of none of them."""
+    found, known = [], set()
+    for weight, own in _linear_tensors(config).items():
+        names = [
+            name for one in adapter_tensors(own) for name in one.names(config.layers)
+        ]
+        present = tensors.readers.keys() & set(names)
+        known |= present
+        if present:
+            found.append(weight)
+        if present and len(present) < len(names):
+            missing = next(name for name in names if name not in present)
+            raise InputError(f"{tensors.path}: the tensor {missing!r} is missing")
+    unknown = sorted(tensors.readers.keys() - known)
+    if unknown or not found:
+        raise InputError(
+            f"{tensors.path}: {unknown[0]!r} adapts no linear weight of the layers"
+            if unknown
+            else f"{tensors.path}: holds no adapter"
+        )
+    return tuple(found)
+
+
+def _linear_tensors(config: DecoderConfig) -> dict[str, TensorMap]:
+    """Returns where each linear weight of the layers is in a file, by its name."""
+    return {
+        tensor.path[-1]: tensor
+        for tensor in family_of(config).tensor_maps(config)
+        if tensor.is_linear
+    }
+
+
+def _adapter_name(tensor: str, letter: str) -> str:
+    return f"{PREFIX}{tensor.removesuffix('.weight')}.lora_{letter}.weight"

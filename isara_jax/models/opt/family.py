@@ -1,4 +1,4 @@
-"""OPT as one value, for the table of families."""
+"""The OPT family as one value, for the table in `models.families`."""
 
 from isara_jax.models.formats import Family
 from isara_jax.models.opt.huggingface import config_from_hf, config_to_hf, tensor_maps

@@ -7,11 +7,11 @@ from isara_jax.models.formats import (
     ConfigReader,
     Layout,
     TensorMap,
-    head_attributes,
-    layer_format,
-    score_formats,
+    architecture_attributes,
+    layer_tensor,
+    model_tensor,
     score_head,
-    whole_format,
+    score_tensors,
 )
 from isara_jax.models.opt.model import ACTIVATIONS, OptConfig
 
@@ -30,12 +30,12 @@ SHAPE_ATTRIBUTES = frozenset(
 )
 DECODER = "model.decoder."
 LAYER = DECODER + "layers.{}."
-# q, k, v, o, and the two of the feed-forward: OPT's names and how they lie.
+# OPT's name of each projection, and its layout.
 PROJECTIONS: dict[str, tuple[str, Layout]] = {
     "q": ("self_attn.q_proj", "projection"),
     "k": ("self_attn.k_proj", "projection"),
     "v": ("self_attn.v_proj", "projection"),
-    "o": ("self_attn.out_proj", "merging"),
+    "o": ("self_attn.out_proj", "merge_heads"),
     "up": ("fc1", "projection"),
     "down": ("fc2", "projection"),
 }
@@ -43,40 +43,41 @@ NORMS = {"attention_norm": "self_attn_layer_norm", "mlp_norm": "final_layer_norm
 
 
 def config_from_hf(a: ConfigReader) -> OptConfig:
-    """Reads a `config.json`.
+    """Reads the attributes of a `config.json`.
 
     Raises:
-      InputError: an attribute is unknown, missing, or has a value that is not computed.
+      InputError: an attribute is unknown, missing, or has a value that is not
+        implemented.
     """
     a.validate_known(IGNORED_ATTRIBUTES | SHAPE_ATTRIBUTES | SCORE_ATTRIBUTES)
-    if not a.flag("layer_norm_elementwise_affine", default=True):
+    if not a.boolean("layer_norm_elementwise_affine", default=True):
         raise a.error("layer_norm_elementwise_affine", False, "expected true")
-    width, heads = a.whole("hidden_size"), a.whole("num_attention_heads")
+    width, heads = a.positive_int("hidden_size"), a.positive_int("num_attention_heads")
     if width % heads:
         raise a.error("num_attention_heads", heads, f"expected a divisor of {width}")
-    pre_norm = a.flag("do_layer_norm_before", default=True)
-    removed = a.flag("_remove_final_layer_norm", default=False)
+    pre_norm = a.boolean("do_layer_norm_before", default=True)
+    removed = a.boolean("_remove_final_layer_norm", default=False)
     return OptConfig(
-        vocab_size=a.whole("vocab_size"),
+        vocab_size=a.positive_int("vocab_size"),
         width=width,
-        embedding_width=a.whole("word_embed_proj_dim", default=width),
-        layers=a.whole("num_hidden_layers"),
+        embedding_width=a.positive_int("word_embed_proj_dim", default=width),
+        layers=a.positive_int("num_hidden_layers"),
         heads=heads,
-        feed_forward=a.whole("ffn_dim"),
-        context=a.whole("max_position_embeddings"),
+        feed_forward=a.positive_int("ffn_dim"),
+        context=a.positive_int("max_position_embeddings"),
         activation=a.one_of("activation_function", ACTIVATIONS, default="relu"),
         pre_norm=pre_norm,
         final_norm=pre_norm and not removed,
-        biases=a.flag("enable_bias", default=True),
-        tied_head=a.flag("tie_word_embeddings", default=True),
+        biases=a.boolean("enable_bias", default=True),
+        tied_head=a.boolean("tie_word_embeddings", default=True),
         score=score_head(a),
     )
 
 
 def config_to_hf(config: OptConfig, *, dtype: str) -> dict[str, Any]:
-    """Writes the attributes of a `config.json` that transformers reads."""
+    """Returns the attributes of a `config.json` that transformers reads."""
     return {
-        **head_attributes(config.score, family="OPT"),
+        **architecture_attributes(config.score, family="OPT"),
         "model_type": "opt",
         "vocab_size": config.vocab_size,
         "hidden_size": config.width,
@@ -97,29 +98,28 @@ def config_to_hf(config: OptConfig, *, dtype: str) -> dict[str, Any]:
 
 def tensor_maps(config: OptConfig) -> tuple[TensorMap, ...]:
     """Lists every parameter of an OPT with its name in a Hugging Face file."""
-    formats = [
-        whole_format(f"{DECODER}embed_tokens.weight", "embedding"),
-        whole_format(f"{DECODER}embed_positions.weight", "positions"),
-        *score_formats(config.score),
+    maps = [
+        model_tensor(f"{DECODER}embed_tokens.weight", "embedding"),
+        model_tensor(f"{DECODER}embed_positions.weight", "positions"),
+        *score_tensors(config.score),
     ]
     if config.projected:
-        formats.extend(
-            whole_format(f"{DECODER}{name}.weight", name, "projection")
+        maps.extend(
+            model_tensor(f"{DECODER}{name}.weight", name, "projection")
             for name in ("project_in", "project_out")
         )
     if config.final_norm:
         norm = f"{DECODER}final_layer_norm"
-        formats.append(whole_format(f"{norm}.weight", "norm_scale", "vector"))
-        formats.append(whole_format(f"{norm}.bias", "norm_bias", "vector"))
+        maps.append(model_tensor(f"{norm}.weight", "norm_scale", "flat"))
+        maps.append(model_tensor(f"{norm}.bias", "norm_bias", "flat"))
     if not config.tied_head and config.score is None:
-        formats.append(whole_format("lm_head.weight", "head"))
-    for ours, theirs in NORMS.items():
-        name = LAYER + theirs
-        formats.append(layer_format(f"{name}.weight", f"{ours}_scale", "vector"))
-        formats.append(layer_format(f"{name}.bias", f"{ours}_bias", "vector"))
-    for ours, (theirs, layout) in PROJECTIONS.items():
-        formats.append(layer_format(f"{LAYER}{theirs}.weight", ours, layout))
+        maps.append(model_tensor("lm_head.weight", "head"))
+    for name, hf_name in NORMS.items():
+        norm = LAYER + hf_name
+        maps.append(layer_tensor(f"{norm}.weight", f"{name}_scale", "flat"))
+        maps.append(layer_tensor(f"{norm}.bias", f"{name}_bias", "flat"))
+    for name, (hf_name, layout) in PROJECTIONS.items():
+        maps.append(layer_tensor(f"{LAYER}{hf_name}.weight", name, layout))
         if config.biases:
-            bias = layer_format(f"{LAYER}{theirs}.bias", f"{ours}_bias", "vector")
-            formats.append(bias)
-    return tuple(formats)
+            maps.append(layer_tensor(f"{LAYER}{hf_name}.bias", f"{name}_bias", "flat"))
+    return tuple(maps)

@@ -19,8 +19,8 @@ from isara_jax.models.layers import (
     ScoreHead,
     layer_norm,
     linear,
+    score_labels,
     score_parameters,
-    scored,
 )
 
 POSITION_OFFSET = 2
@@ -77,21 +77,23 @@ class OptLayers(nnx.Module):
         c, keys = config, iter(jax.random.split(key, 6))
         split = (c.heads, c.head_size)
 
-        def matrix(*shape: int, axes: tuple[str, ...]) -> nnx.Param:
+        def weight(*shape: int, axes: tuple[str, ...], inputs: int = 1) -> nnx.Param:
             value = 0.02 * jax.random.normal(next(keys), (c.layers, *shape))
-            return nnx.Param(value.astype(dtype), axes=("layers", *axes))
+            axes = ("layers", *axes)
+            return nnx.Param(value.astype(dtype), axes=axes, inputs=inputs)
 
         def vector(*shape: int, fill: float, axes: tuple[str, ...]) -> nnx.Param:
             value = jnp.full((c.layers, *shape), fill, dtype)
             return nnx.Param(value, axes=("layers", *axes))
 
         into_heads = ("embed", "heads", "head_dim")
-        self.q = matrix(c.width, *split, axes=into_heads)
-        self.k = matrix(c.width, *split, axes=into_heads)
-        self.v = matrix(c.width, *split, axes=into_heads)
-        self.o = matrix(*split, c.width, axes=("heads", "head_dim", "embed"))
-        self.up = matrix(c.width, c.feed_forward, axes=("embed", "mlp"))
-        self.down = matrix(c.feed_forward, c.width, axes=("mlp", "embed"))
+        self.q = weight(c.width, *split, axes=into_heads)
+        self.k = weight(c.width, *split, axes=into_heads)
+        self.v = weight(c.width, *split, axes=into_heads)
+        into_embed = ("heads", "head_dim", "embed")
+        self.o = weight(*split, c.width, axes=into_embed, inputs=2)
+        self.up = weight(c.width, c.feed_forward, axes=("embed", "mlp"))
+        self.down = weight(c.feed_forward, c.width, axes=("mlp", "embed"))
         self.attention_norm_scale = vector(c.width, fill=1.0, axes=("norm",))
         self.attention_norm_bias = vector(c.width, fill=0.0, axes=("norm",))
         self.mlp_norm_scale = vector(c.width, fill=1.0, axes=("norm",))
@@ -169,7 +171,7 @@ class Opt(nnx.Module):
     def _attend(
         self, layer: OptLayers, x: Float[Array, "B T D"], attend: Attend
     ) -> tuple[Float[Array, "B T D"], Any]:
-        q, k, v = (linear(x, kernel) for kernel in (layer.q, layer.k, layer.v))
+        q, k, v = (linear(x, weight) for weight in (layer.q, layer.k, layer.v))
         if not self.config.biases:
             mixed, carried = attend(q, k, v)
             return linear(mixed, layer.o), carried
@@ -203,7 +205,7 @@ class Opt(nnx.Module):
 
     def scores(self, hidden: Float[Array, "rows E"]) -> Float[Array, "rows labels"]:
         """Scores the labels of a model with a score head, in fp32."""
-        return scored(hidden, self.score, self.score_bias)
+        return score_labels(hidden, self.score, self.score_bias)
 
 
 def _norm(

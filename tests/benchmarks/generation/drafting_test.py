@@ -6,8 +6,8 @@ from tiny_run import write_tiny_run
 from benchmarks.generation.drafting import drafting_workloads, read_run
 from benchmarks.peers.engine import EngineSide
 from isara_jax.models.checkpoints.load import load_model
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.runtime.mesh import make_mesh
-from isara_jax.runtime.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +25,14 @@ def config(run):
 
 @pytest.fixture(scope="module")
 def model(run):
-    return load_model(run.model, dtype="float32", mesh=make_mesh(data=1, model=1))
+    return load_model(
+        open_model(run.model), dtype="float32", mesh=make_mesh(data=1, model=1)
+    )
 
 
 @pytest.fixture(scope="module")
 def workloads(run, config, model):
-    return drafting_workloads(config, model, source=run.model)
+    return drafting_workloads(config, model, source=open_model(run.model))
 
 
 def test_the_rules_are_those_of_the_run(workloads, config):
@@ -43,7 +45,7 @@ def test_the_rules_are_those_of_the_run(workloads, config):
 
 def test_the_answers_are_to_our_questions(workloads, run):
     questions, answers = workloads
-    tokenizer = load_tokenizer(run.model)
+    tokenizer = open_model(run.model).tokenizer
     asked = [tokenizer.decode(list(tokens)) for tokens in answers.prompts]
     shown = [tokenizer.decode(list(tokens)) for tokens in questions.prompts]
     # A question is to come where a user's turn has begun, an answer after that turn.

@@ -12,9 +12,9 @@ from benchmarks.generation.workloads import NotMeasured, Rules, Workload
 from benchmarks.peers import llama_cpp_peer as module
 from benchmarks.peers.llama_cpp_peer import LlamaCppPeer
 from isara_jax.models.checkpoints.load import load_model
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.sources import locate
-from isara_jax.runtime.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.optimized
 
@@ -51,7 +51,7 @@ def peer():
 
 @pytest.fixture(scope="module")
 def prompts():
-    tokenizer = load_tokenizer(locate(SMOLLM2))
+    tokenizer = open_model(locate(SMOLLM2)).tokenizer
     return [tokenizer.encode(text) for text in BEGINNINGS]
 
 
@@ -66,7 +66,7 @@ def workload(prompts, **changes):
 @pytest.mark.slow
 def test_the_first_tokens_are_those_of_our_model(peer, prompts):
     model = load_model(
-        locate(SMOLLM2), dtype="float32", mesh=make_mesh(data=1, model=1)
+        open_model(locate(SMOLLM2)), dtype="float32", mesh=make_mesh(data=1, model=1)
     )
     width = max(map(len, prompts))
     rows = jnp.array([[0] * (width - len(p)) + list(p) for p in prompts])

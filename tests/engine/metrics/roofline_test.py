@@ -20,7 +20,8 @@ from isara_jax.engine.metrics.throughput import EngineMetrics
 from isara_jax.engine.request import Request
 from isara_jax.engine.sampling.completion import StopCriteria
 from isara_jax.engine.sampling.params import SamplingParams
-from isara_jax.models.checkpoints.load import abstract_model, load_config
+from isara_jax.models.checkpoints.load import abstract_model
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.models.llama.model import Llama
 from isara_jax.models.opt.model import Opt
 from isara_jax.runtime.mesh import make_mesh
@@ -64,7 +65,7 @@ def test_positions_that_are_looked_up_do_not_count():
 
 @needs_smollm2
 def test_the_parameters_of_smollm2():
-    config = load_config(locate(SMOLLM2))
+    config = open_model(locate(SMOLLM2)).config
     sizes = model_sizes(abstract_model(config, dtype="float32"))
     assert sizes.body + sizes.head == 134_515_008
     assert sizes.position_bytes == 46_080

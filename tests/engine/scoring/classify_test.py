@@ -10,6 +10,7 @@ from tiny_llama import tiny_llama
 from isara_jax.engine.scoring.classify import scores
 from isara_jax.errors import InputError
 from isara_jax.models.checkpoints.load import load_model
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.runtime.mesh import make_mesh
 
 LABELS = 14  # as many as Beaver-Dam has
@@ -67,7 +68,7 @@ def scored(model, prompts, *, slots=4, mesh=None, check=lambda: None):
 
 
 def load(folder, mesh=None):
-    return load_model(folder, dtype="float32", mesh=mesh or one_device())
+    return load_model(open_model(folder), dtype="float32", mesh=mesh or one_device())
 
 
 def assert_close(found, expected):

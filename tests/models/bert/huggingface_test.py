@@ -41,7 +41,7 @@ def test_config_is_read(tmp_path):
         ({"vocab_size": None}, "vocab_size=None, expected a whole number above 0"),
         ({"num_hidden_layers": 0}, "num_hidden_layers=0"),
         ({"hidden_size": "32"}, "hidden_size='32'"),
-        ({"num_attention_heads": 5}, "hidden_size=32 is no multiple of .*heads=5"),
+        ({"num_attention_heads": 5}, "num_attention_heads=5, expected a divisor of 32"),
         ({"layer_norm_eps": 0}, "layer_norm_eps=0, expected a number"),
     ],
 )

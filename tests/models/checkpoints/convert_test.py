@@ -16,14 +16,13 @@ from isara_jax.errors import InputError
 from isara_jax.models.checkpoints.convert import (
     convert_description,
     convert_weights,
-    rounded,
+    round_to,
 )
 from isara_jax.models.checkpoints.load import (
-    load_config,
     load_model,
     named_tensors,
-    open_model_weights,
 )
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.models.checkpoints.save import save_hugging_face
 from isara_jax.models.formats.safetensors import write_safetensors
 from isara_jax.runtime.checkpoint import save_stream
@@ -34,23 +33,22 @@ from isara_jax.runtime.tokenizer import load_tokenizer
 def convert(source, folder, *, to, dtype="float32"):
     """Converts weights and config, and counts the tensors."""
     folder.mkdir()
-    config = load_config(source)
+    opened = open_model(source)
     counted = []
     found = convert_weights(
         folder,
-        open_model_weights(source, config),
-        config,
+        opened,
         to=to,
         dtype=dtype,
         advance=lambda: counted.append(1),
     )
-    convert_description(folder, source, config, tokenizer=tiny_tokenizer(), dtype=dtype)
+    convert_description(folder, opened, tiny_tokenizer(), dtype=dtype)
     return found, len(counted)
 
 
 def assert_holds(folder, expected, *, dtype=np.float32):
     """Checks the folder's tensors, as they are read from it, against the expected."""
-    weights = open_model_weights(folder, load_config(folder))
+    weights = open_model(folder).tensors
     assert set(weights.readers) == set(expected)
     for name, value in expected.items():
         read = weights.read(name)
@@ -74,17 +72,19 @@ def test_through_both_formats_and_back(tmp_path, variant):
         found, counted = convert(last, folder, to=to)
         assert (found, counted) == ({"float32"}, len(expected))
         assert_holds(folder, expected)
-        assert load_config(folder) == load_config(source)
+        assert open_model(folder).config == open_model(source).config
         last = folder
     assert load_file(last / "model.safetensors").keys() == expected.keys()
 
 
 def test_through_our_model(tmp_path, variant):
     source, expected = variant
-    model = load_model(source, dtype="float32", mesh=make_mesh(data=2, model=2))
+    model = load_model(
+        open_model(source), dtype="float32", mesh=make_mesh(data=2, model=2)
+    )
     save_hugging_face(tmp_path / "ours", model, tiny_tokenizer())
     assert_holds(tmp_path / "ours", expected)
-    assert load_config(tmp_path / "ours") == load_config(source)
+    assert open_model(tmp_path / "ours").config == open_model(source).config
 
 
 @pytest.mark.parametrize("name", ["LLaMA GQA", "OPT 350m"])
@@ -112,11 +112,13 @@ def test_orbax_loads_onto_any_mesh(tmp_path, name, data, model_axis):
     drawn(name).save_pretrained(tmp_path / "theirs")
     convert(tmp_path / "theirs", tmp_path / "ours", to="orbax")
     mesh = make_mesh(data=data, model=model_axis)
-    spread = load_model(tmp_path / "ours", dtype="float32", mesh=mesh)
+    spread = load_model(open_model(tmp_path / "ours"), dtype="float32", mesh=mesh)
     assert len(spread.layers.up[...].sharding.device_set) == 8
     assert not spread.layers.up[...].sharding.is_fully_replicated
     alone = load_model(
-        tmp_path / "theirs", dtype="float32", mesh=make_mesh(data=1, model=1)
+        open_model(tmp_path / "theirs"),
+        dtype="float32",
+        mesh=make_mesh(data=1, model=1),
     )
     expected = dict(named_tensors(alone))
     for tensor, value in named_tensors(spread):
@@ -151,7 +153,9 @@ def test_a_gguf_file_is_the_folder_s_model(tmp_path, to):
     )
     convert(path, tmp_path / "ours", to=to)
     assert_holds(tmp_path / "ours", load_file(tmp_path / "theirs/model.safetensors"))
-    assert load_config(tmp_path / "ours") == load_config(tmp_path / "theirs")
+    assert (
+        open_model(tmp_path / "ours").config == open_model(tmp_path / "theirs").config
+    )
     loaded = load_tokenizer(tmp_path / "ours")
     assert loaded.eos == tiny_tokenizer().eos
 
@@ -202,13 +206,13 @@ def test_shards_come_in_and_go_out(tmp_path):
 def test_what_float16_cannot_hold():
     large = np.array([1, 7e4], np.float32)
     with pytest.raises(InputError, match=r"m: a holds numbers beyond float16's"):
-        rounded(large, "float16", name="m: a")
-    assert rounded(large, "bfloat16", name="a").dtype == ml_dtypes.bfloat16
+        round_to(large, "float16", name="m: a")
+    assert round_to(large, "bfloat16", name="a").dtype == ml_dtypes.bfloat16
     stored = np.array([np.inf, np.nan, 6e4], np.float32)
-    kept = rounded(stored, "float16", name="a")
+    kept = round_to(stored, "float16", name="a")
     np.testing.assert_array_equal(kept, stored.astype(np.float16))
 
 
 def test_no_copy_of_what_has_the_dtype():
     value = np.ones(3, np.float32)
-    assert rounded(value, "float32", name="a") is value
+    assert round_to(value, "float32", name="a") is value

@@ -19,18 +19,20 @@ from llama_files import (
 from safetensors.numpy import load_file
 
 from isara_jax.errors import InputError
-from isara_jax.models.checkpoints.card import load_licence
+from isara_jax.models.checkpoints.card import licence_of_card
 from isara_jax.models.checkpoints.load import (
     abstract_model,
-    load_config,
     load_model,
     named_tensors,
 )
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.runtime.mesh import make_mesh
 
 
 def load(source, *, dtype="float32", data=1, model=1):
-    return load_model(source, dtype=dtype, mesh=make_mesh(data=data, model=model))
+    return load_model(
+        open_model(source), dtype=dtype, mesh=make_mesh(data=data, model=model)
+    )
 
 
 def assert_same(tensors, expected):
@@ -66,7 +68,7 @@ def test_a_gguf_file_is_the_folder_s_model(tmp_path, tied):
     path = write_gguf(
         tmp_path / "m.gguf", gguf_metadata(reference), gguf_tensors(reference)
     )
-    assert load_config(path) == load_config(tmp_path)
+    assert open_model(path).config == open_model(tmp_path).config
     folder = dict(named_tensors(load(tmp_path)))
     assert_same(named_tensors(load(path)), folder)
 
@@ -111,7 +113,7 @@ def test_the_host_holds_one_tensor_at_a_time(tmp_path):
 
 def test_an_abstract_model_has_shapes_and_no_arrays(tmp_path):
     write_llama(tmp_path)
-    abstract = abstract_model(load_config(tmp_path), dtype="bfloat16")
+    abstract = abstract_model(open_model(tmp_path).config, dtype="bfloat16")
     whole = load(tmp_path)
     assert jax.tree.structure(abstract) == jax.tree.structure(whole)
     for leaf, array in zip(
@@ -282,7 +284,7 @@ def test_gguf_refused(tmp_path, changes, architecture, message):
 def test_licence_of_a_model_card(tmp_path, card, licence):
     if card is not None:
         (tmp_path / "README.md").write_bytes(card.encode())
-    assert load_licence(tmp_path) == licence
+    assert licence_of_card(tmp_path / "README.md") == licence
 
 
 @pytest.mark.parametrize("licence", ["apache-2.0", None])
@@ -290,4 +292,4 @@ def test_licence_of_a_gguf_file(tmp_path, licence):
     reference = write_llama(tmp_path)
     metadata = gguf_metadata(reference) | {"general.license": licence}
     path = write_gguf(tmp_path / "m.gguf", metadata, gguf_tensors(reference))
-    assert load_licence(path) == (licence or "")
+    assert open_model(path).licence == (licence or "")

@@ -15,7 +15,8 @@ from llama_files import (
 from safetensors.numpy import load_file
 from whole_rows import logits_of
 
-from isara_jax.models.checkpoints.load import load_config, load_model
+from isara_jax.models.checkpoints.load import load_model
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.models.checkpoints.save import save_hugging_face
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.tokenizer import load_tokenizer
@@ -30,7 +31,9 @@ def write_source(folder, **attributes):
 
 
 def save(source, folder, *, dtype="float32", data=1, model=1):
-    model = load_model(source, dtype=dtype, mesh=make_mesh(data=data, model=model))
+    model = load_model(
+        open_model(source), dtype=dtype, mesh=make_mesh(data=data, model=model)
+    )
     save_hugging_face(folder, model, load_tokenizer(source))
     return model
 
@@ -62,7 +65,7 @@ def test_tensors_and_config_come_out_as_they_went_in(tmp_path, dtype, torch_dtyp
     for name, value in theirs.items():
         assert ours[name].dtype == value.dtype
         assert ours[name].tobytes() == value.tobytes(), name
-    assert load_config(tmp_path / "ours") == load_config(source)
+    assert open_model(tmp_path / "ours").config == open_model(source).config
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
     assert loaded.dtype == torch_dtype
 

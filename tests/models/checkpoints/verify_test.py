@@ -7,6 +7,7 @@ from llama_files import write_llama, write_tokenizer
 from tiny_families import drawn
 
 from isara_jax.errors import InputError
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.models.checkpoints.verify import (
     TEXT,
     arithmetic,
@@ -87,7 +88,7 @@ def test_the_outputs_are_those_of_torch(tmp_path, name):
     with torch.no_grad():
         # A classifier pools its last token.
         logits = reference(torch.tensor([tokens])).logits.numpy()
-    found = outputs(tmp_path, tokens, dtype="float32")
+    found = outputs(open_model(tmp_path), tokens, dtype="float32")
     expected = np.atleast_2d(logits[0])
     np.testing.assert_allclose(found[-len(expected) :], expected, atol=1e-4)
 
@@ -105,4 +106,4 @@ def test_the_text_fits_the_context(tmp_path):
 def test_tokens_that_the_model_has_not(tmp_path, tokens):
     drawn("LLaMA GQA").save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"ids \[(64)?\], the model's end at 63"):
-        outputs(tmp_path, tokens, dtype="float32")
+        outputs(open_model(tmp_path), tokens, dtype="float32")

@@ -7,15 +7,17 @@ from isara_jax.models.formats.config_reader import ConfigReader
 
 
 def attributes(**values):
-    return ConfigReader(place=Path("f/config.json"), values=values)
+    return ConfigReader(path=Path("f/config.json"), values=values)
 
 
 def test_values_are_read():
     a = attributes(heads=3, base=2, epsilon=1e-5, tied=True, absent=None, scaling=None)
-    assert a.whole("heads") == 3
-    assert a.real("base") == 2.0 and isinstance(a.real("base"), float)
-    assert a.real("epsilon") == 1e-5
-    assert a.flag("tied", default=False) is True
+    assert a.positive_int("heads") == 3
+    assert a.positive_float("base") == 2.0 and isinstance(
+        a.positive_float("base"), float
+    )
+    assert a.positive_float("epsilon") == 1e-5
+    assert a.boolean("tied", default=False) is True
     a.require("heads", 3)
     a.require("scaling", None)
     a.validate_known({"heads", "base", "epsilon", "tied", "absent", "scaling"})
@@ -24,9 +26,9 @@ def test_values_are_read():
 def test_what_is_absent_or_null_has_its_default():
     a = attributes(null=None)
     for name in ("null", "missing"):
-        assert a.whole(name, default=4) == 4
-        assert a.real(name, default=0.5) == 0.5
-        assert a.flag(name, default=True) is True
+        assert a.positive_int(name, default=4) == 4
+        assert a.positive_float(name, default=0.5) == 0.5
+        assert a.boolean(name, default=True) is True
 
 
 def test_one_of_the_words():
@@ -41,17 +43,17 @@ def test_one_of_the_words():
 
 
 def test_a_whole_number_or_none():
-    assert attributes(window=3).whole_or_none("window") == 3
-    assert attributes(window=None).whole_or_none("window") is None
-    assert attributes().whole_or_none("window") is None
+    assert attributes(window=3).optional_positive_int("window") == 3
+    assert attributes(window=None).optional_positive_int("window") is None
+    assert attributes().optional_positive_int("window") is None
     with pytest.raises(InputError, match="window=0, expected a whole number"):
-        attributes(window=0).whole_or_none("window")
+        attributes(window=0).optional_positive_int("window")
 
 
 @pytest.mark.parametrize("value", ["3", 3.0, 0, -1, True, [3], 2**31, 10**30, None])
 def test_no_whole_number(value):
     with pytest.raises(InputError, match=r"f/config\.json: heads=.*, expected a whole"):
-        attributes(heads=value).whole("heads")
+        attributes(heads=value).positive_int("heads")
 
 
 @pytest.mark.parametrize(
@@ -59,13 +61,13 @@ def test_no_whole_number(value):
 )
 def test_no_number(value):
     with pytest.raises(InputError, match=r"epsilon=.*, expected a number above 0"):
-        attributes(epsilon=value).real("epsilon")
+        attributes(epsilon=value).positive_float("epsilon")
 
 
 @pytest.mark.parametrize("value", ["false", 0, 1])
 def test_no_flag(value):
     with pytest.raises(InputError, match=r"tied=.*, expected true or false"):
-        attributes(tied=value).flag("tied", default=False)
+        attributes(tied=value).boolean("tied", default=False)
 
 
 def test_another_value_than_the_one_required():

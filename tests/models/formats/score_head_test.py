@@ -8,9 +8,9 @@ from isara_jax.errors import InputError
 from isara_jax.models.formats.config_reader import ConfigReader
 from isara_jax.models.formats.score_head import (
     SCORE_ATTRIBUTES,
-    head_attributes,
-    score_formats,
+    architecture_attributes,
     score_head,
+    score_tensors,
 )
 from isara_jax.models.layers.score_head import ScoreHead
 
@@ -30,7 +30,7 @@ CLASSIFICATION = {"architectures": ["LlamaForSequenceClassification"]}
 
 
 def head_of(values):
-    a = ConfigReader(place=Path("f/config.json"), values=values)
+    a = ConfigReader(path=Path("f/config.json"), values=values)
     return score_head(a)
 
 
@@ -88,12 +88,12 @@ def test_head_refused(values, message):
     ],
 )
 def test_what_is_written_is_read(head):
-    assert head_of(head_attributes(head, family="Llama")) == head
+    assert head_of(architecture_attributes(head, family="Llama")) == head
 
 
 def test_the_parameters_are_named_as_the_head_is():
-    names = [f.name for f in score_formats(ScoreHead(labels=1, bias=True, name="x"))]
+    names = [f.name for f in score_tensors(ScoreHead(labels=1, bias=True, name="x"))]
     assert names == ["x.weight", "x.bias"]
-    without = score_formats(ScoreHead(labels=1, bias=False, name="x"))
+    without = score_tensors(ScoreHead(labels=1, bias=False, name="x"))
     assert [f.name for f in without] == ["x.weight"]
-    assert score_formats(None) == []
+    assert score_tensors(None) == []

@@ -15,12 +15,17 @@ from llama_files import (
     write_llama,
 )
 from safetensors.numpy import load_file, save_file
+from tiny_llama import TINY
 
 from isara_jax.errors import InputError
-from isara_jax.models.checkpoints.load import open_weights
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.models.formats.tensor_source import open_safetensors
-from isara_jax.models.llama.gguf import open_gguf
-from isara_jax.runtime.gguf_file import gguf_metadata, read_gguf
+from isara_jax.models.llama.gguf import open_gguf_tensors
+from isara_jax.runtime.gguf_file import read_gguf
+
+
+def open_gguf(path):
+    return open_gguf_tensors(read_gguf(path), TINY)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +177,7 @@ def test_damaged_safetensors(tmp_path, damage):
 
 
 def test_gguf_tensors_are_hugging_face_s(model, whole_gguf):
-    weights = open_weights(whole_gguf, heads=4, kv_heads=2)
+    weights = open_model(whole_gguf).tensors
     expected = model.state_dict()
     assert set(weights.readers) == set(expected)
     for name, value in expected.items():
@@ -189,7 +194,7 @@ def test_quantized_tensors_are_dequantized(tmp_path):
     for step in ("write_header", "write_kv_data", "write_tensors"):
         getattr(writer, f"{step}_to_file")()
     writer.close()
-    weights = open_gguf(tmp_path / "m.gguf", heads=4, kv_heads=2)
+    weights = open_gguf(tmp_path / "m.gguf")
     read = weights.read("model.layers.0.mlp.up_proj.weight")
     assert read.dtype == np.float32
     np.testing.assert_allclose(read, written, atol=0.02)
@@ -202,14 +207,14 @@ def test_gguf_tensor_of_another_architecture(tmp_path, model, name):
     tensors = gguf_tensors(model) | {name: np.ones(2, np.float32)}
     path = write_gguf(tmp_path / "m.gguf", metadata_of(model), tensors)
     with pytest.raises(InputError, match=rf"m\.gguf: the tensor '{name}' is none of a"):
-        open_gguf(path, heads=4, kv_heads=2)
+        open_gguf(path)
 
 
 def test_frequency_factors_are_no_weight(tmp_path, model):
     factors = np.array([1, 1, 1, 8], np.float32)
     tensors = gguf_tensors(model) | {"rope_freqs.weight": factors}
     path = write_gguf(tmp_path / "m.gguf", metadata_of(model), tensors)
-    weights = open_gguf(path, heads=4, kv_heads=2)
+    weights = open_gguf(path)
     assert set(weights.readers) == set(model.state_dict())
 
 
@@ -217,7 +222,7 @@ def test_gguf_tensor_of_whole_numbers(tmp_path, model):
     tensors = gguf_tensors(model) | {"output_norm.weight": np.ones(32, np.int32)}
     path = write_gguf(tmp_path / "m.gguf", metadata_of(model), tensors)
     with pytest.raises(InputError, match=r"'model\.norm\.weight' does not load"):
-        open_gguf(path, heads=4, kv_heads=2).read("model.norm.weight")
+        open_gguf(path).read("model.norm.weight")
 
 
 def test_no_gguf(tmp_path):
@@ -292,8 +297,7 @@ def test_a_damaged_byte_is_read_or_refused(whole_gguf, seed):
     raw[random.integers(2500)] = random.integers(256)
     whole_gguf.write_bytes(raw)
     try:
-        gguf_metadata(read_gguf(whole_gguf), whole_gguf)
-        weights = open_gguf(whole_gguf, heads=4, kv_heads=2)
+        weights = open_gguf(whole_gguf)
         outcome = [weights.read(name) for name in weights.readers]
     except InputError as error:
         outcome = str(error)
@@ -306,5 +310,5 @@ def test_a_damaged_byte_is_read_or_refused(whole_gguf, seed):
 def test_the_folder_of_a_model_is_opened(tmp_path, model):
     model.save_pretrained(tmp_path)
     expected = load_file(tmp_path / "model.safetensors")
-    weights = open_weights(tmp_path, heads=4, kv_heads=2)
+    weights = open_model(tmp_path).tensors
     assert set(weights.readers) == set(expected)

@@ -1,4 +1,4 @@
-"""Projections by plain, quantised and adapted kernels, and what quantising costs."""
+"""Projections by dense, quantized and LoRA weights, and what quantizing costs."""
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,8 @@ from isara_jax.models.layers.linear import (
     LoraWeight,
     dequantize,
     linear,
-    plain,
-    quantised,
+    quantize_weight,
+    to_dense,
 )
 from isara_jax.runtime.mesh import make_mesh
 
@@ -34,15 +34,15 @@ def drawn(*shape, seed=0):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def kernel(name, *, layers=2):
+def weight(name, *, layers=2):
     """Returns 96 inputs and 64 outputs a layer, or 64 and 96."""
     shape = {"q": (96, 2, 32), "o": (2, 32, 96)}[name]
-    return nnx.Param(drawn(layers, *shape), axes=AXES[name])
+    return nnx.Param(drawn(layers, *shape), axes=AXES[name], inputs=INPUTS[name])
 
 
-def quantise(name, kind, **layers):
+def quantize(name, kind, **layers):
     mesh = make_mesh(data=1, model=1)
-    return quantised(kernel(name, **layers), kind, inputs=INPUTS[name], mesh=mesh)
+    return quantize_weight(weight(name, **layers), kind, mesh=mesh)
 
 
 def of_layer(variable, number=0):
@@ -59,15 +59,15 @@ PRODUCTS = {"q": "bti,inh->btnh", "o": "btnh,nhi->bti"}
 
 @pytest.mark.parametrize("name", AXES)
 def test_a_projection_sums_over_its_inputs(name):
-    x, own = inputs_of(name), of_layer(kernel(name))
+    x, own = inputs_of(name), of_layer(weight(name))
     wanted = np.einsum(PRODUCTS[name], x, own.get_value())
     np.testing.assert_allclose(linear(x, own), wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [None, "int8", "nf4"])
 @pytest.mark.parametrize("name", AXES)
-def test_an_adapted_projection_is_that_of_the_merged_kernel(name, kind):
-    stack = quantise(name, kind) if kind else kernel(name)
+def test_an_adapted_projection_is_that_of_the_merged_weight(name, kind):
+    stack = quantize(name, kind) if kind else weight(name)
     shape = stack.get_value().shape
     split = 1 + INPUTS[name]
     both = LoraWeight(
@@ -76,7 +76,7 @@ def test_an_adapted_projection_is_that_of_the_merged_kernel(name, kind):
         b=drawn(2, 3, *shape[split:], seed=3),
         scale=0.5,
     )
-    whole, x = plain(both, jnp.dtype("float32")), inputs_of(name)
+    whole, x = to_dense(both, jnp.dtype("float32")), inputs_of(name)
     for number in range(2):
         ours = linear(x, of_layer(stack.replace(both), number))
         wanted = linear(x, nnx.Param(whole[number]))
@@ -86,7 +86,7 @@ def test_an_adapted_projection_is_that_of_the_merged_kernel(name, kind):
 @pytest.mark.parametrize("kind", [None, "nf4"])
 @pytest.mark.parametrize("name", AXES)
 def test_gradients_are_those_of_the_kernel_that_is_written_out(name, kind):
-    stack = of_layer(quantise(name, kind) if kind else kernel(name))
+    stack = of_layer(quantize(name, kind) if kind else weight(name))
     base, split = stack.get_value(), INPUTS[name]
     a = drawn(3, *base.shape[:split], seed=2)
     b, x = drawn(3, *base.shape[split:], seed=3), inputs_of(name)
@@ -107,7 +107,7 @@ def test_gradients_are_those_of_the_kernel_that_is_written_out(name, kind):
 
 @pytest.mark.parametrize("kind", [None, "nf4"])
 def test_bf16_is_summed_in_fp32_and_keeps_its_dtype(kind):
-    stack = of_layer(quantise("q", kind) if kind else kernel("q"))
+    stack = of_layer(quantize("q", kind) if kind else weight("q"))
     base, x = stack.get_value(), inputs_of("q").astype(jnp.bfloat16)
     a, b = (drawn(3, *shape).astype(jnp.bfloat16) for shape in ((96,), (2, 32)))
 
@@ -125,8 +125,8 @@ def test_bf16_is_summed_in_fp32_and_keeps_its_dtype(kind):
 
 @pytest.mark.parametrize("name", AXES)
 def test_int8_is_within_half_a_step_of_each_output(name):
-    weights, stack = kernel(name).get_value(), quantise(name, "int8")
-    found = plain(stack.get_value(), jnp.dtype("float32"))
+    weights, stack = weight(name).get_value(), quantize(name, "int8")
+    found = to_dense(stack.get_value(), jnp.dtype("float32"))
     over = tuple(range(1, 1 + INPUTS[name]))
     step = np.abs(weights).max(axis=over, keepdims=True) / 127.5
     assert np.all(np.abs(found - weights) <= 0.5001 * step)
@@ -136,8 +136,8 @@ def test_int8_is_within_half_a_step_of_each_output(name):
 
 @pytest.mark.parametrize("name", AXES)
 def test_nf4_is_the_nearest_of_the_paper_s_levels_in_each_block(name):
-    weights, stack = kernel(name).get_value(), quantise(name, "nf4")
-    found = plain(stack.get_value(), jnp.dtype("float32"))
+    weights, stack = weight(name).get_value(), quantize(name, "nf4")
+    found = to_dense(stack.get_value(), jnp.dtype("float32"))
     last = INPUTS[name]
     block = {"q": 32, "o": 32}[name]  # 96 and 32 have no block of 64
 
@@ -152,11 +152,11 @@ def test_nf4_is_the_nearest_of_the_paper_s_levels_in_each_block(name):
 
 
 def test_nf4_takes_half_a_byte_and_a_sixteenth():
-    wide = nnx.Param(drawn(2, 128, 4, 64), axes=AXES["q"])
+    wide = nnx.Param(drawn(2, 128, 4, 64), axes=AXES["q"], inputs=1)
     mesh = make_mesh(data=1, model=1)
 
     def small(array):
-        return quantised(wide.replace(array), "nf4", inputs=1, mesh=mesh).get_value()
+        return quantize_weight(wide.replace(array), "nf4", mesh=mesh).get_value()
 
     compiled = jax.jit(small).lower(wide.get_value()).compile()
     taken = compiled.memory_analysis().output_size_in_bytes
@@ -164,31 +164,31 @@ def test_nf4_takes_half_a_byte_and_a_sixteenth():
 
 
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
-def test_scales_and_codes_are_split_like_the_kernel(kind):
-    wide = nnx.Param(drawn(2, 128, 4, 64), axes=AXES["q"])
+def test_scales_and_codes_are_split_like_the_weight(kind):
+    wide = nnx.Param(drawn(2, 128, 4, 64), axes=AXES["q"], inputs=1)
     mesh = make_mesh(data=2, model=4)
-    found = quantised(wide, kind, inputs=1, mesh=mesh).get_value()
+    found = quantize_weight(wide, kind, mesh=mesh).get_value()
     codes, scales = found.qvalue, found.scale
     assert codes.addressable_shards[0].data.shape == (2, 64, 1, 64)
     blocks = {"int8": 1, "nf4": 1}[kind]  # one for all inputs, or one of two
     assert scales.addressable_shards[0].data.shape == (2, blocks, 1, 64)
-    alone = quantised(wide, kind, inputs=1, mesh=make_mesh(data=1, model=1))
+    alone = quantize_weight(wide, kind, mesh=make_mesh(data=1, model=1))
     for one, two in zip(
         jax.tree.leaves(found), jax.tree.leaves(alone.get_value()), strict=True
     ):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(two))
 
 
-def test_a_kernel_of_zeros_stays_one():
-    nothing = nnx.Param(jnp.zeros((1, 64, 2, 8)), axes=AXES["q"])
+def test_a_weight_of_zeros_stays_one():
+    nothing = nnx.Param(jnp.zeros((1, 64, 2, 8)), axes=AXES["q"], inputs=1)
     for kind in ("int8", "nf4"):
-        found = quantised(nothing, kind, inputs=1, mesh=make_mesh(data=1, model=1))
+        found = quantize_weight(nothing, kind, mesh=make_mesh(data=1, model=1))
         assert not np.any(dequantize(of_layer(found).get_value(), jnp.float32))
 
 
 @pytest.mark.parametrize("adapted", [False, True])
-def test_the_backward_pass_does_not_keep_a_wide_kernel(adapted):
-    stack, x = quantise("q", "nf4", layers=8).get_value(), drawn(1, 2, 96)
+def test_the_backward_pass_does_not_keep_a_dense_weight(adapted):
+    stack, x = quantize("q", "nf4", layers=8).get_value(), drawn(1, 2, 96)
     if adapted:
         a, b = drawn(8, 1, 96), drawn(8, 1, 2, 32)
         stack = LoraWeight(base=stack, a=a, b=b, scale=1.0)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from isara_jax.models.layers.score_head import ScoreHead, score_parameters, scored
+from isara_jax.models.layers.score_head import ScoreHead, score_labels, score_parameters
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -18,7 +18,7 @@ def test_scores_are_a_linear_map(bias):
         offset = offset.replace(jnp.arange(3.0))
     hidden = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
     expected = hidden @ np.asarray(weight[...]).T + (np.arange(3.0) if bias else 0)
-    scores = scored(jnp.asarray(hidden), weight, offset)
+    scores = score_labels(jnp.asarray(hidden), weight, offset)
     np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
@@ -29,6 +29,6 @@ def test_scores_of_bf16_are_summed_in_fp32():
         head, width=4096, key=jax.random.key(0), dtype=jnp.bfloat16
     )
     weight = weight.replace(jnp.ones_like(weight[...]))
-    scores = scored(jnp.ones((1, 4096), jnp.bfloat16), weight, offset)
+    scores = score_labels(jnp.ones((1, 4096), jnp.bfloat16), weight, offset)
     assert scores.dtype == jnp.float32
     assert float(scores[0, 0]) == 4096

@@ -14,7 +14,8 @@ from llama_files import (
 from tiny_llama import ODD
 
 from isara_jax.errors import InputError
-from isara_jax.models.checkpoints.load import load_config, load_model, named_tensors
+from isara_jax.models.checkpoints.load import load_model, named_tensors
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.models.formats.config_reader import ConfigReader
 from isara_jax.models.layers.rope import RopeScaling
 from isara_jax.models.llama.gguf import config_from_gguf
@@ -40,7 +41,7 @@ LINEAR = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
 
 def from_gguf(metadata, *, tensors=(), factors=None):
     return config_from_gguf(
-        ConfigReader(place=Path("f.gguf"), values=metadata),
+        ConfigReader(path=Path("f.gguf"), values=metadata),
         tensors=tensors,
         frequency_factors=factors,
     )
@@ -181,9 +182,9 @@ def test_a_file_is_the_folder_s_model(tmp_path, kind):
         size = reference.config.head_dim
         tensors["rope_freqs.weight"] = llama3_factors(8.0, head_size=size)
     path = write_gguf(tmp_path / "m.gguf", metadata, tensors)
-    assert load_config(path) == load_config(tmp_path)
+    assert open_model(path).config == open_model(tmp_path).config
     mesh = make_mesh(data=1, model=1)
-    read = dict(named_tensors(load_model(path, dtype="float32", mesh=mesh)))
+    read = dict(named_tensors(load_model(open_model(path), dtype="float32", mesh=mesh)))
     expected = reference.state_dict()
     assert read.keys() == expected.keys()
     for name, value in expected.items():

@@ -23,7 +23,7 @@ def without(attributes, *names):
 
 
 def from_hugging_face(attributes):
-    return config_from_hf(ConfigReader(place=Path("f/config.json"), values=attributes))
+    return config_from_hf(ConfigReader(path=Path("f/config.json"), values=attributes))
 
 
 def test_a_config_comes_back_as_it_went():

@@ -10,13 +10,14 @@ from llama_files import SHAPES, reference_logits, write_llama
 from whole_rows import jitted_logits, logits_of
 
 from isara_jax.models.checkpoints.load import load_model
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.runtime.mesh import make_mesh, shard_batch
 
 ONE = {"data": 1, "model": 1}
 
 
 def load(folder, *, dtype="float32", **mesh):
-    return load_model(folder, dtype=dtype, mesh=make_mesh(**(mesh or ONE)))
+    return load_model(open_model(folder), dtype=dtype, mesh=make_mesh(**(mesh or ONE)))
 
 
 def drawn_tokens(model, *, rows=4, length=11):

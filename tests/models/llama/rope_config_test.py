@@ -21,7 +21,7 @@ LLAMA3 = {
 
 
 def attributes(**values):
-    return ConfigReader(place=Path("f/config.json"), values=values)
+    return ConfigReader(path=Path("f/config.json"), values=values)
 
 
 @pytest.mark.parametrize(

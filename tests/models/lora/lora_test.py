@@ -11,11 +11,11 @@ from isara_jax.errors import InputError
 from isara_jax.models.checkpoints.load import abstract_model, named_tensors
 from isara_jax.models.lora.lora import (
     abstract_adapters,
-    adapted,
     fresh_adapters,
     merge,
-    quantised_model,
-    targeted,
+    quantize_model,
+    target_weights,
+    with_lora,
 )
 from isara_jax.models.opt.model import Opt, OptConfig
 from isara_jax.runtime.mesh import make_mesh
@@ -31,7 +31,7 @@ def one_device():
 def fresh(model, *targets, mesh=None, rank=4):
     return fresh_adapters(
         model,
-        targeted(model, targets or ALL),
+        target_weights(model, targets or ALL),
         rank=rank,
         alpha=8,
         key=jax.random.key(0),
@@ -50,7 +50,9 @@ def fresh(model, *targets, mesh=None, rank=4):
     ],
 )
 def test_targets_are_axes_or_names(targets, kernels):
-    assert set(targeted(abstract_model(TINY, dtype="float32"), targets)) == kernels
+    assert (
+        set(target_weights(abstract_model(TINY, dtype="float32"), targets)) == kernels
+    )
 
 
 def test_an_opt_has_other_kernels():
@@ -69,27 +71,29 @@ def test_an_opt_has_other_kernels():
         tied_head=True,
     )
     model = jax.eval_shape(lambda: Opt(config, key=jax.random.key(0)))
-    assert set(targeted(model, ALL)) == {"q", "k", "v", "o", "up", "down"}
-    with pytest.raises(InputError, match="no kernel has an axis kv_heads"):
-        targeted(model, ("kv_heads",))
+    assert set(target_weights(model, ALL)) == {"q", "k", "v", "o", "up", "down"}
+    with pytest.raises(InputError, match="no linear weight has an axis kv_heads"):
+        target_weights(model, ("kv_heads",))
 
 
 @pytest.mark.parametrize("target", ["gates", "norm", "attention_norm", "layers"])
 def test_a_target_of_no_kernel_is_refused(target):
     model = abstract_model(TINY, dtype="float32")
-    with pytest.raises(InputError, match=f"'{target}' is no kernel .* q, up, v$"):
-        targeted(model, ("q", target))
+    with pytest.raises(
+        InputError, match=f"'{target}' is no linear weight .* q, up, v$"
+    ):
+        target_weights(model, ("q", target))
 
 
 def test_fresh_ones_add_nothing_and_are_drawn_as_peft_draws_them():
     model = tiny_llama()
     adapters = fresh(model, rank=64)
     np.testing.assert_array_equal(
-        our_logits(adapted(model, adapters), TOKENS), our_logits(model, TOKENS)
+        our_logits(with_lora(model, adapters), TOKENS), our_logits(model, TOKENS)
     )
     assert (adapters.rank, adapters.alpha) == (64, 8)
     for name, inputs in (("q", 32), ("o", 32), ("down", 64)):
-        a = np.asarray(adapters.kernels[name].a.get_value())
+        a = np.asarray(adapters.weights[name].a.get_value())
         assert inputs**-0.5 * 0.99 < np.abs(a).max() <= inputs**-0.5
         assert np.std(a) == pytest.approx((inputs * 3) ** -0.5, rel=0.05)
 
@@ -97,14 +101,14 @@ def test_fresh_ones_add_nothing_and_are_drawn_as_peft_draws_them():
 def test_fresh_ones_are_the_same_on_any_mesh_and_beside_any_others():
     alone = fresh(tiny_llama(), "q")
     split = fresh(tiny_llama(), mesh=make_mesh(data=4, model=2))
-    a = split.kernels["q"].a.get_value()
+    a = split.weights["q"].a.get_value()
     assert a.addressable_shards[0].data.shape == (2, 4, 32 // 4)
-    np.testing.assert_array_equal(alone.kernels["q"].a.get_value(), a)
+    np.testing.assert_array_equal(alone.weights["q"].a.get_value(), a)
 
 
 def test_the_abstract_ones_have_the_shapes_of_those_that_are_made():
     model, sizes = tiny_llama(dtype=jnp.bfloat16), {"rank": 4, "alpha": 8}
-    shapes = abstract_adapters(model, targeted(model, ALL), **sizes)
+    shapes = abstract_adapters(model, target_weights(model, ALL), **sizes)
     made = fresh(model)
     assert jax.tree.structure(shapes) == jax.tree.structure(made)
     for want, have in zip(jax.tree.leaves(shapes), jax.tree.leaves(made), strict=True):
@@ -114,10 +118,10 @@ def test_the_abstract_ones_have_the_shapes_of_those_that_are_made():
 @pytest.mark.parametrize("kind", [None, "int8", "nf4"])
 def test_the_merged_model_says_what_the_adapted_one_does(kind):
     mesh, model = one_device(), tiny_llama()
-    base = quantised_model(model, kind, mesh=mesh) if kind else model
+    base = quantize_model(model, kind, mesh=mesh) if kind else model
     adapters = drawn_adapters(model, "kv_heads", "down")
     whole = merge(base, adapters, mesh=mesh)
-    wanted = our_logits(adapted(base, adapters), TOKENS)
+    wanted = our_logits(with_lora(base, adapters), TOKENS)
     np.testing.assert_allclose(our_logits(whole, TOKENS), wanted, atol=1e-4)
     assert np.abs(wanted - our_logits(model, TOKENS)).max() > 0.1
     assert jax.tree.structure(whole) == jax.tree.structure(model)
@@ -143,8 +147,8 @@ def test_what_has_no_adapter_is_shared_with_the_base():
 
 def test_an_abstract_model_is_quantised_to_the_shapes_of_a_real_one():
     mesh = make_mesh(data=4, model=2)
-    shapes = quantised_model(abstract_model(TINY, dtype="float32"), "nf4", mesh=mesh)
-    real = quantised_model(tiny_llama(), "nf4", mesh=mesh)
+    shapes = quantize_model(abstract_model(TINY, dtype="float32"), "nf4", mesh=mesh)
+    real = quantize_model(tiny_llama(), "nf4", mesh=mesh)
     for want, have in zip(jax.tree.leaves(shapes), jax.tree.leaves(real), strict=True):
         assert (want.shape, want.dtype) == (have.shape, have.dtype)
     want, have = shapes.layers.q.get_value(), real.layers.q.get_value()

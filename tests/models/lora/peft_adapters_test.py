@@ -9,7 +9,7 @@ from tiny_llama import tiny_llama, torch_llama
 from tiny_opt import load_opt, write_opt
 
 from isara_jax.errors import InputError
-from isara_jax.models.lora.lora import adapted
+from isara_jax.models.lora.lora import with_lora
 from isara_jax.models.lora.peft import TENSORS, open_peft, read_adapters, write_adapters
 from isara_jax.runtime.mesh import make_mesh
 
@@ -26,7 +26,7 @@ def test_what_we_write_is_what_peft_reads(tmp_path):
     model = tiny_llama()
     adapters = drawn_adapters(model, *WORDS)
     write_adapters(tmp_path, adapters, model.config, base="any/name")
-    expected = our_logits(adapted(model, adapters), TOKENS)
+    expected = our_logits(with_lora(model, adapters), TOKENS)
     twin = loaded(torch_llama(model), tmp_path)
     np.testing.assert_allclose(logits(twin, [TOKENS])[0], expected, atol=1e-4)
     assert np.abs(expected - our_logits(model, TOKENS)).max() > 0.1
@@ -37,7 +37,7 @@ def test_what_we_write_for_an_opt_is_what_peft_reads(tmp_path):
     model = load_opt(tmp_path / "model")
     adapters = drawn_adapters(model, "heads", "down")
     write_adapters(tmp_path / "adapter", adapters, model.config, base="")
-    expected = our_logits(adapted(model, adapters), TOKENS)
+    expected = our_logits(with_lora(model, adapters), TOKENS)
     both = loaded(twin, tmp_path / "adapter")
     np.testing.assert_allclose(logits(both, [TOKENS])[0], expected, atol=1e-4)
 
@@ -48,9 +48,9 @@ def test_what_peft_writes_is_what_we_read(tmp_path):
     saved(twin, tmp_path)
     adapters = read(tmp_path, model, data=2, devices=2)
     assert (adapters.rank, adapters.alpha) == (4, 8)
-    on_mesh = adapters.kernels["q"].b.get_value().addressable_shards[0].data
+    on_mesh = adapters.weights["q"].b.get_value().addressable_shards[0].data
     assert on_mesh.shape == (2, 4, 4 // 2, 8)
-    ours = our_logits(adapted(model, jax.device_get(adapters)), TOKENS)
+    ours = our_logits(with_lora(model, jax.device_get(adapters)), TOKENS)
     np.testing.assert_allclose(ours, logits(twin, [TOKENS])[0], atol=1e-4)
 
 

@@ -10,7 +10,7 @@ from tiny_llama import TINY, tiny_llama, torch_llama
 from tiny_opt import write_opt
 
 from isara_jax.errors import InputError
-from isara_jax.models.checkpoints.load import load_config
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.models.checkpoints.verify import outputs
 from isara_jax.models.lora.peft import TENSORS, open_peft
 
@@ -40,7 +40,7 @@ def change_tensors(folder, change):
 
 def test_settings_and_kernels_are_read(given):
     peft = open_peft(given, TINY)
-    assert (peft.rank, peft.scale, peft.kernels) == (4, 2.0, ("q", "up"))
+    assert (peft.rank, peft.scale, peft.weights) == (4, 2.0, ("q", "up"))
 
 
 def test_a_rank_stabilised_scale(folder):
@@ -50,10 +50,11 @@ def test_a_rank_stabilised_scale(folder):
 
 def test_merged_tensors_say_what_peft_says(tmp_path):
     twin = write_opt(tmp_path / "model")
-    before = outputs(tmp_path / "model", TOKENS, dtype="float32")
+    base = open_model(tmp_path / "model")
+    before = outputs(base, TOKENS, dtype="float32")
     model = adapted_twin(twin, ["k_proj", "out_proj", "fc2"])
     adapter = saved(model, tmp_path / "adapter")
-    found = outputs(tmp_path / "model", TOKENS, dtype="float32", adapter=adapter)
+    found = outputs(base.with_adapter(adapter), TOKENS, dtype="float32")
     np.testing.assert_allclose(found, logits(model, [TOKENS])[0], atol=1e-4)
     assert np.abs(found - before).max() > 0.1
 
@@ -86,7 +87,9 @@ def test_tensors_of_no_kernel_are_refused(folder):
         tensors[NAME.replace("q_proj", "w_proj")] = tensors[NAME]
 
     change_tensors(folder, change)
-    with pytest.raises(InputError, match=r"w_proj.lora_A.weight' adapts no kernel"):
+    with pytest.raises(
+        InputError, match=r"w_proj.lora_A.weight' adapts no linear weight"
+    ):
         open_peft(folder, TINY)
 
 
@@ -123,7 +126,7 @@ def test_a_rank_that_the_tensors_have_not_is_refused(folder):
 
 def test_an_adapter_of_another_base_is_refused(given, tmp_path):
     write_opt(tmp_path)
-    with pytest.raises(InputError, match="adapts no kernel of the model's layers"):
-        open_peft(given, load_config(tmp_path))
+    with pytest.raises(InputError, match="adapts no linear weight of the layers"):
+        open_peft(given, open_model(tmp_path).config)
     config = json.loads((given / "adapter_config.json").read_text())
     assert set(config["target_modules"]) == {"q_proj", "up_proj"}

@@ -27,7 +27,7 @@ VARIANTS = {
 
 
 def read(values):
-    a = ConfigReader(place=Path("f/config.json"), values=values)
+    a = ConfigReader(path=Path("f/config.json"), values=values)
     return config_from_hf(a)
 
 

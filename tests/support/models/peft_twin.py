@@ -10,7 +10,7 @@ import peft
 import torch
 
 from isara_jax.models.decoder import hidden_states
-from isara_jax.models.lora.lora import fresh_adapters, targeted
+from isara_jax.models.lora.lora import fresh_adapters, target_weights
 from isara_jax.runtime.mesh import make_mesh
 
 
@@ -81,7 +81,7 @@ def drawn_adapters(model, *targets, rank=4, alpha=8.0, mesh=None):
     """Returns our own adapters on a model, with a B that does something."""
     fresh = fresh_adapters(
         model,
-        targeted(model, targets),
+        target_weights(model, targets),
         rank=rank,
         alpha=alpha,
         key=jax.random.key(5),

@@ -5,6 +5,7 @@ import torch
 import transformers
 
 from isara_jax.models.checkpoints.load import load_model
+from isara_jax.models.checkpoints.open import open_model
 from isara_jax.models.opt.model import OptConfig
 from isara_jax.runtime.mesh import make_mesh
 
@@ -55,7 +56,9 @@ def write_opt(folder, **changes):
 
 
 def load_opt(folder):
-    return load_model(folder, dtype="float32", mesh=make_mesh(data=1, model=1))
+    return load_model(
+        open_model(folder), dtype="float32", mesh=make_mesh(data=1, model=1)
+    )
 
 
 def relative_error(got, expected):
