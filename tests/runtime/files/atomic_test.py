@@ -53,8 +53,8 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path, fault):
 def test_what_a_killed_process_left_is_swept_away(tmp_path):
     program = (
         "import os, pathlib, sys\n"
-        "from isara_jax.runtime.files.atomic import appearing\n"
-        "with appearing(pathlib.Path(sys.argv[1])) as partial:\n"
+        "from isara_jax.runtime.files.atomic import atomic_dir\n"
+        "with atomic_dir(pathlib.Path(sys.argv[1])) as partial:\n"
         "    (partial / 'half').touch()\n"
         "    os._exit(9)\n"
     )
