@@ -1,24 +1,27 @@
-"""Algorithm 1: the model aligns itself to the seeds, round after round (PAPER.md 1).
+"""Algorithm 1: a model aligns itself to seed pairs, round after round.
 
-Every statement of the loop leaves its result in the run's folder and finds it there
-when the run is started again, so a killed run goes on where it was.
+See docs/method.md, "The algorithm", and arXiv 2401.06785. Every statement of the loop
+leaves its result in the run's folder, and finds it there when the run is started again,
+so a killed run resumes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from isara_jax.answers import Retriever, answer_questions
+from isara_jax.answers import answer_questions
 from isara_jax.engine import SamplingParams
 from isara_jax.errors import FieldError
 from isara_jax.evaluation import EvaluationConfig, evaluate
 from isara_jax.examples import Candidate, Example, HeldOut, Pool, Question
 from isara_jax.filters import FilterConfig, keep
 from isara_jax.finetune import TrainingExample
-from isara_jax.finetuning import Tuner
-from isara_jax.generation import Sampler
+from isara_jax.finetuning import Finetuner
+from isara_jax.generation import Generator
 from isara_jax.models import ModelHandle
+from isara_jax.prompts import PromptBuilder
 from isara_jax.questions import draft_questions
-from isara_jax.run import RoundFolder, Workdir, timed
+from isara_jax.retrieval import Retriever
+from isara_jax.run import RoundFolder, Workdir, time_stage
 from isara_jax.runtime import log
 from isara_jax.runtime.files import write_json
 
@@ -28,9 +31,9 @@ SFT = "SFT on the seeds"
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """The loop's own numbers."""
+    """The numbers of Algorithm 1."""
 
-    rounds: int = field(default=2, metadata={"help": "T: rounds at the most"})
+    rounds: int = field(default=2, metadata={"help": "T: the most rounds"})
     candidates: int = field(
         default=512, metadata={"help": "n: pairs that a round generates"}
     )
@@ -53,14 +56,9 @@ class LoopConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.candidates < 1:
-            raise FieldError("candidates", self.candidates, "must be at least 1")
-        if self.questions_per_context < 1:
-            raise FieldError(
-                "questions_per_context",
-                self.questions_per_context,
-                "must be at least 1",
-            )
+        for name in ("candidates", "questions_per_context"):
+            if getattr(self, name) < 1:
+                raise FieldError(name, getattr(self, name), "must be at least 1")
         if not 1 <= self.rounds <= self.demos:
             raise FieldError(
                 "rounds",
@@ -73,65 +71,80 @@ class LoopConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """What Algorithm 1 is given."""
+class AlignmentInputs:
+    """What Algorithm 1 is given: its data, the settings of its steps, and a folder."""
 
     seeds: Pool
     heldout: Sequence[HeldOut]
-    base: Callable[[], ModelHandle]
     loop: LoopConfig
     question_sampling: SamplingParams
     answer_sampling: SamplingParams
     filters: FilterConfig
     evaluation: EvaluationConfig
-    sampler: Sampler
+    prompt_builder: PromptBuilder
+    generator: Generator
     retriever: Retriever
-    tuner: Tuner
+    finetuner: Finetuner
     workdir: Workdir
 
+    def pretrained(self) -> ModelHandle:
+        """Returns a handle of M_0."""
+        return self.finetuner.trainable.pretrained()
 
-def align(run: Run) -> ModelHandle:
-    """Runs Algorithm 1 and returns the last round's model."""
-    measure_baselines(run)
-    pools, model = [run.seeds], run.base()
-    for t in range(1, run.loop.rounds + 1):
-        here = run.workdir.round(t)
-        questions = draft(run, model, pools, folder=here)
-        candidates = answer(run, model, questions, pools, folder=here)
-        kept = keep(candidates, pools, config=run.filters, folder=here)
-        data = training_data(run, [*pools, kept])
+
+def align(inputs: AlignmentInputs) -> ModelHandle:
+    """Runs Algorithm 1 and returns the last round's model.
+
+    Before it, the baselines are evaluated that the model has to beat.
+
+    Raises:
+      StopRequested: the run was asked to stop; the same call resumes it.
+    """
+    evaluate_baselines(inputs)
+    pools, model = [inputs.seeds], inputs.pretrained()
+    for t in range(1, inputs.loop.rounds + 1):
+        folder = inputs.workdir.round(t)
+        questions = draft(inputs, model, pools, folder=folder)
+        candidates = answer(inputs, model, questions, pools, folder=folder)
+        kept = keep(candidates, pools, config=inputs.filters, folder=folder)
+        data = training_data(inputs, [*pools, kept])
         if data:
-            model = tune(
-                run, model, data, round_index=t, folder=here, name=f"round {t}"
+            model = finetune(
+                inputs, model, data, round_index=t, folder=folder, name=f"round {t}"
             )
-            measure(run, model, name=f"ISARA round {t}", folder=here)
-        if stops(run, kept=len(kept), trained=bool(data), round_index=t, folder=here):
+            evaluate_model(inputs, model, name=f"ISARA round {t}", folder=folder)
+        if should_stop(inputs, kept, round_index=t, trained=bool(data), folder=folder):
             break
         pools.append(kept)
     return model
 
 
 def draft(
-    run: Run, model: ModelHandle, pools: Sequence[Pool], *, folder: RoundFolder
+    inputs: AlignmentInputs,
+    model: ModelHandle,
+    pools: Sequence[Pool],
+    *,
+    folder: RoundFolder,
 ) -> list[Question]:
     """Step (a): M_{t-1} writes questions after random demonstrations."""
-    with timed(run.workdir, folder, "questions") as spent:
+    with time_stage(inputs.workdir, folder, "questions") as totals:
         questions = draft_questions(
             model,
             pools,
-            candidates=run.loop.candidates,
-            demos=run.loop.demos,
-            questions_per_context=run.loop.questions_per_context,
-            sampling_params=run.question_sampling,
-            sampler=run.sampler,
+            candidates=inputs.loop.candidates,
+            demos=inputs.loop.demos,
+            questions_per_context=inputs.loop.questions_per_context,
+            sampling_params=inputs.question_sampling,
+            prompt_builder=inputs.prompt_builder,
+            generator=inputs.generator,
             folder=folder,
         )
-        spent.count_samples(folder.questions)
+        totals.add_samples(folder.questions)
     return questions
 
 
 def answer(
-    run: Run,
+    inputs: AlignmentInputs,
     model: ModelHandle,
     questions: Sequence[Question],
     pools: Sequence[Pool],
@@ -139,49 +152,52 @@ def answer(
     folder: RoundFolder,
 ) -> list[Candidate]:
     """Step (b): M_{t-1} answers them after their nearest neighbours."""
-    with timed(run.workdir, folder, "answers") as spent:
+    with time_stage(inputs.workdir, folder, "answers") as totals:
         candidates = answer_questions(
             model,
             questions,
             pools,
-            demos=run.loop.demos,
-            sampling_params=run.answer_sampling,
-            sampler=run.sampler,
-            retriever=run.retriever,
+            demos=inputs.loop.demos,
+            sampling_params=inputs.answer_sampling,
+            prompt_builder=inputs.prompt_builder,
+            generator=inputs.generator,
+            retriever=inputs.retriever,
             folder=folder,
         )
-        spent.count_samples(folder.answers)
+        totals.add_samples(folder.answers)
     return candidates
 
 
-def training_data(run: Run, pools: Sequence[Pool]) -> list[TrainingExample]:
-    """Chooses of D_0 ... D_t what round t trains on, and writes it in token ids."""
+def training_data(
+    inputs: AlignmentInputs, pools: Sequence[Pool]
+) -> list[TrainingExample]:
+    """Returns what round t trains on, chosen of D_0 ... D_t, in token ids."""
     chosen: dict[str, Sequence[Pool]] = {
         "seeds_and_latest": [pools[0], pools[-1]] if len(pools) > 1 else pools,
         "cumulative": pools,
         "latest": pools[-1:],
     }
-    examples = [
-        example
-        for pool in chosen[run.tuner.config.train_data]
+    return [
+        training_example(inputs.prompt_builder, example)
+        for pool in chosen[inputs.finetuner.config.train_data]
         for example in pool.examples
     ]
-    return [training_example(run.sampler, example) for example in examples]
 
 
-def training_example(sampler: Sampler, example: Example) -> TrainingExample:
-    """Writes a pair in token ids: its open turn, then the answer and its end."""
-    opening = sampler.template.open_answer(example.question)
-    prompt = sampler.prompt(opening, id=example.origin, number=0)
+def training_example(
+    prompt_builder: PromptBuilder, example: Example
+) -> TrainingExample:
+    """Writes a pair in token ids: its open turn, then the answer and EOS."""
+    text = prompt_builder.template.answer_prompt(example.question)
     return TrainingExample(
         id=example.origin,
-        prompt_tokens=prompt.token_ids,
-        answer_tokens=sampler.answer_tokens(example.answer),
+        prompt_tokens=prompt_builder.zero_shot(text).token_ids,
+        answer_tokens=prompt_builder.completion_ids(example.answer),
     )
 
 
-def tune(
-    run: Run,
+def finetune(
+    inputs: AlignmentInputs,
     model: ModelHandle,
     data: Sequence[TrainingExample],
     *,
@@ -189,74 +205,89 @@ def tune(
     folder: RoundFolder,
     name: str,
 ) -> ModelHandle:
-    """Step (d): finetunes M_{t-1}, or the base again, into M_t."""
-    if run.tuner.config.start_from == "base":
-        model.drop()
-        model = run.base()
-    with timed(run.workdir, folder, "finetuning") as spent:
-        tuned = run.tuner.finetuned(
+    """Step (d): finetunes M_{t-1}, or M_0 again, into M_t."""
+    if inputs.finetuner.config.start_from == "base":
+        model.unload()
+        model = inputs.pretrained()
+    with time_stage(inputs.workdir, folder, "finetuning") as totals:
+        finetuned = inputs.finetuner.finetune(
             model,
             data,
             round_index=round_index,
             folder=folder,
             stage=f"{name}: finetuning",
         )
-        spent.items = len(data)
-        spent.tokens = sum(len(example) for example in data)
-    return tuned
+        totals.items = len(data)
+        totals.tokens = sum(len(example) for example in data)
+    return finetuned
 
 
-def measure(run: Run, model: ModelHandle, *, name: str, folder: RoundFolder) -> None:
+def evaluate_model(
+    inputs: AlignmentInputs, model: ModelHandle, *, name: str, folder: RoundFolder
+) -> None:
     """Evaluates a model on the held-out set."""
-    with timed(run.workdir, folder, "evaluation") as spent:
+    with time_stage(inputs.workdir, folder, "evaluation") as totals:
         evaluate(
             model,
-            run.heldout,
+            inputs.heldout,
             name=name,
-            config=run.evaluation,
-            sampler=run.sampler,
+            config=inputs.evaluation,
+            prompt_builder=inputs.prompt_builder,
+            generator=inputs.generator,
             result=folder.evaluation,
         )
-        spent.items = len(run.heldout)
+        totals.items = len(inputs.heldout)
 
 
-def measure_baselines(run: Run) -> None:
+def evaluate_baselines(inputs: AlignmentInputs) -> None:
     """Evaluates what ISARA has to beat: M_0, and M_0 finetuned on D_0 alone."""
-    if not run.evaluation.baselines or not run.heldout:
+    if not inputs.evaluation.baselines or not inputs.heldout:
         return
-    base = run.base()
-    measure(run, base, name=PRETRAINED, folder=run.workdir.baseline("pretrained"))
-    folder = run.workdir.baseline("sft")
-    seeds = [training_example(run.sampler, example) for example in run.seeds.examples]
-    tuned = tune(run, base, seeds, round_index=1, folder=folder, name=SFT)
-    measure(run, tuned, name=SFT, folder=folder)
+    model = inputs.pretrained()
+    folder = inputs.workdir.baseline("pretrained")
+    evaluate_model(inputs, model, name=PRETRAINED, folder=folder)
+    folder = inputs.workdir.baseline("sft")
+    data = [training_example(inputs.prompt_builder, e) for e in inputs.seeds.examples]
+    model = finetune(inputs, model, data, round_index=1, folder=folder, name=SFT)
+    evaluate_model(inputs, model, name=SFT, folder=folder)
 
 
-def stops(
-    run: Run, *, kept: int, trained: bool, round_index: int, folder: RoundFolder
+def should_stop(
+    inputs: AlignmentInputs,
+    kept: Pool,
+    *,
+    round_index: int,
+    trained: bool,
+    folder: RoundFolder,
 ) -> bool:
-    """Applies the stopping rule, kept / generated < alpha, and logs its numbers."""
-    generated, alpha = run.loop.candidates, run.loop.alpha
-    rate = kept / generated
+    """Applies the stopping rule, kept / generated < alpha, and records its numbers.
+
+    The loop also stops where there was nothing to train on.
+    """
+    generated, alpha = inputs.loop.candidates, inputs.loop.alpha
+    rate = len(kept) / generated
     below = rate < alpha
     if not trained:
         reason = "nothing was kept, so there is nothing to train on"
     elif below:
         reason = f"kept {rate:.1%} of the candidates, less than alpha = {alpha:.1%}"
-    elif round_index == run.loop.rounds:
+    elif round_index == inputs.loop.rounds:
         reason = f"all {round_index} rounds are done"
     else:
         reason = f"kept {rate:.1%} of the candidates, at least alpha = {alpha:.1%}"
-    summary = {
-        "round": round_index,
-        "generated": generated,
-        "kept": kept,
-        "keep_rate": rate,
-        "alpha": alpha,
-        "stop": below or not trained,
-        "reason": reason,
-    }
+    stop = below or not trained
     if not folder.summary.exists():
-        write_json(folder.summary, summary)
-        log(f"round {round_index}: kept {kept} of {generated}; {reason}")
-    return below or not trained
+        write_json(
+            folder.summary,
+            {
+                "round": round_index,
+                "generated": generated,
+                "kept": len(kept),
+                "keep_rate": rate,
+                "alpha": alpha,
+                "stop": stop,
+                "reason": reason,
+            },
+        )
+        log(f"round {round_index}: kept {len(kept)} of {generated}; {reason}")
+    return stop

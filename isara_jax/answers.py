@@ -1,34 +1,26 @@
 """Step (b): the model answers its questions after their nearest neighbours."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from isara_jax.engine import SamplingParams
-from isara_jax.examples import Candidate, Example, Pool, Question, demo_counts
-from isara_jax.generation import OpenTurn, Sampler, Step, sample_into, sampled
+from isara_jax.examples import Candidate, Example, Pool, Question, demos_per_pool
+from isara_jax.generation import (
+    Generator,
+    SampleKind,
+    completion_fields,
+    generate_to_records,
+)
 from isara_jax.models import Decoder
-from isara_jax.retrieval import Embedder, IndexMethod, Neighbours, build_index
+from isara_jax.prompts import PromptBuilder, PromptTurn
+from isara_jax.retrieval import Retriever
 from isara_jax.run import RoundFolder
 
-
-@dataclass(frozen=True, kw_only=True)
-class Retriever:
-    """Finds the examples of a pool whose questions are nearest to a text."""
-
-    embedder: Embedder
-    method: IndexMethod
-
-    def nearest(
-        self, pool: Pool, queries: Float[np.ndarray, "Q D"], *, count: int
-    ) -> Neighbours:
-        """Searches the pool by the embedding of the question alone (PAPER.md 1)."""
-        vectors = self.embedder.embed([e.question for e in pool.examples])
-        index = build_index(vectors, method=self.method)
-        return index.nearest(queries, k=min(count, len(pool)))
+# Digits of a cosine on which float32 agrees from machine to machine.
+COSINE_DIGITS = 4
 
 
 def answer_questions(
@@ -38,99 +30,97 @@ def answer_questions(
     *,
     demos: int,
     sampling_params: SamplingParams,
-    sampler: Sampler,
+    prompt_builder: PromptBuilder,
+    generator: Generator,
     retriever: Retriever,
     folder: RoundFolder,
 ) -> list[Candidate]:
-    """Answers the round's questions into its folder.
+    """Answers the round's questions into its folder; round t has t pools.
 
-    The demonstrations come nearest first, pool after pool. A question of no words gets
-    no answer: it is left for the filter with an empty one.
+    The demonstrations stand pool after pool, nearest first. A blank question is not
+    asked; its candidate has a blank answer, which the filter rejects.
     """
     round_index = len(pools)
     asked = [question for question in questions if question.text]
-    queries = retriever.embedder.embed([question.text for question in asked])
+    queries = retriever.embed([question.text for question in asked])
     demos_of = nearest_demos(
         pools,
         queries,
-        counts=demo_counts(demos, round_index=round_index),
+        per_pool=demos_per_pool(demos, round_index=round_index),
         retriever=retriever,
     )
-    seeds = retriever.nearest(pools[0], queries, count=1)
-    written = sampler.prompts(
+    prompts = prompt_builder.build(
         [
-            OpenTurn(
+            PromptTurn(
                 id=question.id,
-                number=question.number,
-                opening=sampler.template.open_answer(question.text),
-                demos=found,
+                sample_index=question.sample_index,
+                text=prompt_builder.template.answer_prompt(question.text),
+                demos=nearest,
             )
-            for question, found in zip(asked, demos_of, strict=True)
+            for question, nearest in zip(asked, demos_of, strict=True)
         ],
-        new_tokens=sampling_params.max_new_tokens,
+        max_new_tokens=sampling_params.max_new_tokens,
     )
-    facts = {
+    seeds = retriever.nearest(pools[0], queries, count=1)
+    retrieved = {
         prompt.id: {
-            "demos": list(used),
-            "nearest_seed": pools[0].examples[seeds.indices[place, 0]].origin,
-            "nearest_seed_similarity": round_off(float(seeds.similarities[place, 0])),
+            "demos": list(prompt.demos),
+            "nearest_seed": pools[0].examples[seeds.indices[row, 0]].origin,
+            "nearest_seed_similarity": round(
+                float(seeds.similarities[row, 0]), COSINE_DIGITS
+            ),
         }
-        for place, (prompt, used) in enumerate(written)
+        for row, prompt in enumerate(prompts)
     }
     text_of = {question.id: question.text for question in asked}
-    records = sample_into(
+    records = generate_to_records(
         folder.answers,
-        [prompt for prompt, _ in written],
+        prompts,
         model=model,
-        sampler=sampler,
+        generator=generator,
         sampling_params=sampling_params,
         round_index=round_index,
-        step=Step.ANSWERS,
+        kind=SampleKind.ANSWER,
         stage=f"round {round_index}: answers",
-        describe=lambda completion: {
+        to_record=lambda completion: {
             "id": completion.id,
             "question": text_of[completion.id],
             "answer": completion.text,
-            **facts[completion.id],
-            **sampled(completion, parent=f"M_{round_index - 1}"),
+            **retrieved[completion.id],
+            **completion_fields(completion, parent=f"M_{round_index - 1}"),
         },
     )
-    answered = {record["id"]: record for record in records}
-    return [_candidate(question, answered.get(question.id)) for question in questions]
+    record_of = {record["id"]: record for record in records}
+    return [_candidate(question, record_of.get(question.id)) for question in questions]
 
 
 def nearest_demos(
     pools: Sequence[Pool],
     queries: Float[np.ndarray, "Q D"],
     *,
-    counts: Sequence[int],
+    per_pool: Sequence[int],
     retriever: Retriever,
 ) -> list[list[Example]]:
     """Returns every query's nearest examples of each pool, pool after pool."""
     demos: list[list[Example]] = [[] for _ in queries]
-    for pool, count in zip(pools, counts, strict=True):
+    for pool, count in zip(pools, per_pool, strict=True):
         if not len(pool) or not len(queries):
             continue
-        found = retriever.nearest(pool, queries, count=count)
-        for place, row in enumerate(found.indices):
-            demos[place] += [pool.examples[index] for index in row]
+        neighbours = retriever.nearest(pool, queries, count=count)
+        for query, row in enumerate(neighbours.indices):
+            demos[query] += [pool.examples[index] for index in row]
     return demos
 
 
-def round_off(similarity: float) -> float:
-    """Keeps the digits of a cosine that fp32 on another machine would agree on."""
-    return round(similarity, 4)
-
-
 def _candidate(question: Question, record: dict[str, Any] | None) -> Candidate:
-    found = record or {}
+    answered = record or {}
     return Candidate(
         id=question.id,
         question=question.text,
-        answer=found.get("answer", ""),
-        answer_finish=found.get("finish", ""),
+        answer=answered.get("answer", ""),
+        answer_finish=answered.get("finish", ""),
         question_demos=question.demos,
-        answer_demos=tuple(found.get("demos", ())),
-        nearest_seed=found.get("nearest_seed", ""),
-        nearest_seed_similarity=found.get("nearest_seed_similarity", 0.0),
+        answer_demos=tuple(answered.get("demos", ())),
+        nearest_seed=answered.get("nearest_seed", ""),
+        nearest_seed_similarity=answered.get("nearest_seed_similarity", 0.0),
     )

@@ -1,7 +1,7 @@
-"""The values that the loop moves: examples, held-out items, and the pools D_0 ... D_t.
+"""Examples, held-out items, and the pools D_0 ... D_t, with the files that hold them.
 
-PAPER.md 1 calls D_0 the seeds and D_t what round t keeps. Files are JSONL, one object a
-line, UTF-8.
+D_0 are the seeds, D_t what round t keeps (docs/method.md, "The algorithm"). Files are
+JSONL in UTF-8, one object a line.
 """
 
 import json
@@ -33,10 +33,10 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A question that the model wrote, and the ids of the demos it had before it."""
+    """A question that the model wrote, and the ids of its prompt's demonstrations."""
 
     id: str
-    number: int
+    sample_index: int
     text: str
     demos: tuple[str, ...]
 
@@ -236,9 +236,10 @@ def _refuse_duplicate(question: str, seen: dict[str, Place], place: Place) -> No
         raise InputError(f"{place}: the question of {first.item} again: {question!r}")
 
 
-def demo_counts(demos: int, *, round_index: int) -> tuple[int, ...]:
+def demos_per_pool(demos: int, *, round_index: int) -> tuple[int, ...]:
     """Returns how many demonstrations each of D_0 ... D_{t-1} gives in round t.
 
-    K - (t - 1) from the seeds and one from every later pool (PAPER.md 1), K = `demos`.
+    K - (t - 1) from the seeds and one from every later pool, K = `demos`; see
+    docs/method.md, "The algorithm".
     """
     return (demos - (round_index - 1), *([1] * (round_index - 1)))

@@ -1,7 +1,7 @@
-"""Step (c): one named predicate a rule; a pair is kept if every one lets it pass.
+"""Step (c): fixed rules on the text of a pair, a function each.
 
-There is no judge and no regeneration (PAPER.md 1, 'Filter'). A rejected pair is
-recorded with the first rule that rejected it.
+A pair is kept if no rule rejects it; a rejected one is recorded with the first rule
+that does. There is no judge and no regeneration (docs/method.md, "Filter").
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from isara_jax.runtime.files import Records, write_jsonl
 
 @dataclass(frozen=True, kw_only=True)
 class FilterConfig:
-    """How strict the rules are."""
+    """The limits of the rules."""
 
     max_demo_rouge: float = field(
         default=0.7,
@@ -58,8 +58,14 @@ class FilterConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
-    """What a rule may compare a candidate with."""
+class FilterContext:
+    """What a rule may compare a candidate with.
+
+    Attributes:
+      kept, earlier: by normalized question, the id of the pair that has it: of this
+        round, and of the seeds and earlier rounds.
+      demo_questions: the questions of the candidate's own prompt.
+    """
 
     config: FilterConfig
     kept: Mapping[str, str]
@@ -67,54 +73,54 @@ class Known:
     demo_questions: Sequence[str]
 
 
-# A rule returns why it rejects, or nothing.
-Rule = Callable[[Candidate, Known], str | None]
+Rule = Callable[[Candidate, FilterContext], str | None]
+"""Returns why it rejects a candidate, or None."""
 
 
-def duplicate_in_round(candidate: Candidate, known: Known) -> str | None:
+def duplicate_in_round(candidate: Candidate, context: FilterContext) -> str | None:
     """Rejects a question that this round has kept already."""
-    same = known.kept.get(_normal(candidate.question))
+    same = context.kept.get(_normalize(candidate.question))
     return same and f"{same} of this round asks the same"
 
 
-def duplicate_of_earlier(candidate: Candidate, known: Known) -> str | None:
-    """Rejects a question of the seeds or of an earlier round, if it is to."""
-    if not known.config.earlier_duplicates:
+def duplicate_of_earlier(candidate: Candidate, context: FilterContext) -> str | None:
+    """Rejects a question of the seeds or an earlier round, unless these may repeat."""
+    if not context.config.earlier_duplicates:
         return None
-    same = known.earlier.get(_normal(candidate.question))
+    same = context.earlier.get(_normalize(candidate.question))
     return same and f"{same} asks the same"
 
 
-def copy_of_demo(candidate: Candidate, known: Known) -> str | None:
-    """Rejects a question too close to one that it was drafted after."""
-    limit = known.config.max_demo_rouge
-    for demo in known.demo_questions:
-        closeness = rouge_l(demo, candidate.question)
-        if closeness > limit:
-            return f"ROUGE-L {closeness:.2f} > {limit:g} to the demonstration {demo!r}"
+def copy_of_demo(candidate: Candidate, context: FilterContext) -> str | None:
+    """Rejects a question too close to one of its own demonstrations."""
+    limit = context.config.max_demo_rouge
+    for demo in context.demo_questions:
+        similarity = rouge_l(demo, candidate.question)
+        if similarity > limit:
+            return f"ROUGE-L {similarity:.2f} > {limit:g} to the demonstration {demo!r}"
     return None
 
 
-def short_question(candidate: Candidate, known: Known) -> str | None:
+def short_question(candidate: Candidate, context: FilterContext) -> str | None:
     """Rejects a question of too few words."""
-    return _too_short(candidate.question, known.config.min_question_words)
+    return _too_short(candidate.question, context.config.min_question_words)
 
 
-def short_answer(candidate: Candidate, known: Known) -> str | None:
+def short_answer(candidate: Candidate, context: FilterContext) -> str | None:
     """Rejects an answer of too few words."""
-    return _too_short(candidate.answer, known.config.min_answer_words)
+    return _too_short(candidate.answer, context.config.min_answer_words)
 
 
-def unfinished_answer(candidate: Candidate, known: Known) -> str | None:
-    """Rejects an answer that did not end by itself, if it is to."""
-    if not known.config.unfinished_answers and candidate.answer_finish == "length":
+def unfinished_answer(candidate: Candidate, context: FilterContext) -> str | None:
+    """Rejects an answer cut at its maximum length, unless such answers pass."""
+    if not context.config.unfinished_answers and candidate.answer_finish == "length":
         return "the answer was cut at its greatest length"
     return None
 
 
-def answer_in_question(candidate: Candidate, known: Known) -> str | None:
+def answer_in_question(candidate: Candidate, context: FilterContext) -> str | None:
     """Rejects an answer that only repeats a part of its question."""
-    del known
+    del context
     if candidate.answer in candidate.question:
         return "the answer is a part of the question"
     return None
@@ -138,9 +144,10 @@ def keep(
     config: FilterConfig,
     folder: RoundFolder,
 ) -> Pool:
-    """Applies the rules in order of id; writes what is kept and what is rejected.
+    """Writes the kept and the rejected pairs into the round's folder; returns D_t.
 
-    Returns D_t. `kept.jsonl` appears last, so where it is the step is done.
+    The rules see the candidates in their order. `kept.jsonl` is written last, so where
+    it exists the step is done.
     """
     if not folder.kept.exists():
         kept, rejected = apply_rules(
@@ -152,7 +159,7 @@ def keep(
 
 
 def read_kept(folder: RoundFolder, *, round_index: int) -> Pool:
-    """Reads D_t back."""
+    """Reads D_t from a round's kept pairs."""
     return Pool(
         round_index=round_index,
         examples=tuple(
@@ -171,31 +178,33 @@ def apply_rules(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Returns the records of the kept and of the rejected pairs."""
     text_of = {e.origin: e.question for pool in pools for e in pool.examples}
-    earlier = {_normal(text): origin for origin, text in text_of.items()}
-    seen: dict[str, str] = {}
+    earlier = {_normalize(text): origin for origin, text in text_of.items()}
+    kept_questions: dict[str, str] = {}
     kept: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
     for candidate in candidates:
-        known = Known(
+        context = FilterContext(
             config=config,
-            kept=seen,
+            kept=kept_questions,
             earlier=earlier,
             demo_questions=[text_of[origin] for origin in candidate.question_demos],
         )
         record = _record(candidate, parent=parent)
-        verdict = first_rejection(candidate, known)
-        if verdict is None:
-            seen[_normal(candidate.question)] = candidate.id
+        rejection = first_rejection(candidate, context)
+        if rejection is None:
+            kept_questions[_normalize(candidate.question)] = candidate.id
             kept.append(record)
         else:
-            rejected.append(record | verdict)
+            rejected.append(record | rejection)
     return kept, rejected
 
 
-def first_rejection(candidate: Candidate, known: Known) -> dict[str, str] | None:
-    """Returns the first rule that rejects, and why."""
+def first_rejection(
+    candidate: Candidate, context: FilterContext
+) -> dict[str, str] | None:
+    """Returns the name of the first rule that rejects, and why; None: no rule does."""
     for rule in RULES:
-        reason = rule(candidate, known)
+        reason = rule(candidate, context)
         if reason:
             return {"rule": rule.__name__, "reason": reason}
     return None
@@ -219,5 +228,5 @@ def _too_short(text: str, least: int) -> str | None:
     return f"{words} words, at least {least} are asked for" if words < least else None
 
 
-def _normal(question: str) -> str:
+def _normalize(question: str) -> str:
     return " ".join(question.casefold().split())

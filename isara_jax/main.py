@@ -1,9 +1,9 @@
-"""Aligns a model to a handful of pairs, and shows what came of it.
+"""Aligns a model to seed pairs by Algorithm 1, and reports on the result.
 
     python -m isara_jax.main --flagfile=configs/quickstart.flags
 
-The same command again goes on where a stopped run was. WORKSPACE.md tells what the
-run's folder holds.
+The same command again resumes a stopped run. WORKSPACE.md lists the files of a run's
+folder.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from isara_jax.examples import Pool, read_heldout, read_seeds
 from isara_jax.finetune import first_rows
 from isara_jax.models.checkpoints import OpenedModel, open_model
 from isara_jax.pipeline import (
-    hand_over,
+    align_and_release,
     locate_adapter,
     open_base,
     prepare,
     write_seeds,
 )
 from isara_jax.report import summary_table
-from isara_jax.run import Workdir, facts, hash_inputs
+from isara_jax.run import Workdir, hash_inputs, provenance
 from isara_jax.runtime import StopSignal, locate, locate_packaged, log
 from isara_jax.runtime.hardware import enable_compilation_cache
 
@@ -45,12 +45,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def work(config: Config) -> None:
-    """Aligns, releases and reports; a finished run is only reported on again."""
+    """Aligns, releases and reports; of a finished run only the report is printed."""
     workdir = Workdir(Path(config.run.workdir))
     seeds_file = locate_packaged(config.run.seeds)
     seeds = read_seeds(seeds_file, at_least=config.loop.demos)
-    heldout = locate_packaged(config.run.heldout) if config.run.heldout else None
-    items = read_heldout(heldout) if heldout else ()
+    heldout_file = locate_packaged(config.run.heldout) if config.run.heldout else None
+    heldout = read_heldout(heldout_file) if heldout_file else ()
     model = open_model(locate(config.source.model))
     encoder = locate(config.retrieval.encoder)
     enable_compilation_cache(config.runtime.compilation_cache)
@@ -58,52 +58,52 @@ def work(config: Config) -> None:
         model=model.path,
         encoder=encoder,
         seeds=seeds_file,
-        heldout=heldout,
+        heldout=heldout_file,
         adapter=locate_adapter(config),
     )
     if config.run.debug_examples:
-        show_examples(config, seeds=seeds, model=model, workdir=workdir)
+        print_examples(config, seeds=seeds, model=model, workdir=workdir)
         return
     with workdir.locked(), StopSignal() as signal:
-        workdir.open(result_settings(config), facts(hashes))
+        workdir.open(result_settings(config), provenance(hashes))
         if workdir.model.exists():
             log(f"{workdir.path}: this run is finished, nothing is left to do")
         else:
             write_seeds(workdir, seeds)
-            run = prepare(
+            inputs = prepare(
                 config,
                 seeds=seeds,
-                items=items,
+                heldout=heldout,
                 base=open_base(config, model),
                 workdir=workdir,
                 signal=signal,
             )
-            hand_over(run, source=config.source.model, licence=model.licence)
+            align_and_release(inputs, source=config.source.model, licence=model.licence)
     print(f"\n{summary_table(workdir)}\n")
     for path in (workdir.report, workdir.model, workdir.dataset):
         print(path)
 
 
-def show_examples(
+def print_examples(
     config: Config, *, seeds: Pool, model: OpenedModel, workdir: Workdir
 ) -> None:
     """Prints rows of the first step on the seeds; the run's folder is not touched."""
-    run = prepare(
+    inputs = prepare(
         config,
         seeds=seeds,
-        items=(),
+        heldout=(),
         base=open_base(config, model),
         workdir=workdir,
         signal=StopSignal(),
     )
     lines = first_rows(
-        training_data(run, [seeds]),
+        training_data(inputs, [seeds]),
         rows=config.run.debug_examples,
         config=config.finetuning,
-        limit=run.sampler.context,
+        limit=inputs.generator.context,
         seed=config.runtime.seed,
-        mesh=run.sampler.mesh,
-        spell=run.sampler.tokenizer.spell,
+        mesh=inputs.generator.mesh,
+        spell=inputs.prompt_builder.tokenizer.spell,
     )
     for line in lines:
         print(line)

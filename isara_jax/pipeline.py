@@ -1,21 +1,22 @@
-"""A run from its settings: what Algorithm 1 is given, and what it hands over."""
+"""Assembles a run from its settings, and writes what it releases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from isara_jax.align import Run, align
-from isara_jax.answers import Retriever
+from isara_jax.align import AlignmentInputs, align
 from isara_jax.config import Config
+from isara_jax.engine import EngineMetrics
 from isara_jax.examples import HeldOut, Pool
-from isara_jax.finetuning import Trainable, Tuner, make_trainable
-from isara_jax.generation import Sampler
+from isara_jax.finetune import Trainable, make_trainable
+from isara_jax.finetuning import Finetuner
+from isara_jax.generation import Generator, make_stop_criteria
 from isara_jax.models import ModelHandle
 from isara_jax.models.checkpoints import OpenedModel
-from isara_jax.prompts import make_template
+from isara_jax.prompts import PromptBuilder, make_template
 from isara_jax.report import write_report, write_tensorboard
-from isara_jax.retrieval import load_embedder
+from isara_jax.retrieval import load_retriever
 from isara_jax.run import Workdir, finished_rounds, release_dataset, release_model
 from isara_jax.runtime import (
     Mesh,
@@ -30,7 +31,7 @@ from isara_jax.runtime.hardware import mesh_rates
 
 @dataclass(frozen=True, kw_only=True)
 class BaseModel:
-    """M_0, as far as it is needed before its weights, and how they are trained."""
+    """M_0 before its weights are loaded, and what the rounds train of it."""
 
     tokenizer: Tokenizer
     context: int
@@ -62,7 +63,7 @@ def open_base(config: Config, source: OpenedModel) -> BaseModel:
 
 
 def locate_adapter(config: Config) -> Path | None:
-    """Returns where the adapter lies that the run begins with, if there is one."""
+    """Returns the folder of the adapter that the run begins with, if it has one."""
     return locate(config.source.adapter) if config.source.adapter else None
 
 
@@ -70,49 +71,46 @@ def prepare(
     config: Config,
     *,
     seeds: Pool,
-    items: Sequence[HeldOut],
+    heldout: Sequence[HeldOut],
     base: BaseModel,
     workdir: Workdir,
     signal: StopSignal,
-) -> Run:
-    """Puts together what Algorithm 1 is given."""
-    rates = partial(mesh_rates, config.runtime.dtype, devices=base.mesh.devices.size)
-    sampler = Sampler(
-        tokenizer=base.tokenizer,
-        template=make_template(
-            config.prompts.template, render=base.tokenizer.render_chat
-        ),
-        mesh=base.mesh,
-        seed=config.runtime.seed,
-        slots=config.engine.slots,
-        demo_tokens=config.prompts.demo_tokens,
-        demo_order=config.prompts.demo_order,
-        context=base.context,
-        check=signal.check,
-        report=lambda stage, figures: workdir.engine.append(
-            [{"stage": stage, **figures.record(rates())}]
-        ),
-    )
-    return Run(
+) -> AlignmentInputs:
+    """Makes the inputs of Algorithm 1."""
+    tokenizer, runtime = base.tokenizer, config.runtime
+    template = make_template(config.prompts.template, render=tokenizer.render_chat)
+    return AlignmentInputs(
         seeds=seeds,
-        heldout=items,
-        base=base.trainable.start,
+        heldout=heldout,
         loop=config.loop,
         question_sampling=config.question,
         answer_sampling=config.answer,
         filters=config.filters,
         evaluation=config.evaluation,
-        sampler=sampler,
-        retriever=Retriever(
-            embedder=load_embedder(config.retrieval.encoder),
-            method=config.retrieval.retrieval,
+        prompt_builder=PromptBuilder(
+            tokenizer=tokenizer,
+            template=template,
+            context=base.context,
+            demo_tokens=config.prompts.demo_tokens,
+            demo_order=config.prompts.demo_order,
         ),
-        tuner=Tuner(
-            abstract=base.trainable.abstract,
-            base=base.trainable.base,
+        generator=Generator(
+            mesh=base.mesh,
+            seed=runtime.seed,
+            slots=config.engine.slots,
+            context=base.context,
+            stop_criteria=make_stop_criteria(tokenizer, template),
+            check=signal.check,
+            on_metrics=partial(
+                write_metrics, workdir, dtype=runtime.dtype, mesh=base.mesh
+            ),
+        ),
+        retriever=load_retriever(config.retrieval),
+        finetuner=Finetuner(
+            trainable=base.trainable,
             config=config.finetuning,
             saving=config.saving,
-            seed=config.runtime.seed,
+            seed=runtime.seed,
             mesh=base.mesh,
             stop_requested=lambda: signal.requested,
         ),
@@ -120,8 +118,16 @@ def prepare(
     )
 
 
+def write_metrics(
+    workdir: Workdir, stage: str, metrics: EngineMetrics, *, dtype: str, mesh: Mesh
+) -> None:
+    """Appends the engine's metrics of a stage to engine.jsonl."""
+    rates = mesh_rates(dtype, devices=mesh.devices.size)
+    workdir.engine.append([{"stage": stage, **metrics.record(rates)}])
+
+
 def write_seeds(workdir: Workdir, seeds: Pool) -> None:
-    """Keeps the seeds beside what was made from them, with their ids."""
+    """Writes the seeds, with their ids, into the run's folder."""
     write_jsonl(
         workdir.seeds,
         [
@@ -131,20 +137,22 @@ def write_seeds(workdir: Workdir, seeds: Pool) -> None:
     )
 
 
-def hand_over(run: Run, *, source: str, licence: str) -> ModelHandle:
+def align_and_release(
+    inputs: AlignmentInputs, *, source: str, licence: str
+) -> ModelHandle:
     """Aligns, and writes dataset/, the TensorBoard files, the report and model/.
 
-    model/ comes last: where it is, the run is finished. The base is known as `source`.
+    model/ comes last: where it exists, the run is finished. `source` names the base.
     Returns the aligned model.
     """
-    aligned = align(run)
-    release_dataset(run.workdir, rounds=finished_rounds(run.workdir), base=source)
-    write_tensorboard(run.workdir)
-    write_report(run.workdir)
+    workdir, aligned = inputs.workdir, align(inputs)
+    release_dataset(workdir, rounds=finished_rounds(workdir), base=source)
+    write_tensorboard(workdir)
+    write_report(workdir)
     release_model(
-        run.workdir,
+        workdir,
         aligned(),
-        run.sampler.tokenizer,
+        inputs.prompt_builder.tokenizer,
         base=source,
         license=licence,
         adapters=aligned.adapters,

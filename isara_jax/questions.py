@@ -6,9 +6,15 @@ from typing import Any
 import numpy as np
 
 from isara_jax.engine import SamplingParams
-from isara_jax.examples import Example, Pool, Question, demo_counts
-from isara_jax.generation import OpenTurn, Sampler, Step, sample_into, sampled
+from isara_jax.examples import Example, Pool, Question, demos_per_pool
+from isara_jax.generation import (
+    Generator,
+    SampleKind,
+    completion_fields,
+    generate_to_records,
+)
 from isara_jax.models import Decoder
+from isara_jax.prompts import PromptBuilder, PromptTurn
 from isara_jax.run import RoundFolder
 
 
@@ -20,65 +26,67 @@ def draft_questions(
     demos: int,
     questions_per_context: int,
     sampling_params: SamplingParams,
-    sampler: Sampler,
+    prompt_builder: PromptBuilder,
+    generator: Generator,
     folder: RoundFolder,
 ) -> list[Question]:
     """Writes `candidates` questions into the round's folder; round t has t pools.
 
-    As many as `questions_per_context` of them follow the same demonstrations: 1 in the
-    paper.
+    `questions_per_context` of them, 1 in the paper, follow the same draw of
+    demonstrations.
     """
     round_index = len(pools)
-    counts = demo_counts(demos, round_index=round_index)
-    opening = sampler.template.open_question()
+    per_pool = demos_per_pool(demos, round_index=round_index)
     turns = []
-    for number in range(candidates):
-        draw = number // questions_per_context
-        rng = np.random.default_rng([sampler.seed, round_index, Step.QUESTIONS, draw])
+    for index in range(candidates):
+        draw = index // questions_per_context
+        rng = np.random.default_rng(
+            [generator.seed, round_index, SampleKind.QUESTION, draw]
+        )
         turns.append(
-            OpenTurn(
-                id=f"r{round_index:02d}-{number:04d}",
-                number=number,
-                opening=opening,
-                demos=random_demos(pools, counts, rng=rng),
+            PromptTurn(
+                id=f"r{round_index:02d}-{index:04d}",
+                sample_index=index,
+                text=prompt_builder.template.question_prompt(),
+                demos=draw_demos(pools, per_pool, rng=rng),
             )
         )
-    written = sampler.prompts(turns, new_tokens=sampling_params.max_new_tokens)
-    demos_of = {prompt.id: used for prompt, used in written}
-    records = sample_into(
+    prompts = prompt_builder.build(turns, max_new_tokens=sampling_params.max_new_tokens)
+    demos_of = {prompt.id: prompt.demos for prompt in prompts}
+    records = generate_to_records(
         folder.questions,
-        [prompt for prompt, _ in written],
+        prompts,
         model=model,
-        sampler=sampler,
+        generator=generator,
         sampling_params=sampling_params,
         round_index=round_index,
-        step=Step.QUESTIONS,
+        kind=SampleKind.QUESTION,
         stage=f"round {round_index}: questions",
-        describe=lambda completion: {
+        to_record=lambda completion: {
             "id": completion.id,
             "question": completion.text,
             "demos": list(demos_of[completion.id]),
-            **sampled(completion, parent=f"M_{round_index - 1}"),
+            **completion_fields(completion, parent=f"M_{round_index - 1}"),
         },
     )
     return [_question(record) for record in records]
 
 
-def random_demos(
-    pools: Sequence[Pool], counts: Sequence[int], *, rng: np.random.Generator
+def draw_demos(
+    pools: Sequence[Pool], per_pool: Sequence[int], *, rng: np.random.Generator
 ) -> list[Example]:
-    """Draws from every pool, without replacement, as many as it has to give."""
+    """Draws from each pool without replacement; a smaller pool gives all it has."""
     drawn: list[Example] = []
-    for pool, count in zip(pools, counts, strict=True):
-        places = rng.permutation(len(pool))[:count]
-        drawn += [pool.examples[place] for place in places]
+    for pool, count in zip(pools, per_pool, strict=True):
+        indices = rng.permutation(len(pool))[:count]
+        drawn += [pool.examples[index] for index in indices]
     return drawn
 
 
 def _question(record: dict[str, Any]) -> Question:
     return Question(
         id=record["id"],
-        number=int(record["id"].rpartition("-")[2]),
+        sample_index=int(record["id"].rpartition("-")[2]),
         text=record["question"],
         demos=tuple(record["demos"]),
     )

@@ -1,4 +1,4 @@
-"""ROUGE-L, which the filter and the evaluation measure how close two texts are by."""
+"""ROUGE-L, by which the filter and the evaluation compare two texts."""
 
 from functools import cache
 from typing import Any

@@ -4,15 +4,16 @@ import jax
 import numpy as np
 import pytest
 from scripted_engine import ScriptedEngine
+from tiny_generation import tiny_generator, tiny_prompt_builder
 from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
-from tiny_sampler import tiny_sampler
 
-from isara_jax.answers import Retriever, answer_questions, nearest_demos
+from isara_jax.answers import answer_questions, nearest_demos
 from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.examples import Candidate, Example, Pool, Question
-from isara_jax.generation import Step
+from isara_jax.generation import SampleKind
 from isara_jax.retrieval.embed import Embedder
+from isara_jax.retrieval.retriever import Retriever
 from isara_jax.run.workdir import RoundFolder
 
 
@@ -41,12 +42,12 @@ def make_pool(round_index, angles):
 SEEDS = make_pool(0, [0, 90, 180, 270])
 ROUND_1 = make_pool(1, [45, 135, 225])
 ROUND_2 = make_pool(2, [10, 20])
-EXACT = Retriever(embedder=Dial(), method="exact")
+EXACT = Retriever(Dial(), method="exact")
 
 
 def demos_at(angle, pools, counts):
     queries = Dial().embed([str(angle)])
-    (demos,) = nearest_demos(pools, queries, counts=counts, retriever=EXACT)
+    (demos,) = nearest_demos(pools, queries, per_pool=counts, retriever=EXACT)
     return [demo.origin for demo in demos]
 
 
@@ -66,7 +67,7 @@ def test_a_pool_gives_what_it_has():
 
 def test_no_query_has_no_demos():
     none = np.zeros((0, 2), np.float32)
-    assert nearest_demos([SEEDS], none, counts=(2,), retriever=EXACT) == []
+    assert nearest_demos([SEEDS], none, per_pool=(2,), retriever=EXACT) == []
 
 
 def test_scann_finds_the_same():
@@ -76,8 +77,8 @@ def test_scann_finds_the_same():
         nearest_demos(
             [SEEDS, ROUND_1],
             queries,
-            counts=(3, 1),
-            retriever=Retriever(embedder=Dial(), method=method),
+            per_pool=(3, 1),
+            retriever=Retriever(Dial(), method=method),
         )
         for method in ("scann", "exact")
     ]
@@ -85,7 +86,9 @@ def test_scann_finds_the_same():
 
 
 QUESTIONS = [
-    Question(id=f"r02-{number:04d}", number=number, text=text, demos=("seed-0003",))
+    Question(
+        id=f"r02-{number:04d}", sample_index=number, text=text, demos=("seed-0003",)
+    )
     for number, text in enumerate(["100", "", "330"])
 ]
 
@@ -101,7 +104,8 @@ def answer(tmp_path, monkeypatch):
             [SEEDS, ROUND_1],
             demos=demos,
             sampling_params=SamplingParams(max_new_tokens=8),
-            sampler=tiny_sampler(slots=4, demo_tokens=demo_tokens),
+            prompt_builder=tiny_prompt_builder(demo_tokens=demo_tokens),
+            generator=tiny_generator(slots=4),
             retriever=EXACT,
             folder=RoundFolder(tmp_path),
         )
@@ -170,5 +174,7 @@ def test_a_second_start_finds_the_same_answers(answer):
 
 def test_answers_are_drawn_with_the_key_of_their_round_and_step(answer):
     engine, _ = answer()
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 2), Step.ANSWERS)
+    key = jax.random.fold_in(
+        jax.random.fold_in(jax.random.key(3), 2), SampleKind.ANSWER
+    )
     assert engine.keys == [jax.random.key_data(key).tolist()]

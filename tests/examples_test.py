@@ -5,7 +5,7 @@ import json
 import pytest
 
 from isara_jax.errors import InputError
-from isara_jax.examples import demo_counts, read_heldout, read_jsonl, read_seeds
+from isara_jax.examples import demos_per_pool, read_heldout, read_jsonl, read_seeds
 
 SEED = {"question": "Why is the sky blue?", "answer": "Air scatters blue light most."}
 ITEM = {"question": "Who won?", "true": ["Ada", "Ada did"], "false": ["Bob"]}
@@ -144,5 +144,5 @@ def test_references_are_lists_of_texts(path, field, value):
 
 
 def test_demos_move_from_the_seeds_to_the_later_pools():
-    counts = [demo_counts(8, round_index=t) for t in (1, 2, 3, 4)]
+    counts = [demos_per_pool(8, round_index=t) for t in (1, 2, 3, 4)]
     assert counts == [(8,), (7, 1), (6, 1, 1), (5, 1, 1, 1)]

@@ -3,9 +3,9 @@
 import shutil
 
 import pytest
+from finetuning_rig import CONFIG, finetuned, same, stop_at_step
 from stored_trees import flip_a_byte
 from tiny_llama import tiny_llama
-from tuning_rig import CONFIG, finetuned, same, stop_at_step
 
 from isara_jax.errors import InputError
 from isara_jax.finetuning import planned_steps
@@ -42,12 +42,12 @@ def test_a_model_is_loaded_when_needed_and_once():
     assert load.count == 1
 
 
-def test_a_model_that_was_taken_is_loaded_again():
+def test_a_model_that_was_donated_is_loaded_again():
     load = Loads()
     held = ModelHandle(load)
-    first = held.take()
+    first = held.donate()
     assert held() is not first
-    held.drop()
+    held.unload()
     held()
     assert load.count == 3
 
@@ -55,7 +55,7 @@ def test_a_model_that_was_taken_is_loaded_again():
 def test_a_finetuning_changes_the_model_and_keeps_it(folder):
     tuned = finetuned(folder)
     assert not same(tuned(), tiny_llama())
-    tuned.drop()
+    tuned.unload()
     reloaded = tuned()
     assert same(reloaded, finetuned(folder)())
     steps = folder.metrics.read()

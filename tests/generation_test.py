@@ -1,115 +1,35 @@
-"""Prompts in token ids, keys, and a step that is picked up where it was torn."""
+"""Keys, records, and a step that resumes where it was stopped."""
 
-import functools
 import itertools
 import json
-from dataclasses import replace
 
 import jax
 import pytest
 from scripted_engine import Interrupted, ScriptedEngine
+from tiny_generation import tiny_generator
 from tiny_llama import tiny_llama
-from tiny_run import tiny_tokenizer
-from tiny_sampler import tiny_sampler
 
-from isara_jax.engine.request import Request
 from isara_jax.engine.sampling.params import SamplingParams
-from isara_jax.examples import Example
-from isara_jax.generation import OpenTurn, Step, sample_into, sampled
+from isara_jax.generation import SampleKind, completion_fields, generate_to_records
+from isara_jax.prompts.builder import Prompt
 from isara_jax.runtime.files.records import Records
-from isara_jax.runtime.tokenizer import Tokenizer
 
-DEMO = Example(question="is it true ?", answer="The cat sat.", origin="seed-0003")
 DECODING = SamplingParams(max_new_tokens=8)
 
 
-make_sampler = functools.partial(tiny_sampler, demo_tokens=500, context=512)
-
-
-def written(sampler, demos, opening, *, new_tokens=8):
-    turn = OpenTurn(id="r01-0004", number=4, opening=opening, demos=demos)
-    ((prompt, used),) = sampler.prompts([turn], new_tokens=new_tokens)
-    return prompt, used
-
-
-def test_a_prompt_is_its_demonstrations_and_the_open_turn():
-    sampler = make_sampler()
-    opening = sampler.template.open_question()
-    prompt, used = written(sampler, [DEMO, DEMO], opening)
-    text = sampler.tokenizer.hugging_face.decode(prompt.token_ids)
-    assert text == sampler.template.demonstration(DEMO) * 2 + opening
-    assert (prompt.id, prompt.sample_index) == ("r01-0004", 4)
-    assert used == ("seed-0003", "seed-0003")
-
-
-def test_demonstrations_that_do_not_fit_are_not_named():
-    sampler = make_sampler(demo_tokens=0)
-    prompt, used = written(sampler, [DEMO], "who")
-    assert used == () and list(prompt.token_ids) == sampler.tokenizer.encode("who")
-
-
-def test_demonstrations_leave_room_for_the_open_turn_and_what_is_to_come():
-    sampler = make_sampler(context=300)
-    opening = sampler.template.open_answer("who sat on the mat ?")
-    for new_tokens in range(0, 300, 11):
-        prompt, used = written(sampler, [DEMO] * 9, opening, new_tokens=new_tokens)
-        text = sampler.tokenizer.hugging_face.decode(prompt.token_ids)
-        assert text.endswith(opening)
-        assert not used or len(prompt.token_ids) + new_tokens <= sampler.context
-    assert used == ()
-    prompt, used = written(sampler, [DEMO] * 9, opening, new_tokens=1)
-    one_more = len(sampler.tokenizer.encode(sampler.template.demonstration(DEMO)))
-    assert len(prompt.token_ids) + one_more + 1 > sampler.context
-
-
-def test_demonstrations_are_ordered_after_those_that_do_not_fit_are_left_out():
-    mat = Example(question="Where is the mat ?", answer="Here.", origin="seed-0005")
-    hat = Example(question="Whose hat ?", answer="Mine.", origin="seed-0006")
-    sampler = replace(make_sampler(), demo_order="shared")
-    cost = [
-        len(sampler.tokenizer.encode(sampler.template.demonstration(demo)))
-        for demo in (DEMO, mat, hat)
-    ]
-    sampler = replace(sampler, demo_tokens=sum(cost) - 1)
-    turns = [
-        OpenTurn(id="a", number=0, opening="who", demos=[DEMO, mat, hat]),
-        OpenTurn(id="b", number=1, opening="who", demos=[hat, mat]),
-    ]
-    first, second = [used for _, used in sampler.prompts(turns, new_tokens=8)]
-    assert first == ("seed-0005", "seed-0003")
-    assert second == ("seed-0005", "seed-0006")
-
-
-@pytest.mark.parametrize("opening", ["who", "<pad>who"])
-def test_a_prompt_begins_with_one_bos(opening):
-    plain = tiny_tokenizer()
-    bos = plain.encode("<pad>")
-    tokenizer = Tokenizer(hugging_face=plain.hugging_face, eos=(2,), bos=tuple(bos))
-    prompt = make_sampler(tokenizer).prompt(opening, id="", number=0)
-    assert list(prompt.token_ids) == bos + plain.encode("who")
-
-
-@pytest.mark.parametrize(("template", "lead"), [("paper", ""), ("paper_spaced", " ")])
-def test_an_answer_ends_with_eos(template, lead):
-    plain = tiny_tokenizer()
-    tokenizer = Tokenizer(hugging_face=plain.hugging_face, eos=(2, 9), bos=())
-    tokens = make_sampler(tokenizer, template=template).answer_tokens("The cat sat.")
-    assert list(tokens) == [*plain.encode(f"{lead}The cat sat."), 2]
-
-
-def test_every_round_and_step_has_its_own_key():
-    sampler = make_sampler()
+def test_every_round_and_kind_of_sample_has_its_own_key():
+    generator = tiny_generator()
     keys = [
-        str(jax.random.key_data(sampler.key(round_index=round_index, step=step)))
-        for round_index, step in itertools.product(range(1, 4), Step)
+        str(jax.random.key_data(generator.key(round_index=round_index, kind=kind)))
+        for round_index, kind in itertools.product(range(1, 4), SampleKind)
     ]
     assert len(set(keys)) == len(keys) == 9
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 2), 1)
-    assert sampler.key(round_index=2, step=Step.ANSWERS) == key
+    assert generator.key(round_index=2, kind=SampleKind.ANSWER) == key
 
 
 PROMPTS = [
-    Request(id=f"r01-{n:04d}", sample_index=n, token_ids=(1,) * (9 - n))
+    Prompt(id=f"r01-{n:04d}", sample_index=n, token_ids=(1,) * (9 - n))
     for n in range(5)
 ]
 
@@ -125,19 +45,19 @@ def sample(records, monkeypatch):
 
     def run(engine, **changes):
         engine.take_over(monkeypatch)
-        return sample_into(
+        return generate_to_records(
             records,
             changes.pop("prompts", PROMPTS),
             model=changes.pop("model", tiny_llama),
-            sampler=make_sampler(**changes),
+            generator=tiny_generator(**{"context": 512} | changes),
             sampling_params=DECODING,
             round_index=1,
-            step=Step.QUESTIONS,
+            kind=SampleKind.QUESTION,
             stage="round 1: questions",
-            describe=lambda completion: {
+            to_record=lambda completion: {
                 "id": completion.id,
                 "question": completion.text,
-                **sampled(completion, parent="M_0"),
+                **completion_fields(completion, parent="M_0"),
             },
         )
 

@@ -5,14 +5,14 @@ import itertools
 import numpy as np
 import pytest
 from scripted_engine import ScriptedEngine
+from tiny_generation import tiny_generator, tiny_prompt_builder
 from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
-from tiny_sampler import tiny_sampler
 
 from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.examples import Example, Pool
-from isara_jax.prompts import make_template
-from isara_jax.questions import draft_questions, random_demos
+from isara_jax.prompts.templates import make_template
+from isara_jax.questions import draft_questions, draw_demos
 from isara_jax.run.workdir import RoundFolder
 
 RNG = np.random.default_rng
@@ -54,7 +54,8 @@ def draft(tmp_path, monkeypatch):
             demos=demos,
             questions_per_context=questions_per_context,
             sampling_params=SamplingParams(max_new_tokens=8),
-            sampler=tiny_sampler(seed=seed, demo_tokens=demo_tokens),
+            prompt_builder=tiny_prompt_builder(demo_tokens=demo_tokens),
+            generator=tiny_generator(seed=seed),
             folder=RoundFolder(tmp_path / name),
         )
         return engine, questions
@@ -87,7 +88,7 @@ def test_every_question_and_round_and_seed_draws_its_own(draft):
 def test_the_draw_is_that_of_seed_round_and_number(draft):
     _, questions = draft(POOLS[:2])
     for number, question in enumerate(questions):
-        drawn = random_demos(POOLS[:2], (3, 1), rng=RNG([3, 2, 0, number]))
+        drawn = draw_demos(POOLS[:2], (3, 1), rng=RNG([3, 2, 0, number]))
         assert question.demos == tuple(demo.origin for demo in drawn)
 
 
@@ -96,7 +97,7 @@ def test_questions_of_one_context_have_its_demonstrations(draft):
     first, second, third = (
         tuple(
             demo.origin
-            for demo in random_demos(POOLS[:1], (4,), rng=RNG([3, 1, 0, number]))
+            for demo in draw_demos(POOLS[:1], (4,), rng=RNG([3, 1, 0, number]))
         )
         for number in range(3)
     )
@@ -115,7 +116,7 @@ def test_a_second_start_finds_the_same_questions(draft):
 def test_a_question_is_what_was_written_after_an_open_turn(draft):
     engine, questions = draft(POOLS[:1])
     assert [q.id for q in questions] == [f"r01-{n:04d}" for n in range(5)]
-    assert [q.number for q in questions] == [*range(5)]
+    assert [q.sample_index for q in questions] == [*range(5)]
     assert questions[2].text == "What is r01-0002 then, my friend?"
     text = tiny_tokenizer().hugging_face.decode(engine.prompts["r01-0002"].token_ids)
     first = questions[2].demos[0].removeprefix("seed-").lstrip("0") or "0"
@@ -146,12 +147,12 @@ def test_the_records_name_the_model_that_wrote_them(draft, tmp_path, t):
 
 
 def test_a_pool_gives_what_it_has():
-    drawn = random_demos([make_pool(0, 2), make_pool(1, 0)], (3, 1), rng=RNG(0))
+    drawn = draw_demos([make_pool(0, 2), make_pool(1, 0)], (3, 1), rng=RNG(0))
     assert sorted(demo.origin for demo in drawn) == ["seed-0000", "seed-0001"]
 
 
 def test_demos_are_drawn_evenly():
-    drawn = [random_demos(POOLS[2:], (1,), rng=RNG([n]))[0].origin for n in range(600)]
+    drawn = [draw_demos(POOLS[2:], (1,), rng=RNG([n]))[0].origin for n in range(600)]
     counts = {
         name: len(list(group)) for name, group in itertools.groupby(sorted(drawn))
     }

@@ -14,16 +14,16 @@ from typing import Any
 from absl import flags
 
 from benchmarks.generation.workloads import Rules, Workload
-from isara_jax.answers import Retriever, answer_questions
+from isara_jax.answers import answer_questions
 from isara_jax.config import Config, config_from_flags, define_flags
 from isara_jax.engine import Completion, Engine, Request
 from isara_jax.examples import read_seeds
-from isara_jax.generation import Sampler
+from isara_jax.generation import Generator, make_stop_criteria
 from isara_jax.models import Decoder
 from isara_jax.models.checkpoints import OpenedModel
-from isara_jax.prompts import make_template
+from isara_jax.prompts import PromptBuilder, make_template
 from isara_jax.questions import draft_questions
-from isara_jax.retrieval import load_embedder
+from isara_jax.retrieval import load_retriever
 from isara_jax.run import Workdir
 from isara_jax.runtime import make_mesh
 
@@ -50,25 +50,27 @@ def drafting_workloads(
     texts turned out to have; its rules give the same texts again.
     """
     tokenizer = source.tokenizer
-    sampler = RecordingSampler(
+    template = make_template(config.prompts.template, render=tokenizer.render_chat)
+    prompt_builder = PromptBuilder(
         tokenizer=tokenizer,
-        template=make_template(config.prompts.template, render=tokenizer.render_chat),
+        template=template,
+        context=model.config.context,
+        demo_tokens=config.prompts.demo_tokens,
+        demo_order=config.prompts.demo_order,
+    )
+    generator = RecordingGenerator(
         mesh=make_mesh(data=1, model=1),
         seed=config.runtime.seed,
         slots=config.engine.slots,
-        demo_tokens=config.prompts.demo_tokens,
-        demo_order=config.prompts.demo_order,
         context=model.config.context,
+        stop_criteria=make_stop_criteria(tokenizer, template),
         check=lambda: None,
         workloads=[],
     )
     seeds = read_seeds(Path(config.run.seeds), at_least=config.loop.demos)
-    retriever = Retriever(
-        embedder=load_embedder(config.retrieval.encoder),
-        method=config.retrieval.retrieval,
-    )
+    retriever = load_retriever(config.retrieval)
     with tempfile.TemporaryDirectory() as folder:
-        round_index = Workdir(Path(folder)).round(1)
+        round_folder = Workdir(Path(folder)).round(1)
         questions = draft_questions(
             lambda: model,
             [seeds],
@@ -76,8 +78,9 @@ def drafting_workloads(
             demos=config.loop.demos,
             questions_per_context=config.loop.questions_per_context,
             sampling_params=config.question,
-            sampler=sampler,
-            folder=round_index,
+            prompt_builder=prompt_builder,
+            generator=generator,
+            folder=round_folder,
         )
         answer_questions(
             lambda: model,
@@ -85,16 +88,17 @@ def drafting_workloads(
             [seeds],
             demos=config.loop.demos,
             sampling_params=config.answer,
-            sampler=sampler,
+            prompt_builder=prompt_builder,
+            generator=generator,
             retriever=retriever,
-            folder=round_index,
+            folder=round_folder,
         )
-    return sampler.workloads
+    return generator.workloads
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordingSampler(Sampler):
-    """A sampler that keeps what was written as workloads."""
+class RecordingGenerator(Generator):
+    """A generator that keeps what was written as workloads."""
 
     workloads: list[Workload]
 

@@ -16,20 +16,24 @@ from isara_jax.engine import EngineConfig, SamplingParams
 from isara_jax.evaluation import EvaluationConfig
 from isara_jax.examples import Example, HeldOut, Pool
 from isara_jax.filters import FilterConfig
-from isara_jax.finetune import FinetuneConfig, LoraConfig, SavingConfig
-from isara_jax.finetuning import trainable_in_memory
+from isara_jax.finetune import (
+    FinetuneConfig,
+    LoraConfig,
+    SavingConfig,
+    trainable_in_memory,
+)
 from isara_jax.models.checkpoints import named_tensors
-from isara_jax.pipeline import BaseModel, hand_over, prepare, write_seeds
+from isara_jax.pipeline import BaseModel, align_and_release, prepare, write_seeds
 from isara_jax.prompts import PromptConfig
 from isara_jax.report import summary_table
 from isara_jax.retrieval import RetrievalConfig
 from isara_jax.run import (
     Workdir,
-    facts,
     finished_rounds,
     hash_bytes,
     hash_tensors,
     hash_weights,
+    provenance,
 )
 from isara_jax.runtime import ModelSource, RuntimeConfig, StopSignal, locate
 from isara_jax.runtime.files import Records
@@ -151,23 +155,25 @@ def _align_in(
     workdir, settings = Workdir(path), _settings(config, model, path)
     with workdir.locked():
         hashes = _hashes(seeds, items, model=model, encoder=config.retrieval.encoder)
-        workdir.open(result_settings(settings), facts(hashes))
+        workdir.open(result_settings(settings), provenance(hashes))
         if workdir.model.exists():
             aligned = _released(workdir, model)
         else:
             write_seeds(workdir, seeds)
-            run = prepare(
+            inputs = prepare(
                 settings,
                 seeds=seeds,
-                items=items,
+                heldout=items,
                 base=_base(model, config),
                 workdir=workdir,
                 signal=StopSignal(),
             )
             if keep:
-                handle = hand_over(run, source=model.source, licence=model.licence)
+                handle = align_and_release(
+                    inputs, source=model.source, licence=model.licence
+                )
             else:
-                handle = run_algorithm(run)
+                handle = run_algorithm(inputs)
             aligned = replace(model, weights=handle())
         return Alignment(
             model=aligned,

@@ -5,10 +5,10 @@ from functools import cached_property
 from itertools import chain
 
 from isara_jax.api.loaded_model import ModelLike, loaded
-from isara_jax.api.prompting import sampler_of
+from isara_jax.api.prompting import generator_of, prompt_builder_of
 from isara_jax.engine import Completion, Engine as TokenEngine, SamplingParams
-from isara_jax.generation import Step
-from isara_jax.prompts import ConversationTemplate
+from isara_jax.generation import SampleKind, make_request
+from isara_jax.prompts import PlainTemplate
 
 MAX_NEW_TOKENS = 128
 
@@ -42,10 +42,9 @@ class Engine:
 
     @cached_property
     def _engine(self) -> TokenEngine:
-        sampler = sampler_of(
-            self.model, ConversationTemplate(answer_lead=""), max_slots=self.max_slots
-        )
-        return sampler.engine(self.model.weights)
+        template = PlainTemplate(answer_lead="")
+        generator = generator_of(self.model, template, max_slots=self.max_slots)
+        return generator.engine(self.model.weights)
 
     def generate(
         self,
@@ -70,21 +69,22 @@ class Engine:
             the new tokens.
         """
         texts = [prompts] if isinstance(prompts, str) else prompts
-        sampler = sampler_of(
-            self.model,
-            ConversationTemplate(answer_lead="", stops=tuple(stop)),
-            seed=seed,
-            max_slots=self.max_slots,
+        template = PlainTemplate(answer_lead="", stops=tuple(stop))
+        prompt_builder = prompt_builder_of(self.model, template)
+        generator = generator_of(
+            self.model, template, seed=seed, max_slots=self.max_slots
         )
         completions = self._engine.generate(
             [
-                sampler.prompt(text, id=str(index), number=index)
+                make_request(
+                    prompt_builder.zero_shot(text, id=str(index), sample_index=index)
+                )
                 for index, text in enumerate(texts)
             ],
             sampling_params=sampling_params
             or SamplingParams(max_new_tokens=MAX_NEW_TOKENS),
-            stop_criteria=sampler.stop_criteria,
-            key=sampler.key(round_index=0, step=Step.ANSWERS),
+            stop_criteria=generator.stop_criteria,
+            key=generator.key(round_index=0, kind=SampleKind.ANSWER),
         )
         return sorted(
             chain.from_iterable(completions),
@@ -111,7 +111,7 @@ class Engine:
         """
         texts = [
             self.model.tokenizer.render_chat(
-                [dict(message) for message in messages], open_answer=True
+                [dict(message) for message in messages], add_generation_prompt=True
             )
             for messages in conversations
         ]

@@ -8,8 +8,9 @@ from typing import Any
 
 from isara_jax.api.inputs import HeldOutItems, heldout_of
 from isara_jax.api.loaded_model import ModelLike, loaded
-from isara_jax.api.prompting import TemplateName, sampler_of, template_of
+from isara_jax.api.prompting import generator_of, prompt_builder_of, template_of
 from isara_jax.evaluation import EvaluationConfig, evaluate as evaluate_into
+from isara_jax.prompts import TemplateName
 from isara_jax.runtime.files import read_json
 
 
@@ -62,7 +63,7 @@ def evaluate(
         print(evaluation.metrics["nll"]["value"])
     """
     items, model = heldout_of(heldout), loaded(model)
-    weights = model.weights
+    weights, written = model.weights, template_of(model, template)
     with TemporaryDirectory(prefix="isara_jax_") as folder:
         result = Path(folder) / "evaluation.json"
         evaluate_into(
@@ -70,9 +71,8 @@ def evaluate(
             items,
             name=model.source,
             config=config or EvaluationConfig(),
-            sampler=sampler_of(
-                model, template_of(model, template), max_slots=max_slots
-            ),
+            prompt_builder=prompt_builder_of(model, written),
+            generator=generator_of(model, written, max_slots=max_slots),
             result=result,
         )
         return evaluation_in(result)

@@ -7,7 +7,7 @@ from functools import partial
 from isara_jax.align import training_example
 from isara_jax.api.inputs import Pairs, examples_of
 from isara_jax.api.loaded_model import LoadedModel, ModelLike, loaded
-from isara_jax.api.prompting import TemplateName, sampler_of, template_of
+from isara_jax.api.prompting import prompt_builder_of, template_of
 from isara_jax.config import validate_master_dtype
 from isara_jax.finetune import (
     FinetuneConfig,
@@ -15,9 +15,11 @@ from isara_jax.finetune import (
     LoraConfig,
     StepMetrics,
     finetune as train,
+    trainable_in_memory,
 )
-from isara_jax.finetuning import planned_steps, trainable_in_memory
+from isara_jax.finetuning import planned_steps
 from isara_jax.models.lora import merge
+from isara_jax.prompts import TemplateName
 from isara_jax.runtime import progress
 
 
@@ -61,12 +63,12 @@ def finetune(
     trainable = trainable_in_memory(
         model.weights, lora or LoraConfig(), seed=seed, mesh=model.mesh
     )
-    sampler = sampler_of(model, template_of(model, template))
-    data = [training_example(sampler, pair) for pair in pairs]
+    prompt_builder = prompt_builder_of(model, template_of(model, template))
+    data = [training_example(prompt_builder, pair) for pair in pairs]
     steps = planned_steps(config, examples=len(data))
     with progress("finetuning", total=steps, done=0, unit="steps") as advance:
         trained = train(
-            trainable.start().take(),
+            trainable.pretrained().donate(),
             data,
             config=config,
             round_index=1,

@@ -1,13 +1,9 @@
-"""How a loaded model's prompts are written: what the api's functions share."""
-
-from typing import Literal
+"""How a loaded model's prompts are written and continued, for the api's functions."""
 
 from isara_jax.api.loaded_model import LoadedModel
-from isara_jax.engine import useful_slots
-from isara_jax.generation import Sampler
-from isara_jax.prompts import Template, make_template
-
-TemplateName = Literal["paper", "paper_spaced", "chat"]
+from isara_jax.engine import EngineConfig
+from isara_jax.generation import Generator, make_stop_criteria
+from isara_jax.prompts import PromptBuilder, Template, TemplateName, make_template
 
 
 def template_of(model: LoadedModel, name: TemplateName) -> Template:
@@ -19,17 +15,22 @@ def template_of(model: LoadedModel, name: TemplateName) -> Template:
     return make_template(name, render=model.tokenizer.render_chat)
 
 
-def sampler_of(
+def prompt_builder_of(model: LoadedModel, template: Template) -> PromptBuilder:
+    """Returns the builder of prompts that hold no demonstrations."""
+    return PromptBuilder(
+        tokenizer=model.tokenizer, template=template, context=model.config.context
+    )
+
+
+def generator_of(
     model: LoadedModel, template: Template, *, seed: int = 0, max_slots: int = 0
-) -> Sampler:
-    """Returns the sampler of prompts that hold no demonstrations."""
-    return Sampler(
-        tokenizer=model.tokenizer,
-        template=template,
+) -> Generator:
+    """Returns what generates; a template's stop strings end a continuation."""
+    return Generator(
         mesh=model.mesh,
         seed=seed,
-        slots=max_slots or useful_slots(),
-        demo_tokens=0,
+        slots=EngineConfig(max_slots=max_slots).slots,
         context=model.config.context,
+        stop_criteria=make_stop_criteria(model.tokenizer, template),
         check=lambda: None,
     )

@@ -1,6 +1,7 @@
-"""A model on the held-out items: its answers, and how likely it finds the references.
+"""Evaluates a model on the held-out items: its answers, and its references' likelihood.
 
-Zero-shot: the prompt is the open turn alone, decoded greedily (PAPER.md 1, 'Decoding').
+Zero-shot: the prompt is the open turn alone, decoded greedily (docs/method.md,
+"Evaluation").
 """
 
 from collections.abc import Callable, Sequence
@@ -9,15 +10,16 @@ from pathlib import Path
 
 from isara_jax.engine import SamplingParams, Scored, score
 from isara_jax.errors import FieldError
-from isara_jax.evaluation.metrics import ScoredItem, summarise
+from isara_jax.evaluation.metrics import ItemResult, compute_metrics
 from isara_jax.examples import HeldOut
-from isara_jax.generation import Sampler, Step, sample_into
+from isara_jax.generation import Generator, SampleKind, generate_to_records
 from isara_jax.models import Decoder
+from isara_jax.prompts import PromptBuilder
 from isara_jax.runtime import progress
 from isara_jax.runtime.files import Records, write_json
 
-# Rows are scored whole, with attention over all of their positions.
-SCORED_AT_ONCE = 32
+# The most rows of a scoring batch, whose attention spans whole rows.
+SCORING_ROWS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class EvaluationConfig:
 
     @property
     def sampling_params(self) -> SamplingParams:
+        """Greedy decoding of up to `evaluation_tokens`."""
         return SamplingParams(
             max_new_tokens=self.evaluation_tokens, temperature=0.0, top_k=0
         )
@@ -53,106 +56,129 @@ def evaluate(
     *,
     name: str,
     config: EvaluationConfig,
-    sampler: Sampler,
+    prompt_builder: PromptBuilder,
+    generator: Generator,
     result: Path,
 ) -> None:
-    """Writes `evaluation.json`; does nothing where it is there already.
+    """Writes `evaluation.json` to `result`, unless it exists or there are no items.
 
     `model` is called only if something is left to do. The answers grow beside the
-    result, so that a killed evaluation does not start over.
+    result, so a stopped evaluation resumes.
     """
     if result.exists() or not items:
         return
-    answers = _answers(
-        model, items, name=name, config=config, sampler=sampler, at=result
+    answers = _generate_answers(
+        model,
+        items,
+        name=name,
+        config=config,
+        prompt_builder=prompt_builder,
+        generator=generator,
+        records=Records(result.with_name("heldout_answers.jsonl")),
     )
-    log_probabilities, tokens = _reference_scores(
-        model(), items, name=name, sampler=sampler
+    scored = [_references(item, prompt_builder) for item in items]
+    log_probabilities = _score_references(
+        model(), scored, name=name, generator=generator
     )
-    scored = [
-        ScoredItem(
-            question=item.question,
-            answer=answer,
-            best_reference=item.true[0],
-            true=item.true,
-            false=item.false,
-            nll_total=-sum(values[: len(item.true)]),
-            nll_tokens=sum(counts[: len(item.true)]),
-            true_log_probabilities=values[: len(item.true)],
-            false_log_probabilities=values[len(item.true) :],
-        )
-        for item, answer, values, counts in zip(
-            items, answers, log_probabilities, tokens, strict=True
-        )
-    ]
-    metrics, each = summarise(scored)
+    metrics, answer_metrics = compute_metrics(
+        [
+            _item_result(item, answer, references, values)
+            for item, answer, references, values in zip(
+                items, answers, scored, log_probabilities, strict=True
+            )
+        ]
+    )
     write_json(
         result,
-        {"model": name, "items": len(items), "metrics": metrics, "answers": each},
+        {
+            "model": name,
+            "items": len(items),
+            "metrics": metrics,
+            "answers": answer_metrics,
+        },
     )
 
 
-def _answers(
+def _generate_answers(
     model: Callable[[], Decoder],
     items: Sequence[HeldOut],
     *,
     name: str,
     config: EvaluationConfig,
-    sampler: Sampler,
-    at: Path,
+    prompt_builder: PromptBuilder,
+    generator: Generator,
+    records: Records,
 ) -> list[str]:
     prompts = [
-        sampler.prompt(
-            sampler.template.open_answer(item.question),
-            id=f"heldout-{number:04d}",
-            number=number,
+        prompt_builder.zero_shot(
+            prompt_builder.template.answer_prompt(item.question),
+            id=f"heldout-{index:04d}",
+            sample_index=index,
         )
-        for number, item in enumerate(items)
+        for index, item in enumerate(items)
     ]
-    records = sample_into(
-        Records(at.with_name("heldout_answers.jsonl")),
+    generated = generate_to_records(
+        records,
         prompts,
         model=model,
-        sampler=sampler,
+        generator=generator,
         sampling_params=config.sampling_params,
         round_index=0,
-        step=Step.EVALUATION,
+        kind=SampleKind.EVALUATION,
         stage=f"{name}: held-out answers",
-        describe=lambda completion: {
+        to_record=lambda completion: {
             "id": completion.id,
             "answer": completion.text,
             "finish": completion.finish,
         },
     )
-    return [str(record["answer"]) for record in records]
+    return [str(record["answer"]) for record in generated]
 
 
-def _reference_scores(
-    model: Decoder, items: Sequence[HeldOut], *, name: str, sampler: Sampler
-) -> tuple[list[tuple[float, ...]], list[list[int]]]:
-    """Returns the references' log-probabilities and their lengths in tokens."""
-    asked = [_scored(item, sampler) for item in items]
-    found: list[tuple[float, ...]] = []
-    stage = f"{name}: held-out references"
-    with progress(stage, total=len(items), done=0, unit="items") as advance:
-        for values in score(
-            model,
-            asked,
-            slots=min(sampler.slots, SCORED_AT_ONCE),
-            mesh=sampler.mesh,
-            check=sampler.check,
-        ):
-            found.append(values)
-            advance(1)
-    return found, [[len(text) for text in item.continuations] for item in asked]
-
-
-def _scored(item: HeldOut, sampler: Sampler) -> Scored:
-    opening = sampler.template.open_answer(item.question)
-    prompt = sampler.prompt(opening, id="", number=0)
+def _references(item: HeldOut, prompt_builder: PromptBuilder) -> Scored:
+    """Returns an item's prompt and its references, the true ones first."""
+    prompt = prompt_builder.zero_shot(
+        prompt_builder.template.answer_prompt(item.question)
+    )
     return Scored(
         prompt=prompt.token_ids,
         continuations=tuple(
-            sampler.answer_tokens(reference) for reference in (*item.true, *item.false)
+            prompt_builder.completion_ids(text) for text in (*item.true, *item.false)
         ),
+    )
+
+
+def _score_references(
+    model: Decoder, scored: Sequence[Scored], *, name: str, generator: Generator
+) -> list[tuple[float, ...]]:
+    """Returns log p(reference | prompt) of each item's references, in nats."""
+    values: list[tuple[float, ...]] = []
+    stage = f"{name}: held-out references"
+    with progress(stage, total=len(scored), done=0, unit="items") as advance:
+        for item_values in score(
+            model,
+            scored,
+            slots=min(generator.slots, SCORING_ROWS),
+            mesh=generator.mesh,
+            check=generator.check,
+        ):
+            values.append(item_values)
+            advance(1)
+    return values
+
+
+def _item_result(
+    item: HeldOut, answer: str, references: Scored, values: tuple[float, ...]
+) -> ItemResult:
+    true = len(item.true)
+    return ItemResult(
+        question=item.question,
+        answer=answer,
+        best_reference=item.true[0],
+        true=item.true,
+        false=item.false,
+        nll_total=-sum(values[:true]),
+        nll_tokens=sum(len(tokens) for tokens in references.continuations[:true]),
+        true_log_probabilities=values[:true],
+        false_log_probabilities=values[true:],
     )

@@ -13,4 +13,9 @@ from .lora_config import LoraConfig as LoraConfig
 from .saving import SavedStates as SavedStates, SavingConfig as SavingConfig
 from .state import abstract_state as abstract_state, initial_state as initial_state
 from .step import train_step as train_step
+from .trainable import (
+    Trainable as Trainable,
+    make_trainable as make_trainable,
+    trainable_in_memory as trainable_in_memory,
+)
 from .trainer import Hooks as Hooks, StepMetrics as StepMetrics, finetune as finetune

@@ -8,10 +8,7 @@ from isara_jax.models.lora import Adapters
 
 
 class ModelHandle:
-    """A model that is loaded when it is first needed, and held once.
-
-    Finetuning reuses its buffers, so it takes the model away from here.
-    """
+    """A model that is loaded when it is first needed, and then kept in memory."""
 
     def __init__(self, load: Callable[[], Decoder], model: Decoder | None = None):
         self._load = load
@@ -24,23 +21,23 @@ class ModelHandle:
 
     @property
     def adapters(self) -> Adapters | None:
-        """Returns what makes a base into the model, where it is trained as that."""
+        """The adapters that are trained in place of the model; None: the model is."""
         return None
 
-    def take(self) -> Any:
-        """Returns what is trained, here the model, and forgets it."""
+    def donate(self) -> Any:
+        """Returns what is trained and forgets it, as finetuning donates its buffers."""
         model, self._model = self(), None
         return model
 
-    def drop(self) -> None:
+    def unload(self) -> None:
         """Frees the memory; a later call loads the model again."""
         self._model = None
 
 
 class LoraModelHandle(ModelHandle):
-    """A model that is trained as adapters on a base which stays.
+    """A model that is trained as adapters on a frozen base.
 
-    `merge` makes the model of the adapters, when it is first needed.
+    `merge` makes the model of the adapters when it is first needed.
     """
 
     def __init__(
@@ -60,13 +57,13 @@ class LoraModelHandle(ModelHandle):
             self._adapters = self._load_adapters()
         return self._adapters
 
-    def take(self) -> Adapters:
-        """Returns the adapters, and forgets them and the model."""
+    def donate(self) -> Adapters:
+        """Returns the adapters, and forgets them and the merged model."""
         adapters = self.adapters
-        self.drop()
+        self.unload()
         return adapters
 
-    def drop(self) -> None:
+    def unload(self) -> None:
         """Frees the memory; a later call loads and merges again."""
-        super().drop()
+        super().unload()
         self._adapters = None

@@ -1,4 +1,4 @@
-"""Texts as unit vectors: the dot product of two is their cosine (PAPER.md 1)."""
+"""Texts as unit vectors, whose dot product is their cosine similarity."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from isara_jax.runtime import locate
 from isara_jax.runtime.files import read_json
 
 # One compilation a padded length, whatever the number of texts. A text's own length
-# decides its batch's shape, so its vector does not depend on what it is embedded with.
+# decides its batch's shape, so its vector does not depend on the texts beside it.
 TOKENS_PER_BATCH = 1024
 SHORTEST_LENGTH = 16
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
@@ -26,7 +26,7 @@ _sentence_vectors = jax.jit(sentence_vectors)
 
 @dataclass(frozen=True, kw_only=True)
 class Embedder:
-    """A sentence encoder with its tokenizer; texts are cut at `max_tokens`."""
+    """A sentence encoder with its tokenizer; texts are truncated to `max_tokens`."""
 
     encoder: Encoder
     tokenizer: PreTrainedTokenizerBase
@@ -54,7 +54,7 @@ class Embedder:
         return encoded["input_ids"]
 
     def _by_length(self, rows: Sequence[Sequence[int]]) -> dict[int, list[int]]:
-        """Groups the numbers of the rows by the length that they are padded to."""
+        """Groups the indices of the rows by the length that they are padded to."""
         groups = defaultdict(list)
         for number, row in enumerate(rows):
             groups[min(_padded_length(len(row)), self.max_tokens)].append(number)
@@ -65,7 +65,7 @@ class Embedder:
     ) -> Float[np.ndarray, "rows D"]:
         tokens = np.zeros(shape, np.int32)
         mask = np.zeros(shape, bool)
-        mask[:, 0] = True  # the encoder wants a token in the rows that fill the batch
+        mask[:, 0] = True  # a row that only fills the batch needs a token, too
         for number, row in enumerate(rows):
             tokens[number, : len(row)] = row
             mask[number, : len(row)] = True
@@ -74,7 +74,7 @@ class Embedder:
 
 
 def load_embedder(source: str) -> Embedder:
-    """Loads the sentence encoder that --encoder names (runtime/sources.py).
+    """Loads a sentence encoder; `source` is as for `runtime.locate`.
 
     Raises:
       InputError: the source is no folder of a BERT-type encoder with its tokenizer.
@@ -115,7 +115,7 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def _max_tokens(
     folder: Path, tokenizer: PreTrainedTokenizerBase, *, context: int
 ) -> int:
-    """Returns where texts are cut: as sentence_bert_config.json says, else the most."""
+    """Returns max_seq_length of sentence_bert_config.json, or the model's own limit."""
     path = folder / "sentence_bert_config.json"
     settings = read_json(path) if path.exists() else {}
     if settings.get("do_lower_case"):

@@ -1,12 +1,11 @@
 """Which vectors of a pool are nearest to a query: ScaNN, or exact with one contract.
 
 All vectors have length 1, so the largest dot product is the largest cosine and the
-smallest Euclidean distance, by which the paper sorts (PAPER.md 1). An index is built
-anew for every pool, in milliseconds at the sizes of a run.
+smallest Euclidean distance, by which the paper sorts (docs/method.md, "The algorithm").
 
-A backend only proposes; `_ranked` decides, with products summed in float64. So equal
-vectors have equal similarities, and below SMALLEST_TREE points both backends give the
-same neighbours to the last bit.
+A backend only proposes candidates; `_ranked` sorts them by products summed in float64.
+So equal vectors have equal similarities, and below SMALLEST_TREE points both backends
+give the same neighbours to the last bit.
 """
 
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from isara_jax.errors import EnvironmentFailure
 
 # Below this, ScaNN's own advice is its brute force, which finds every neighbour.
 SMALLEST_TREE = 20_000
-# Candidates beyond k, to see whether the k-th neighbour stands clear of the next ones.
+# Candidates beyond k, to see whether the k-th neighbour leads the next ones clearly.
 SPARE = 16
 # Above the error of a float32 dot product of two unit vectors.
 UNCERTAINTY = 1e-5
@@ -34,7 +33,10 @@ IndexMethod = Literal["auto", "scann", "exact"]
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbours:
-    """For every query the places of k vectors of the pool, nearest first."""
+    """For every query the indices of k vectors of the pool, nearest first.
+
+    `similarities` are cosines, in float32.
+    """
 
     indices: Int[np.ndarray, "queries k"]
     similarities: Float[np.ndarray, "queries k"]
@@ -42,12 +44,12 @@ class Neighbours:
 
 @runtime_checkable
 class Index(Protocol):
-    """A pool of unit vectors that can be asked for neighbours."""
+    """A pool of unit vectors that can be searched."""
 
     def nearest(self, queries: Float[np.ndarray, "queries D"], *, k: int) -> Neighbours:
         """Returns the k vectors with the largest cosine; of equals, the lower index.
 
-        A pool that may hold fewer than k is the caller's to clip.
+        The caller clips k to the size of the pool.
 
         Raises:
           ValueError: k is below 1 or above the size of the pool, or a query is no unit
@@ -103,7 +105,7 @@ class ExactIndex:
 
 @dataclass(frozen=True)
 class ScannIndex:
-    """Lets ScaNN propose; asks the exact index where its proposal cannot be trusted."""
+    """Searches with ScaNN, and exactly where its result is not certain."""
 
     exact: ExactIndex
     searcher: Any
@@ -132,7 +134,7 @@ class ScannIndex:
         k: int,
         wanted: int,
     ) -> Neighbours:
-        """Ranks what was found, if all was found and the first k lead clearly."""
+        """Ranks what ScaNN found, if it is complete and the first k lead clearly."""
         if len(found) == wanted:
             ranked = _ranked(self.exact.vectors, found, query=query)
             lead = ranked.similarities[0, k - 1] - ranked.similarities[0, -1]
@@ -185,7 +187,7 @@ def _ranked(
 
 
 def _first(rows: Sequence[Neighbours], *, k: int) -> Neighbours:
-    """Puts the first k neighbours of each query under each other."""
+    """Stacks the first k neighbours of each query."""
     indices = np.zeros((len(rows), k), np.int64)
     similarities = np.zeros((len(rows), k), np.float32)
     for number, row in enumerate(rows):

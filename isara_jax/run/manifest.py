@@ -1,4 +1,4 @@
-"""The facts that fix a run besides its flags: versions, hashes, and the host."""
+"""A run's provenance beside its flags: hashes of its inputs, versions, the host."""
 
 import datetime
 import hashlib
@@ -26,13 +26,13 @@ PACKAGES = (
     "numpy",
 )
 WEIGHTS = (".safetensors", ".gguf")
-# Of a file of weights only its size, beginning and end go into the hash: those of a
-# model of 100 GB are read in a moment, and two models that agree in them are not met.
+# Bytes of a file's beginning and of its end that are hashed, with its size. So the
+# files of a model of 100 GB are hashed in a moment.
 SAMPLE = 2**20
 
 
-def facts(hashes: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the inputs' hashes, versions, code and host for manifest.json."""
+def provenance(hashes: Mapping[str, str]) -> dict[str, Any]:
+    """Returns hashes of the inputs, versions, code and host for manifest.json."""
     return {
         "hashes": dict(hashes),
         "versions": versions(),
@@ -50,7 +50,7 @@ def hash_inputs(
     heldout: Path | None,
     adapter: Path | None = None,
 ) -> dict[str, str]:
-    """Returns the hashes of a run's files by what they are."""
+    """Returns the hash of each input of a run, by its name."""
     hashes = {
         "model": hash_weights(model),
         "encoder": hash_weights(encoder),
@@ -75,7 +75,7 @@ def versions() -> dict[str, str]:
 
 
 def host() -> dict[str, Any]:
-    """Returns what the machine is."""
+    """Returns the system, the cores and the devices of the machine."""
     devices = jax.devices()
     return {
         "system": platform.platform(),
@@ -87,16 +87,18 @@ def host() -> dict[str, Any]:
 
 
 def hash_weights(source: Path) -> str:
-    """Hashes a file of weights, or those of a folder and its configs."""
+    """Hashes a file of weights, or a folder's weights and JSON files."""
     if source.is_file():
-        return hash_bytes(_sampled(source))
+        return hash_bytes(_beginning_and_end(source))
     files = [
         path
         for path in sorted(source.iterdir())
         if path.suffix in (*WEIGHTS, ".json") and path.is_file()
     ]
     files += sorted(path for path in (source / ORBAX).rglob("*") if path.is_file())
-    return hash_bytes(b"".join(path.name.encode() + _sampled(path) for path in files))
+    return hash_bytes(
+        b"".join(path.name.encode() + _beginning_and_end(path) for path in files)
+    )
 
 
 def hash_tensors(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
@@ -125,7 +127,7 @@ def hash_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _sampled(path: Path) -> bytes:
+def _beginning_and_end(path: Path) -> bytes:
     size = path.stat().st_size
     with path.open("rb") as file:
         beginning = file.read(SAMPLE)

@@ -1,6 +1,6 @@
-"""What a run hands over: model/ and dataset/, each with a card that says whence.
+"""What a run releases: model/ and dataset/, each with a card of its provenance.
 
-Both folders appear by one rename, so one that is there is whole.
+Both folders appear by one rename, so a folder that exists is complete.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ METHOD = (
 # The part of a model's folder that PEFT reads.
 ADAPTER = "adapter"
 TEXT = {"dtype": "string", "_type": "Value"}
-# The fields of a kept pair, as `datasets` describes them.
+# The features of a kept pair, as `datasets` describes them.
 FIELDS = {
     "round": {"dtype": "int32", "_type": "Value"},
     "id": TEXT,
@@ -52,8 +52,7 @@ def release_model(
 ) -> None:
     """Writes model/: a Hugging Face folder, its card, and the same tensors by Orbax.
 
-    With `adapters`, which are merged into the model, they are in its folder adapter/,
-    as PEFT writes them.
+    `adapters`, which the model has merged, are written to adapter/ in PEFT's format.
 
     Raises:
       EnvironmentFailure: the disk does not take them.
@@ -88,21 +87,21 @@ def release_dataset(workdir: Workdir, *, rounds: int, base: str) -> None:
 
 def kept_pairs(workdir: Workdir, *, rounds: int) -> Iterator[dict[str, Any]]:
     """Yields the kept pairs of all rounds with their provenance."""
-    for number in range(1, rounds + 1):
-        for record in Records(workdir.round(number).kept).read():
-            yield {"round": number, **record}
+    for round_index in range(1, rounds + 1):
+        for record in Records(workdir.round(round_index).kept).read():
+            yield {"round": round_index, **record}
 
 
 def finished_rounds(workdir: Workdir) -> int:
     """Counts the rounds whose summary is written."""
-    number = 0
-    while workdir.round(number + 1).summary.exists():
-        number += 1
-    return number
+    rounds = 0
+    while workdir.round(rounds + 1).summary.exists():
+        rounds += 1
+    return rounds
 
 
 def model_card(workdir: Workdir, *, base: str, license: str) -> str:
-    """Says what the model was made from, how, and how it measured."""
+    """Returns the model's card: its base, method, data, metrics and limits."""
     head = front_matter(
         {
             "library_name": "transformers",
@@ -125,7 +124,7 @@ def model_card(workdir: Workdir, *, base: str, license: str) -> str:
 - **Prompts**: the template `{flags["template"]}`
 
 ## Held-out figures
-{_figures(workdir, rounds)}
+{_metrics_table(workdir, rounds)}
 Intervals are 95 % bootstrap intervals over the held-out items, of one run with the seed
 {flags["seed"]}.
 
@@ -138,7 +137,7 @@ model can have learned its own errors. It has not been tested for safety.
 def dataset_card(
     workdir: Workdir, pairs: Sequence[Mapping[str, Any]], *, base: str
 ) -> str:
-    """Says what the pairs are and who wrote them."""
+    """Returns the data set's card: its source and its fields."""
     head = front_matter(
         {
             "configs": [{"config_name": "default", "data_files": "data/train.parquet"}],
@@ -161,9 +160,9 @@ that the filter kept. Method: {METHOD}. No person has checked the answers.
 """
 
 
-def _figures(workdir: Workdir, rounds: int) -> str:
+def _metrics_table(workdir: Workdir, rounds: int) -> str:
     folders = [workdir.baseline("pretrained"), workdir.baseline("sft")]
-    folders += [workdir.round(number) for number in range(1, rounds + 1)]
+    folders += [workdir.round(t) for t in range(1, rounds + 1)]
     found = [read_json(f.evaluation) for f in folders if f.evaluation.exists()]
     if not found:
         return "None: the run had no held-out set.\n"
@@ -179,6 +178,6 @@ def _cell(metric: Mapping[str, float]) -> str:
     return f"{metric['value']:.3g} ({metric['low']:.3g} to {metric['high']:.3g})"
 
 
-def _summary(workdir: Workdir, number: int) -> dict[str, Any]:
-    summary: dict[str, Any] = read_json(workdir.round(number).summary)
+def _summary(workdir: Workdir, round_index: int) -> dict[str, Any]:
+    summary: dict[str, Any] = read_json(workdir.round(round_index).summary)
     return summary

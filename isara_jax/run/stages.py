@@ -13,38 +13,42 @@ COMPILING = "compiling"
 
 
 @dataclass
-class Spent:
-    """What a stage went through, for stages.jsonl."""
+class StageTotals:
+    """How many items and tokens a stage processed."""
 
     items: int = 0
     tokens: int = 0
 
-    def count_samples(self, records: Records) -> None:
+    def add_samples(self, records: Records) -> None:
+        """Adds the samples of a records file, with the tokens of their prompts."""
         samples = records.read()
-        self.items = len(samples)
-        self.tokens = sum(r["prompt_tokens"] + r["new_tokens"] for r in samples)
+        self.items += len(samples)
+        self.tokens += sum(s["prompt_tokens"] + s["new_tokens"] for s in samples)
 
 
 @contextmanager
-def timed(workdir: Workdir, folder: RoundFolder, stage: str) -> Iterator[Spent]:
+def time_stage(
+    workdir: Workdir, folder: RoundFolder, stage: str
+) -> Iterator[StageTotals]:
     """Adds a line to stages.jsonl when a stage first ends; a stop leaves none.
 
-    Compiling programs is a stage of its own, with a line for every other one.
+    The block sets the totals. Compilation is a stage of its own, with a line for every
+    stage that compiled programs.
     """
-    spent, began, before = Spent(), time.monotonic(), compiled()
-    yield spent
+    totals, start, compiled_before = StageTotals(), time.monotonic(), compiled()
+    yield totals
     name = f"{folder.path.relative_to(workdir.path).as_posix()}/{stage}"
     if any(line["stage"] == name for line in workdir.stages.read()):
         return
-    compiling = compiled() - before
-    seconds = max(0.0, time.monotonic() - began - compiling.seconds)
-    lines = [{"stage": name, "seconds": round(seconds, 2), **asdict(spent)}]
+    compiling = compiled() - compiled_before
+    seconds = max(0.0, time.monotonic() - start - compiling.seconds)
+    lines = [{"stage": name, "seconds": round(seconds, 2), **asdict(totals)}]
     if compiling.programs:
         lines.append(
             {
                 "stage": COMPILING,
                 "seconds": round(compiling.seconds, 2),
-                **asdict(Spent(items=compiling.programs)),
+                **asdict(StageTotals(items=compiling.programs)),
             }
         )
     workdir.stages.append(lines)

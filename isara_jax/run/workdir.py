@@ -1,8 +1,8 @@
-"""The run's folder: append-only records, the manifest, what is done and what is next.
+"""A run's folder: its files, and the check that a resumed run is the same one.
 
 WORKSPACE.md lists the files. Two rules make a run resumable at any point: a file that
-stands for a finished stage appears by one rename, and a file that grows gets whole
-batches of whole lines, synced to the disk before the run goes on.
+marks a finished stage appears by one rename, and a file that grows gets whole batches
+of whole lines, synced to the disk before the run goes on.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ from isara_jax.runtime.files import Records, read_json, write_json
 
 @dataclass(frozen=True)
 class RoundFolder:
-    """Round t's part of the run folder."""
+    """The files of a round, or of a baseline."""
 
     path: Path
 
@@ -57,12 +57,12 @@ class RoundFolder:
 
 @dataclass(frozen=True)
 class Workdir:
-    """runs/NAME."""
+    """The files of a run, `runs/NAME`."""
 
     path: Path
 
-    def round(self, number: int) -> RoundFolder:
-        return RoundFolder(self.path / f"round_{number:02d}")
+    def round(self, round_index: int) -> RoundFolder:
+        return RoundFolder(self.path / f"round_{round_index:02d}")
 
     def baseline(self, name: str) -> RoundFolder:
         return RoundFolder(self.path / "baselines" / name)
@@ -97,10 +97,10 @@ class Workdir:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps a second process out of the folder.
+        """Makes the folder, and keeps a second process out of it.
 
         Raises:
-          FieldError: another one is at work there, or the folder is a file.
+          FieldError: another process is at work there, or the path is a file's.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -120,21 +120,21 @@ class Workdir:
                 ) from None
             yield
 
-    def open(self, flags: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    def open(self, flags: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
         """Writes the manifest of a new run, or checks that this is the same run.
 
-        A run that has made nothing yet is a new one: it was stopped by an input that
-        has been mended since.
+        A folder that holds a manifest and the seeds only is a new run's: a wrong input
+        stopped it before any work.
 
         Raises:
           FieldError: the folder is another run's (a flag or a hash differs), or it
             holds files but no manifest.
         """
-        before_any_work = {self.manifest, self.seeds}
-        if all(path in before_any_work for path in self.path.glob("[!.]*")):
-            write_json(self.manifest, {"flags": dict(flags), **facts})
+        written_first = {self.manifest, self.seeds}
+        if all(path in written_first for path in self.path.glob("[!.]*")):
+            write_json(self.manifest, {"flags": dict(flags), **provenance})
         elif self.manifest.exists():
-            self._same_run(flags, facts)
+            self._validate_same_run(flags, provenance)
         else:
             raise FieldError(
                 "workdir",
@@ -143,11 +143,15 @@ class Workdir:
                 "choose an empty or a new folder",
             )
 
-    def _same_run(self, flags: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    def _validate_same_run(
+        self, flags: Mapping[str, Any], provenance: Mapping[str, Any]
+    ) -> None:
         written = read_json(self.manifest)
-        kinds = (("flags", "the flag", flags), ("hashes", "the hash", facts["hashes"]))
-        for kind, what, now in kinds:
-            then = written.get(kind, {})
+        for part, what, now in (
+            ("flags", "the flag", flags),
+            ("hashes", "the hash", provenance["hashes"]),
+        ):
+            then = written.get(part, {})
             for name in sorted(set(then) | set(now)):
                 if then.get(name) != now.get(name):
                     raise FieldError(

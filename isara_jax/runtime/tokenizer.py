@@ -41,7 +41,9 @@ class Tokenizer:
         """Returns the text of one id as a literal, special tokens too."""
         return repr(self.hugging_face.decode([id], clean_up_tokenization_spaces=False))
 
-    def render_chat(self, turns: list[dict[str, str]], *, open_answer: bool) -> str:
+    def render_chat(
+        self, turns: list[dict[str, str]], *, add_generation_prompt: bool
+    ) -> str:
         """Writes a conversation in the model's own format, which runs sandboxed.
 
         Raises:
@@ -51,7 +53,7 @@ class Tokenizer:
             raise InputError("--template=chat: the tokenizer has no chat format")
         try:
             return self.hugging_face.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=open_answer
+                turns, tokenize=False, add_generation_prompt=add_generation_prompt
             )
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise InputError(

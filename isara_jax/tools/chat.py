@@ -1,14 +1,14 @@
-"""Talks to a model on the terminal, or to two at once: before and after alignment.
+"""Talks to a model on the terminal, or to two side by side, before and after alignment.
 
     python -m isara_jax.tools.chat --model=ANY
     python -m isara_jax.tools.chat --model=BEFORE --other=runs/NAME/model
     python -m isara_jax.tools.chat --model=BASE --adapter=runs/NAME/model/adapter
 
-Each line that is typed is a question. Each model sees its own earlier answers, as many
-of the latest turns as fit its context. /reset forgets the conversation; /quit, Ctrl-D
-and Ctrl-C end it. Two models answer side by side where the terminal is wide enough, and
-one under the other elsewhere. Questions may also come from a pipe; then only answers
-are written.
+Each line is a question. A model sees its own earlier answers, as many of the latest
+turns as fit its context. /reset forgets the conversation; /quit, Ctrl-D and Ctrl-C end
+it. The answers of two models stand side by side where the terminal is wide enough, and
+one below the other elsewhere. Questions may also come from a pipe; then only answers
+are printed.
 """
 
 import io
@@ -30,7 +30,7 @@ from isara_jax.cli import (
 )
 from isara_jax.engine import MIN_ROWS, SamplingParams
 from isara_jax.errors import FieldError, InputError
-from isara_jax.prompts import Template, make_template
+from isara_jax.prompts import Template, TemplateName, make_template
 from isara_jax.runtime import Mesh, ModelSource, RuntimeConfig, Tokenizer, make_mesh
 from isara_jax.runtime.hardware import enable_compilation_cache
 from isara_jax.tools.conversation import ChatModel, Conversation
@@ -74,13 +74,13 @@ RESET, QUIT = "/reset", "/quit"
 
 
 def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Loads the models and talks until there are no more questions."""
+    """Loads the models and answers until there are no more questions."""
     sections = sections_from_flags(SECTIONS, flag_values)
     source, chat = sections["source"], sections["chat"]
     runtime = sections["runtime"]
-    given = ((source.model, source.adapter), (chat.other, chat.other_adapter))
+    sources = ((source.model, source.adapter), (chat.other, chat.other_adapter))
     text_models = [
-        open_text_model(name, adapter=adapter) for name, adapter in given if name
+        open_text_model(name, adapter=adapter) for name, adapter in sources if name
     ]
     names = [text_model.name for text_model in text_models]
     templates = [
@@ -103,15 +103,17 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     if interactive:
-        tell(f"{printable(' and '.join(names))}; {RESET} forgets, {QUIT} ends")
+        notify(f"{printable(' and '.join(names))}; {RESET} forgets, {QUIT} ends")
     width = shutil.get_terminal_size().columns if interactive else None
     with suppress(KeyboardInterrupt):
-        lines = lines_of_terminal() if interactive else lines_of_pipe()
-        for answers in answered(lines, Conversation(chat_models)):
-            print(laid_out(names, answers, width=width), flush=True)
+        lines = terminal_lines() if interactive else pipe_lines()
+        for answers in answers_to(lines, Conversation(chat_models)):
+            print(layout(names, answers, width=width), flush=True)
 
 
-def choose_template(name: str, tokenizer: Tokenizer) -> Template:
+def choose_template(
+    name: TemplateName | Literal["auto"], tokenizer: Tokenizer
+) -> Template:
     """Returns the named template, or the one that suits the tokenizer.
 
     Raises:
@@ -130,19 +132,20 @@ def load_chat_model(
     sampling_params: SamplingParams,
     mesh: Mesh,
 ) -> ChatModel:
-    """Loads a model and gives it what it needs to answer."""
+    """Loads a model's weights, to answer with them."""
     return ChatModel(
         name=text_model.name,
         model=text_model.load(runtime=runtime, mesh=mesh),
-        sampler=text_model.sampler(
+        prompt_builder=text_model.prompt_builder(template),
+        generator=text_model.generator(
             template, runtime=runtime, slots=MIN_ROWS, mesh=mesh, check=lambda: None
         ),
         sampling_params=sampling_params,
     )
 
 
-def answered(lines: Iterable[str], conversation: Conversation) -> Iterator[list[str]]:
-    """Yields every speaker's answer to each line that asks something."""
+def answers_to(lines: Iterable[str], conversation: Conversation) -> Iterator[list[str]]:
+    """Yields every model's answer to each line that is a question."""
     for line in lines:
         # A terminal that is not UTF-8 gives halves of surrogate pairs.
         question = line.encode("utf-8", errors="replace").decode("utf-8").strip()
@@ -151,18 +154,18 @@ def answered(lines: Iterable[str], conversation: Conversation) -> Iterator[list[
         if question == RESET:
             conversation.forget()
         elif question.startswith("/"):
-            tell(f"{printable(question)}: unknown, there are {RESET} and {QUIT}")
+            notify(f"{printable(question)}: unknown, there are {RESET} and {QUIT}")
         elif question:
             try:
                 answers = conversation.ask(question)
             except InputError as error:
-                tell(user_sentence(error))
+                notify(user_sentence(error))
                 continue
             yield answers
 
 
-def lines_of_terminal() -> Iterator[str]:
-    """Yields what is typed, with a prompt, and with the keys that edit a line."""
+def terminal_lines() -> Iterator[str]:
+    """Yields the lines that are typed after a prompt, where keys may edit them."""
     with suppress(ImportError):
         import readline  # noqa: F401 - input() edits with it once it is imported
     while True:
@@ -171,34 +174,34 @@ def lines_of_terminal() -> Iterator[str]:
         except EOFError:
             return
         except UnicodeDecodeError as error:
-            tell(f"the line is not {error.encoding}; type it again")
+            notify(f"the line is not {error.encoding}; type it again")
 
 
-def lines_of_pipe() -> Iterator[str]:
+def pipe_lines() -> Iterator[str]:
     """Yields the lines of standard input, bytes that are no UTF-8 replaced."""
     for line in sys.stdin.buffer:
         yield line.decode("utf-8", errors="replace")
 
 
-def laid_out(names: Sequence[str], answers: Sequence[str], *, width: int | None) -> str:
-    """Returns the answers as they are shown; a `width` is that of a terminal."""
+def layout(names: Sequence[str], answers: Sequence[str], *, width: int | None) -> str:
+    """Returns the answers as they are printed; `width` is a terminal's, in cells."""
     if len(answers) == 1:
         return printable(answers[0])
     if width is not None and has_room_for_columns(width):
-        left, right = map(headed, names, answers)
+        left, right = map(with_name, names, answers)
         return in_columns(left, right, width=width)
     return "\n".join(
-        printable(headed(*pair)) for pair in zip(names, answers, strict=True)
+        printable(with_name(*pair)) for pair in zip(names, answers, strict=True)
     )
 
 
-def headed(name: str, answer: str) -> str:
-    """Puts the speaker's name above its answer."""
+def with_name(name: str, answer: str) -> str:
+    """Puts the model's name above its answer."""
     return f"[{name}]\n{answer}"
 
 
-def tell(sentence: str) -> None:
-    """Says something that is no answer."""
+def notify(sentence: str) -> None:
+    """Prints what is no answer, on standard error."""
     print(sentence, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The files of `tools.generate`: what is asked for, and what is written."""
+"""The files of `tools.generate`: the prompts, and the completions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ KINDS = ("prompt", "question")
 
 @dataclass(frozen=True, kw_only=True)
 class PromptRecord:
-    """A line of the input; `kind`, a prompt or a question, is its text's field."""
+    """A line of the input; `kind` is the field of its text, `prompt` or `question`."""
 
     id: str | int
     kind: str
@@ -25,14 +25,14 @@ def read_prompts(path: Path) -> list[PromptRecord]:
     """Reads JSONL of prompts or of questions, each with an id or its line's number.
 
     Raises:
-      InputError: a line is no JSON object, has not one of the two fields or another
-        one than the first line, its text is blank or no text, or an id is no text or
-        whole number, or stands twice.
+      InputError: a line is no JSON object, lacks both fields or has both, or has
+        another one than the first line; its text is blank or no text; an id is neither
+        a text nor an integer, or is repeated.
     """
     prompts: list[PromptRecord] = []
     line_of: dict[str, int] = {}
     for number, record in read_jsonl(path):
-        prompt = _request(record, f"{path}, line {number}", number=number)
+        prompt = _parse(record, f"{path}, line {number}", number=number)
         if prompt.kind != (prompts or [prompt])[0].kind:
             raise InputError(
                 f"{path}, line {number}: has a {prompt.kind!r}, the first line a "
@@ -47,7 +47,7 @@ def read_prompts(path: Path) -> list[PromptRecord]:
     return prompts
 
 
-def _request(record: dict[str, Any], place: str, *, number: int) -> PromptRecord:
+def _parse(record: dict[str, Any], place: str, *, number: int) -> PromptRecord:
     kinds = [kind for kind in KINDS if kind in record]
     if len(kinds) != 1:
         raise InputError(
@@ -76,7 +76,7 @@ def _request(record: dict[str, Any], place: str, *, number: int) -> PromptRecord
 
 @dataclass(frozen=True)
 class Output:
-    """A file that holds every completion or is not there, and what lies beside it."""
+    """The file of all completions, and the files beside it until it is complete."""
 
     path: Path
 
@@ -89,10 +89,10 @@ class Output:
         return self.path.with_name(f"{self.path.name}.settings.json")
 
     def open(self, settings: Mapping[str, Any]) -> None:
-        """Notes the settings, or checks that what is there was made with them.
+        """Writes the settings, or checks that what exists was made with them.
 
         Raises:
-          InputError: it was made with others, or by something else, or is a folder.
+          FieldError: it was made with others, or by something else, or is a folder.
         """
         if self.path.is_dir():
             raise FieldError("output", self.path, "is a folder, must be a file")

@@ -1,18 +1,18 @@
-"""Continues the prompts of a JSONL file with a model.
+"""Completes the prompts of a JSONL file.
 
     python -m isara_jax.tools.generate --model=ANY --input=IN.jsonl --output=OUT.jsonl
 
 A line of the input is {"prompt": TEXT}, which is continued as it is, or
 {"question": TEXT}, which is written with --template and answered; a file holds one of
-the two kinds. A line may name its "id", a text or a whole number, which is its line's
-number otherwise; other fields are ignored. A line of the output has the fields id,
-text, finish ("eos", "stop" or "length"), prompt_tokens, new_tokens and log_probability
-(of the new tokens, in nats, before any decoding rule), in the order of the input.
+the two kinds. A line may have an "id", a text or an integer; the default is its line's
+number. Other fields are ignored. A line of the output has the fields id, text, finish
+("eos", "stop" or "length"), prompt_tokens, new_tokens and log_probability (of the new
+tokens, in nats, before any logits processor), in the order of the input.
 
-A sample follows from --seed and its place in the input; in float32 --max_slots changes
-nothing but the rounding of its log-probability. Until all are there they grow in
-OUT.jsonl.partial, where the same command goes on after a stop. OUT.jsonl.settings.json
-keeps what they were made with: an output that is complete is left alone, and one of
+A sample is fixed by --seed and its index in the input; in float32 --max_slots changes
+only the rounding of its log-probability. Completions are appended to OUT.jsonl.partial,
+from which the same command resumes, and become OUT.jsonl when all are there.
+OUT.jsonl.settings.json keeps the settings: a complete output is left alone, and one of
 other settings is refused.
 """
 
@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal
 
 from absl import flags
 
@@ -31,11 +30,18 @@ from isara_jax.cli import (
     sections_from_flags,
     start,
 )
-from isara_jax.engine import EngineConfig, Request, SamplingParams
+from isara_jax.engine import EngineConfig, SamplingParams
 from isara_jax.errors import FieldError
-from isara_jax.generation import Sampler, Step, sample_into
+from isara_jax.generation import Generator, SampleKind, generate_to_records
 from isara_jax.models import Decoder
-from isara_jax.prompts import ConversationTemplate, Template, make_template
+from isara_jax.prompts import (
+    PlainTemplate,
+    Prompt,
+    PromptBuilder,
+    Template,
+    TemplateName,
+    make_template,
+)
 from isara_jax.run import hash_bytes, hash_weights
 from isara_jax.runtime import ModelSource, RuntimeConfig, StopSignal, log, make_mesh
 from isara_jax.runtime.hardware import enable_compilation_cache
@@ -54,11 +60,11 @@ class GenerateConfig:
         default="",
         metadata={"help": "JSONL of the completions", "operational": True},
     )
-    template: Literal["paper", "paper_spaced", "chat"] = field(
+    template: TemplateName = field(
         default="paper",
         metadata={
-            "help": "how a question is written: the paper's text; the same, to which "
-            "a space before an answer was trained; or the model's own chat format"
+            "help": "how a question is written: the paper's text; the same for a model "
+            "trained with a space before answers; or the model's own chat format"
         },
     )
     stop: tuple[str, ...] = field(
@@ -87,7 +93,7 @@ SECTIONS = {
 
 
 def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Continues every prompt that is not continued yet."""
+    """Completes every prompt that is not completed yet."""
     sections = sections_from_flags(SECTIONS, flag_values)
     source, job = sections["source"], sections["job"]
     runtime = sections["runtime"]
@@ -113,7 +119,8 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
                 prompts,
                 output,
                 model=partial(text_model.load, runtime=runtime, mesh=mesh),
-                sampler=text_model.sampler(
+                prompt_builder=text_model.prompt_builder(template),
+                generator=text_model.generator(
                     template,
                     runtime=runtime,
                     slots=sections["engine"].slots,
@@ -126,7 +133,7 @@ def work(flag_values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def hash_of_adapter(text_model: TextModel) -> dict[str, str]:
-    """Returns what fixes the adapter, where there is one."""
+    """Returns the adapter's hash, if there is an adapter."""
     if text_model.adapter is None:
         return {}
     return {"hash of the adapter": hash_weights(text_model.adapter)}
@@ -137,23 +144,24 @@ def complete(
     output: Output,
     *,
     model: Callable[[], Decoder],
-    sampler: Sampler,
+    prompt_builder: PromptBuilder,
+    generator: Generator,
     sampling_params: SamplingParams,
 ) -> None:
-    """Samples into the partial output what it lacks, and makes it the output."""
-    sample_into(
+    """Generates the completions that the partial output lacks, and finishes it."""
+    generate_to_records(
         output.partial,
         [
-            to_prompt(prompt, number=number, sampler=sampler)
-            for number, prompt in enumerate(prompts)
+            build_prompt(prompt, sample_index=index, prompt_builder=prompt_builder)
+            for index, prompt in enumerate(prompts)
         ],
         model=cache(model),
-        sampler=sampler,
+        generator=generator,
         sampling_params=sampling_params,
         round_index=0,
-        step=Step.ANSWERS,
+        kind=SampleKind.ANSWER,
         stage="completions",
-        describe=lambda completion: {
+        to_record=lambda completion: {
             "id": completion.id,
             "text": completion.text,
             "finish": completion.finish,
@@ -165,20 +173,22 @@ def complete(
     output.finish(prompts)
 
 
-def to_prompt(prompt: PromptRecord, *, number: int, sampler: Sampler) -> Request:
-    """Returns what the model continues, in token ids."""
-    opening = prompt.text
-    if prompt.kind == "question":
-        opening = sampler.template.open_answer(prompt.text.strip())
-    return sampler.prompt(opening, id=str(prompt.id), number=number)
+def build_prompt(
+    record: PromptRecord, *, sample_index: int, prompt_builder: PromptBuilder
+) -> Prompt:
+    """Writes a line of the input as a prompt in token ids."""
+    text = record.text
+    if record.kind == "question":
+        text = prompt_builder.template.answer_prompt(text.strip())
+    return prompt_builder.zero_shot(text, id=str(record.id), sample_index=sample_index)
 
 
 def stopping_template(
     job: GenerateConfig, *, kind: str, text_model: TextModel
 ) -> Template:
-    """Returns the template of the input's kind, with the user's stops as well."""
+    """Returns the template of the input's kind, the user's stop strings added."""
     if kind == "prompt":
-        return ConversationTemplate(answer_lead="", stops=job.stop)
+        return PlainTemplate(answer_lead="", stops=job.stop)
     template = make_template(job.template, render=text_model.tokenizer.render_chat)
     return replace(template, stops=(*template.stops, *job.stop))
 

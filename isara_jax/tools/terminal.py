@@ -1,4 +1,4 @@
-"""A model's text on a terminal: escaped, wrapped, alone or in two columns.
+"""A model's text on a terminal: escaped, wrapped, in one or two columns.
 
 What a model writes may hold the characters that move the cursor, change colours or
 title, or turn the direction of writing; a terminal must get them as visible escapes.
@@ -42,9 +42,7 @@ def has_room_for_columns(width: int) -> bool:
 def wrapped(text: str, width: int) -> list[str]:
     """Breaks the lines between words, or inside a word that is wider than a line."""
     return [
-        kv_segment
-        for line in printable(text).split("\n")
-        for kv_segment in _broken(line, width)
+        row for line in printable(text).split("\n") for row in _wrap_line(line, width)
     ]
 
 
@@ -53,25 +51,25 @@ def cells(text: str) -> int:
     return sum(map(_cells, text))
 
 
-def _broken(line: str, width: int) -> list[str]:
+def _wrap_line(line: str, width: int) -> list[str]:
     first, *words = line.split(" ")
-    lines = _pieces(first, width)
+    lines = _split_word(first, width)
     for word in words:
         longer = f"{lines[-1]} {word}"
         if cells(longer) <= width:
             lines[-1] = longer
         else:
-            lines += _pieces(word, width)
+            lines += _split_word(word, width)
     return lines
 
 
-def _pieces(word: str, width: int) -> list[str]:
-    kv_segments = [""]
+def _split_word(word: str, width: int) -> list[str]:
+    pieces = [""]
     for character in word:
-        if cells(kv_segments[-1] + character) > width:
-            kv_segments.append("")
-        kv_segments[-1] += character
-    return kv_segments
+        if cells(pieces[-1] + character) > width:
+            pieces.append("")
+        pieces[-1] += character
+    return pieces
 
 
 def _cells(character: str) -> int:

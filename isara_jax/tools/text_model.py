@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from isara_jax.errors import InputError
-from isara_jax.generation import Sampler
+from isara_jax.generation import Generator, make_stop_criteria
 from isara_jax.models import Decoder
 from isara_jax.models.checkpoints import OpenedModel, load_model, open_model
-from isara_jax.prompts import Template
+from isara_jax.prompts import PromptBuilder, Template
 from isara_jax.runtime import Mesh, RuntimeConfig, Tokenizer, locate
 
 
@@ -25,7 +25,15 @@ class TextModel:
         """Reads the weights, and merges the adapter into them."""
         return load_model(self.opened, dtype=runtime.dtype, mesh=mesh)
 
-    def sampler(
+    def prompt_builder(self, template: Template) -> PromptBuilder:
+        """Returns the builder of prompts that hold no demonstrations."""
+        return PromptBuilder(
+            tokenizer=self.tokenizer,
+            template=template,
+            context=self.opened.config.context,
+        )
+
+    def generator(
         self,
         template: Template,
         *,
@@ -33,16 +41,14 @@ class TextModel:
         slots: int,
         mesh: Mesh,
         check: Callable[[], None],
-    ) -> Sampler:
-        """Returns the sampler of prompts that hold no demonstrations."""
-        return Sampler(
-            tokenizer=self.tokenizer,
-            template=template,
+    ) -> Generator:
+        """Returns what generates; a template's stop strings end a continuation."""
+        return Generator(
             mesh=mesh,
             seed=runtime.seed,
             slots=slots,
-            demo_tokens=0,
             context=self.opened.config.context,
+            stop_criteria=make_stop_criteria(self.tokenizer, template),
             check=check,
         )
 

@@ -59,7 +59,7 @@ def test_a_stop_text_is_cut_off(engine):
 def test_a_conversation_is_written_in_the_model_s_chat_format(engine, model):
     messages = [{"role": "user", "content": "who sat ?"}]
     chatted = engine.chat([messages], SAMPLED)
-    text = model.tokenizer.render_chat(messages, open_answer=True)
+    text = model.tokenizer.render_chat(messages, add_generation_prompt=True)
     assert text.endswith("<|im_start|>assistant\n")
     assert chatted == engine.generate([text], SAMPLED)
 

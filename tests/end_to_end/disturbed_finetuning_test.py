@@ -8,14 +8,15 @@ import random
 
 import numpy as np
 import pytest
+from finetuning_rig import tiny_trainable
 from stored_trees import assert_same, flip_a_byte
-from tiny_llama import TINY, tiny_llama
+from tiny_llama import tiny_llama
 
 from isara_jax.finetune.config import FinetuneConfig
 from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.saving import SavingConfig
-from isara_jax.finetuning import Tuner
-from isara_jax.models.checkpoints.load import abstract_model, named_tensors
+from isara_jax.finetuning import Finetuner
+from isara_jax.models.checkpoints.load import named_tensors
 from isara_jax.models.model_handle import ModelHandle
 from isara_jax.run.workdir import RoundFolder
 from isara_jax.runtime.files.records import Records
@@ -41,14 +42,14 @@ class Killed(Exception):
 
 
 def finetuned(folder, *, devices):
-    return Tuner(
-        abstract=abstract_model(TINY, dtype="float32"),
+    return Finetuner(
+        trainable=tiny_trainable(),
         config=CONFIG,
         saving=SavingConfig(train_save_steps=1),
         seed=3,
         mesh=make_mesh(data=devices, model=1),
         stop_requested=lambda: False,
-    ).finetuned(
+    ).finetune(
         ModelHandle(tiny_llama),
         EXAMPLES,
         round_index=1,

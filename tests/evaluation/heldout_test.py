@@ -4,8 +4,8 @@ import math
 
 import pytest
 from scripted_engine import Interrupted, ScriptedEngine
+from tiny_generation import tiny_generator, tiny_prompt_builder
 from tiny_llama import tiny_llama
-from tiny_sampler import tiny_sampler
 
 from isara_jax.errors import InputError
 from isara_jax.evaluation import heldout as module
@@ -32,8 +32,8 @@ ANSWERS = {"heldout-0000": "The cat.", "heldout-0001": "The roof."}
 
 
 @pytest.fixture
-def sampler():
-    return tiny_sampler(slots=1, demo_tokens=0, context=128)
+def prompt_builder():
+    return tiny_prompt_builder(demo_tokens=0, context=128)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def result(tmp_path):
 
 
 @pytest.fixture
-def run(monkeypatch, sampler, result):
+def run(monkeypatch, prompt_builder, result):
     """Evaluates with a scripted engine and known scores; returns both their calls."""
 
     def run(engine=None, *, model=tiny_llama, items=ITEMS):
@@ -53,7 +53,8 @@ def run(monkeypatch, sampler, result):
             scored.extend(asked)
             for item in asked:
                 texts = [
-                    sampler.tokenizer.decode(tokens) for tokens in item.continuations
+                    prompt_builder.tokenizer.decode(tokens)
+                    for tokens in item.continuations
                 ]
                 yield tuple(SCORES[text] for text in texts)
 
@@ -64,7 +65,8 @@ def run(monkeypatch, sampler, result):
             items,
             name="pretrained",
             config=EvaluationConfig(evaluation_tokens=9),
-            sampler=sampler,
+            prompt_builder=prompt_builder,
+            generator=tiny_generator(slots=1, context=128),
             result=result,
         )
         return engine, scored
@@ -72,12 +74,12 @@ def run(monkeypatch, sampler, result):
     return run
 
 
-def test_the_figures_are_of_the_references_and_the_answers(run, result, sampler):
+def test_the_figures_are_of_the_references_and_the_answers(run, result, prompt_builder):
     run()
     found = read_json(result)
     assert (found["model"], found["items"]) == ("pretrained", 2)
     true = ("The cat.", "A dog.", "The mouse ran.")
-    tokens = sum(len(sampler.answer_tokens(text)) for text in true)
+    tokens = sum(len(prompt_builder.completion_ids(text)) for text in true)
     assert found["metrics"]["nll"]["value"] == pytest.approx((4 + 6 + 9) / tokens)
     assert found["metrics"]["mc1"]["value"] == 0.5
     one = (math.exp(-4) + math.exp(-6)) / sum(map(math.exp, (-4, -6, -5)))
@@ -90,10 +92,10 @@ def test_the_figures_are_of_the_references_and_the_answers(run, result, sampler)
     assert second["rouge_l_difference"] == pytest.approx(40 - 100)
 
 
-def test_the_model_is_asked_without_demonstrations_and_greedily(run, sampler):
+def test_the_model_is_asked_without_demonstrations_and_greedily(run, prompt_builder):
     engine, _ = run()
     prompt = engine.prompts["heldout-0001"]
-    text = sampler.tokenizer.hugging_face.decode(prompt.token_ids)
+    text = prompt_builder.tokenizer.hugging_face.decode(prompt.token_ids)
     assert text == "BEGINNING OF CONVERSATION: USER: who ran ? ASSISTANT:"
     (sampling_params,) = set(engine.decodings)
     assert sampling_params.max_new_tokens == 9
@@ -104,12 +106,12 @@ def test_the_model_is_asked_without_demonstrations_and_greedily(run, sampler):
     )
 
 
-def test_references_are_scored_as_they_would_be_trained(run, sampler):
+def test_references_are_scored_as_they_would_be_trained(run, prompt_builder):
     _, scored = run()
     assert [len(item.continuations) for item in scored] == [3, 3]
-    assert scored[0].continuations[1] == sampler.answer_tokens("A dog.")
-    assert scored[0].continuations[1][-1] == sampler.tokenizer.eos[0]
-    text = sampler.tokenizer.hugging_face.decode(scored[0].prompt)
+    assert scored[0].continuations[1] == prompt_builder.completion_ids("A dog.")
+    assert scored[0].continuations[1][-1] == prompt_builder.tokenizer.eos[0]
+    text = prompt_builder.tokenizer.hugging_face.decode(scored[0].prompt)
     assert text == "BEGINNING OF CONVERSATION: USER: who sat ? ASSISTANT:"
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, strategies as st
 from isara_jax.errors import InputError
 from isara_jax.evaluation import metrics
 
-ITEM = metrics.ScoredItem(
+ITEM = metrics.ItemResult(
     question="Do bats see?",
     answer="Yes, bats can see",
     best_reference="Bats can see",
@@ -118,8 +118,8 @@ def _by_counting(answers):
     return len(set(words)) / len(words)
 
 
-def test_summarise_gives_the_record_of_evaluation_json():
-    values, answers = metrics.summarise([ITEM, ITEM])
+def test_compute_metrics_gives_the_record_of_evaluation_json():
+    values, answers = metrics.compute_metrics([ITEM, ITEM])
     assert list(values) == [
         "nll",
         "rouge_l_difference",
@@ -147,9 +147,9 @@ def test_summarise_gives_the_record_of_evaluation_json():
     assert json.loads(json.dumps(values)) == values
 
 
-def test_summarise_is_deterministic():
+def test_compute_metrics_is_deterministic():
     items = [dataclasses.replace(ITEM, nll_total=float(i + 1)) for i in range(20)]
-    assert metrics.summarise(items) == metrics.summarise(items)
+    assert metrics.compute_metrics(items) == metrics.compute_metrics(items)
 
 
 @pytest.mark.parametrize(
@@ -163,18 +163,18 @@ def test_summarise_is_deterministic():
 )
 def test_an_item_that_cannot_be_scored_is_named(change, message):
     with pytest.raises(InputError, match=message):
-        metrics.summarise([ITEM, dataclasses.replace(ITEM, **change)])
+        metrics.compute_metrics([ITEM, dataclasses.replace(ITEM, **change)])
 
 
 def test_no_items_are_refused():
     with pytest.raises(InputError, match="has no item"):
-        metrics.summarise([])
+        metrics.compute_metrics([])
 
 
 def test_a_log_probability_that_is_no_number_stops():
     broken = dataclasses.replace(ITEM, false_log_probabilities=(math.nan,))
     with pytest.raises(FloatingPointError, match="Do bats see"):
-        metrics.summarise([broken])
+        metrics.compute_metrics([broken])
 
 
 def test_metrics_import_no_jax():

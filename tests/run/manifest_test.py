@@ -6,11 +6,11 @@ import pytest
 
 from isara_jax.run import manifest as module
 from isara_jax.run.manifest import (
-    facts,
     hash_bytes,
     hash_code,
     hash_inputs,
     hash_weights,
+    provenance,
     versions,
 )
 
@@ -37,7 +37,7 @@ def found(tmp_path, folder):
             seeds=tmp_path / "seeds.jsonl",
             heldout=tmp_path / heldout if heldout else None,
         )
-        return facts(hashes)
+        return provenance(hashes)
 
     return found
 

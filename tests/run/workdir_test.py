@@ -11,7 +11,11 @@ from isara_jax.run.workdir import Workdir
 from isara_jax.runtime.files.records import read_json, write_jsonl
 
 FLAGS = {"rounds": 2, "learning_rate": 1e-5, "template": "chat"}
-FACTS = {"hashes": {"seeds": "aa", "model": "bb"}, "versions": {}, "created": "now"}
+PROVENANCE = {
+    "hashes": {"seeds": "aa", "model": "bb"},
+    "versions": {},
+    "created": "now",
+}
 
 
 @pytest.fixture
@@ -26,9 +30,9 @@ def test_the_places_of_a_run(workdir):
     assert workdir.baseline("sft").evaluation == root / "baselines/sft/evaluation.json"
 
 
-def begin(workdir, flags=FLAGS, facts=FACTS):
+def begin(workdir, flags=FLAGS, provenance=PROVENANCE):
     with workdir.locked():
-        workdir.open(flags, facts)
+        workdir.open(flags, provenance)
 
 
 def work(workdir):
@@ -38,8 +42,8 @@ def work(workdir):
 def test_the_same_run_goes_on(workdir):
     begin(workdir)
     work(workdir)
-    begin(workdir, facts=FACTS | {"created": "later"})
-    assert read_json(workdir.manifest) == {"flags": FLAGS, **FACTS}
+    begin(workdir, provenance=PROVENANCE | {"created": "later"})
+    assert read_json(workdir.manifest) == {"flags": FLAGS, **PROVENANCE}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +61,11 @@ def test_another_run_is_refused_by_what_differs(workdir, flags, hashes, named):
     work(workdir)
     before = workdir.manifest.read_bytes()
     with pytest.raises(InputError) as caught:
-        begin(workdir, FLAGS | flags, FACTS | {"hashes": FACTS["hashes"] | hashes})
+        begin(
+            workdir,
+            FLAGS | flags,
+            PROVENANCE | {"hashes": PROVENANCE["hashes"] | hashes},
+        )
     assert str(caught.value).startswith(f"workdir={workdir.path}: ")
     assert named in str(caught.value)
     assert workdir.manifest.read_bytes() == before
@@ -73,7 +81,7 @@ def test_a_run_that_has_made_nothing_may_be_another_one(workdir):
 def test_a_kill_while_the_manifest_is_written_leaves_a_new_run(workdir):
     with workdir.locked():
         (workdir.path / ".manifest.json.partial").write_text("{")
-        workdir.open(FLAGS, FACTS)
+        workdir.open(FLAGS, PROVENANCE)
     assert read_json(workdir.manifest)["flags"] == FLAGS
 
 

@@ -95,13 +95,17 @@ def test_the_chat_format_is_the_model_s(folder):
         "{% endfor %}{% if add_generation_prompt %} [assistant]{% endif %}",
     )
     tokenizer = load_tokenizer(folder)
-    assert tokenizer.render_chat(TURNS, open_answer=False) == "[user] the cat ?"
-    assert tokenizer.render_chat(TURNS, open_answer=True).endswith("? [assistant]")
+    assert (
+        tokenizer.render_chat(TURNS, add_generation_prompt=False) == "[user] the cat ?"
+    )
+    assert tokenizer.render_chat(TURNS, add_generation_prompt=True).endswith(
+        "? [assistant]"
+    )
 
 
 def test_no_chat_format(folder):
     with pytest.raises(InputError, match="--template=chat: the tokenizer has no chat"):
-        load_tokenizer(folder).render_chat(TURNS, open_answer=True)
+        load_tokenizer(folder).render_chat(TURNS, add_generation_prompt=True)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +120,7 @@ def test_no_chat_format(folder):
 def test_a_chat_format_that_fails_or_leaves_its_sandbox(folder, template):
     change_json(folder / "tokenizer_config.json", chat_template=template)
     with pytest.raises(InputError, match="--template=chat: the model's chat format"):
-        load_tokenizer(folder).render_chat(TURNS, open_answer=True)
+        load_tokenizer(folder).render_chat(TURNS, add_generation_prompt=True)
 
 
 def test_what_is_saved_is_the_same_tokenizer(folder, tmp_path):
@@ -193,7 +197,7 @@ def test_a_gguf_file_s_tokenizer():
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.eos == (2,) and tokenizer.bos == ()
     assert tokenizer.encode("<|im_end|>") == [2]
-    chat = tokenizer.render_chat(TURNS, open_answer=True)
+    chat = tokenizer.render_chat(TURNS, add_generation_prompt=True)
     assert chat.endswith(
         "<|im_start|>user\nthe cat ?<|im_end|>\n<|im_start|>assistant\n"
     )

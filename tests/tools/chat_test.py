@@ -15,7 +15,8 @@ from tiny_run import ROOT, one_device, tiny_tokenizer, write_tiny_llama
 
 from isara_jax.cli.flags import define_sections
 from isara_jax.errors import InputError
-from isara_jax.prompts import ChatTemplate, ConversationTemplate
+from isara_jax.prompts import PlainTemplate
+from isara_jax.prompts.templates import ChatTemplate
 from isara_jax.tools import chat
 from isara_jax.tools.conversation import Conversation
 
@@ -152,10 +153,10 @@ def test_the_template_follows_from_the_tokenizer_unless_it_is_named():
     tokenizer = tiny_tokenizer()
     assert isinstance(chat.choose_template("auto", tokenizer), ChatTemplate)
     named = chat.choose_template("paper", tokenizer)
-    assert named == ConversationTemplate(answer_lead="")
+    assert named == PlainTemplate(answer_lead="")
     tokenizer.hugging_face.chat_template = None
     spaced = chat.choose_template("auto", tokenizer)
-    assert spaced == ConversationTemplate(answer_lead=" ")
+    assert spaced == PlainTemplate(answer_lead=" ")
     with pytest.raises(InputError, match="--template=chat: the tokenizer has no chat"):
         chat.choose_template("chat", tokenizer)
 

@@ -3,9 +3,9 @@
 import jax
 import pytest
 from scripted_engine import ScriptedEngine
+from tiny_generation import tiny_generator, tiny_prompt_builder
 from tiny_llama import tiny_llama
 from tiny_run import tiny_tokenizer
-from tiny_sampler import tiny_sampler
 
 from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.errors import InputError
@@ -19,8 +19,11 @@ def load_chat_model(name="A", *, template="paper_spaced", context=400):
     return ChatModel(
         name=name,
         model=tiny_llama(),
-        sampler=tiny_sampler(
-            TOKENIZER, template=template, slots=1, demo_tokens=0, context=context
+        prompt_builder=tiny_prompt_builder(
+            TOKENIZER, template=template, demo_tokens=0, context=context
+        ),
+        generator=tiny_generator(
+            TOKENIZER, template=template, slots=1, context=context
         ),
         sampling_params=SamplingParams(max_new_tokens=8),
     )
@@ -88,7 +91,9 @@ def test_the_oldest_turns_give_way_to_the_new_tokens():
     ]
 
     def prompt(earlier, context):
-        return load_chat_model(context=context).prompt(earlier, "what ?", number=0)
+        return load_chat_model(context=context).prompt(
+            earlier, "what ?", sample_index=0
+        )
 
     whole, shorter = prompt(turns, 1000), prompt(turns[1:], 1000)
     needed = len(whole.token_ids) + 8
@@ -111,7 +116,7 @@ def test_samples_follow_from_the_number_of_the_question():
     chat_model = load_chat_model(context=128)
 
     def ask(number):
-        return chat_model.answer((), "who ran ?", number=number)
+        return chat_model.answer((), "who ran ?", sample_index=number)
 
     with jax.default_matmul_precision("highest"):
         first, second, again = ask(0), ask(1), ask(0)

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from finetuning_rig import EXAMPLES, arrays, finetuned, same, stop_at_step
 from peft_twin import drawn_adapters
 from tiny_run import main_in_process, write_tiny_llama, write_tiny_run
-from tuning_rig import EXAMPLES, arrays, finetuned, same, stop_at_step
 
 from isara_jax.errors import InputError
 from isara_jax.finetune.lora_config import LoraConfig
-from isara_jax.finetuning import make_trainable
+from isara_jax.finetune.trainable import make_trainable
 from isara_jax.models.checkpoints.load import load_model, named_tensors
 from isara_jax.models.checkpoints.open import open_model
 from isara_jax.models.lora.peft import write_adapters
@@ -16,6 +16,7 @@ from isara_jax.run.workdir import RoundFolder
 from isara_jax.runtime.files.records import read_json
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.signals import StopRequested
+from isara_jax.runtime.sources import locate
 
 SIZES = {"lora_rank": 2, "lora_alpha": 4.0, "lora_targets": "heads,mlp"}
 
@@ -54,9 +55,8 @@ def trainable_of(source, adapter=None, **values):
 
 
 def trained(trainable, folder, *, start=None, **more):
-    start = start or trainable.start()
-    held = {"abstract": trainable.abstract, "base": trainable.base}
-    return finetuned(folder, start=start, **held, **more)
+    start = start or trainable.pretrained()
+    return finetuned(folder, start=start, trainable=trainable, **more)
 
 
 def most_moved(before, after):
@@ -68,19 +68,19 @@ def most_moved(before, after):
 def test_without_a_rank_the_model_itself_is_trained(source):
     trainable = trainable_of(source)
     assert trainable.base is None
-    assert trainable.start().adapters is None
-    assert same(trainable.start()(), loaded(source))
+    assert trainable.pretrained().adapters is None
+    assert same(trainable.pretrained()(), loaded(source))
 
 
 def test_a_given_adapter_is_merged_into_what_is_trained(source, adapter):
-    whole = trainable_of(source, adapter=adapter).start()()
+    whole = trainable_of(source, adapter=adapter).pretrained()()
     assert same(whole, loaded(source, adapter=adapter))
     assert not same(whole, loaded(source))
 
 
 def test_rounds_share_one_base_and_go_on_from_each_other(source, tmp_path):
     trainable = trainable_of(source, **SIZES)
-    base, start = trainable.base(), trainable.start()
+    base, start = trainable.base(), trainable.pretrained()
     assert start() is base, "fresh adapters add nothing"
     first = trained(trainable, RoundFolder(tmp_path / "1"), start=start)
     before, one = arrays(first.adapters), first()
@@ -92,7 +92,7 @@ def test_rounds_share_one_base_and_go_on_from_each_other(source, tmp_path):
     assert not same(one, base) and not same(one, two)
     # From fresh ones, round 2 would be nearer to the base than round 1 is.
     assert 0 < most_moved(before, second.adapters) < 0.05
-    second.drop()
+    second.unload()
     assert same(second(), two), "read from its checkpoint, and merged again"
 
 
@@ -113,7 +113,7 @@ def test_a_stopped_finetuning_goes_on_to_the_same_bytes(source, tmp_path, base_d
 
 def test_a_quantised_base_is_for_training_and_m_0_is_whole(source, tmp_path):
     trainable = trainable_of(source, base_dtype="int8", **SIZES)
-    start = trainable.start()
+    start = trainable.pretrained()
     assert same(start(), loaded(source))
     tuned = trained(
         trainable, RoundFolder(tmp_path), start=start, examples=EXAMPLES[:2]
@@ -126,7 +126,7 @@ def test_a_quantised_base_is_for_training_and_m_0_is_whole(source, tmp_path):
 
 def test_a_given_adapter_is_trained_further(source, adapter, tmp_path):
     trainable = trainable_of(source, adapter=adapter, **SIZES)
-    start = trainable.start()
+    start = trainable.pretrained()
     assert most_moved(arrays(start()), loaded(source, adapter=adapter)) < 1e-5
     given = arrays(start.adapters)
     tuned = trained(trainable, RoundFolder(tmp_path), start=start)
@@ -152,7 +152,7 @@ def test_pickled_adapters_are_refused(source, adapter, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "adapter_model.bin").write_bytes(b"")
     with pytest.raises(InputError, match="pickle runs code"):
-        trainable_of(source, adapter=tmp_path, **SIZES)
+        trainable_of(source, adapter=locate(str(tmp_path)), **SIZES)
 
 
 @pytest.mark.slow

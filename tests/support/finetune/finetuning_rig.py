@@ -7,7 +7,8 @@ from tiny_llama import TINY, tiny_llama
 from isara_jax.finetune.config import FinetuneConfig
 from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.saving import SavingConfig
-from isara_jax.finetuning import Tuner
+from isara_jax.finetune.trainable import Trainable
+from isara_jax.finetuning import Finetuner
 from isara_jax.models.checkpoints.load import abstract_model
 from isara_jax.models.model_handle import ModelHandle
 from isara_jax.runtime.mesh import make_mesh
@@ -28,24 +29,30 @@ def finetuned(
     stops=lambda: False,
     round_index=1,
     examples=EXAMPLES,
-    abstract=None,
-    base=None,
+    trainable=None,
 ):
-    tuner = Tuner(
-        abstract=abstract or abstract_model(TINY, dtype="float32"),
-        base=base,
+    finetuner = Finetuner(
+        trainable=trainable or tiny_trainable(),
         config=CONFIG,
         saving=SavingConfig(train_save_steps=2),
         seed=3,
         mesh=make_mesh(data=1, model=1),
         stop_requested=stops,
     )
-    return tuner.finetuned(
+    return finetuner.finetune(
         start or ModelHandle(tiny_llama),
         examples,
         round_index=round_index,
         folder=folder,
         stage="round 1: finetuning",
+    )
+
+
+def tiny_trainable():
+    """Returns the tiny LLaMA as what is trained."""
+    return Trainable(
+        pretrained=lambda: ModelHandle(tiny_llama),
+        abstract=abstract_model(TINY, dtype="float32"),
     )
 
 

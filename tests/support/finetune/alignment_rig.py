@@ -1,4 +1,4 @@
-"""Algorithm 1 with a scripted engine, and a trainer and a judge that take notes."""
+"""Algorithm 1 with a scripted engine; its finetuner and its evaluation take notes."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -6,20 +6,21 @@ from typing import Any
 
 import numpy as np
 from scripted_engine import ScriptedEngine
+from tiny_generation import tiny_generator, tiny_prompt_builder
 from tiny_llama import TINY, tiny_llama
-from tiny_sampler import tiny_sampler
 
-from isara_jax.align import LoopConfig, Run
-from isara_jax.answers import Retriever
+from isara_jax.align import AlignmentInputs, LoopConfig
 from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.evaluation.heldout import EvaluationConfig
 from isara_jax.examples import Example, HeldOut, Pool
 from isara_jax.filters import FilterConfig
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetuning import Tuner
+from isara_jax.finetune.trainable import Trainable
+from isara_jax.finetuning import Finetuner
 from isara_jax.models.checkpoints.load import abstract_model
 from isara_jax.models.model_handle import ModelHandle
 from isara_jax.retrieval.embed import Embedder
+from isara_jax.retrieval.retriever import Retriever
 from isara_jax.run.stages import COMPILING
 from isara_jax.run.workdir import Workdir
 from isara_jax.runtime.files.records import read_json, write_json
@@ -73,16 +74,16 @@ class Hashed(Embedder):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NotingTuner(Tuner):
+class NotingFinetuner(Finetuner):
     """Notes what it is to train; the model that it returns has the call's number."""
 
     notes: list[dict[str, Any]]
 
-    def finetuned(self, start, examples, *, round_index, folder, stage):
+    def finetune(self, start, examples, *, round_index, folder, stage):
         model = tiny_llama(seed=100 + len(self.notes))
         self.notes.append(
             {
-                "start": start.take(),
+                "start": start.donate(),
                 "result": model,
                 "ids": [example.id for example in examples],
                 "examples": examples,
@@ -97,43 +98,48 @@ class NotingTuner(Tuner):
 class Rig:
     """A run whose expensive parts take notes, and those notes."""
 
-    run: Run
+    inputs: AlignmentInputs
     engine: Author
     evaluated: list[tuple[str, Any]] = field(default_factory=list)
 
-    def evaluate(self, model, items, *, name, config, sampler, result):
+    def evaluate(
+        self, model, items, *, name, config, prompt_builder, generator, result
+    ):
         if not result.exists():
             self.evaluated.append((name, model()))
             write_json(result, {"model": name})
 
     @property
     def notes(self):
-        return self.run.tuner.notes
+        return self.inputs.finetuner.notes
 
     def outcome(self, number):
-        return read_json(self.run.workdir.round(number).summary)
+        return read_json(self.inputs.workdir.round(number).summary)
 
     def stages(self):
-        lines = self.run.workdir.stages.read()
+        lines = self.inputs.workdir.stages.read()
         return [line["stage"] for line in lines if line["stage"] != COMPILING]
 
 
-def tiny_loop(path, *, loop=None, tuning=None, baselines=False):
+def tiny_loop(path, *, loop=None, finetuning=None, baselines=False):
     """Returns a run of two rounds of four candidates; the keywords change it."""
-    return Run(
+    return AlignmentInputs(
         seeds=SEEDS,
         heldout=(HeldOut(question="Who?", true=("I.",), false=("You.",)),),
-        base=lambda: ModelHandle(lambda: BASE),
         loop=LoopConfig(**{"rounds": 2, "candidates": 4, "demos": 3} | (loop or {})),
         question_sampling=SamplingParams(max_new_tokens=QUESTION_TOKENS),
         answer_sampling=SamplingParams(max_new_tokens=ANSWER_TOKENS),
         filters=FilterConfig(),
         evaluation=EvaluationConfig(baselines=baselines),
-        sampler=tiny_sampler(context=1024),
-        retriever=Retriever(embedder=Hashed(), method="exact"),
-        tuner=NotingTuner(
-            abstract=abstract_model(TINY, dtype="float32"),
-            config=FinetuneConfig(**(tuning or {})),
+        prompt_builder=tiny_prompt_builder(context=1024),
+        generator=tiny_generator(context=1024),
+        retriever=Retriever(Hashed(), method="exact"),
+        finetuner=NotingFinetuner(
+            trainable=Trainable(
+                pretrained=lambda: ModelHandle(lambda: BASE),
+                abstract=abstract_model(TINY, dtype="float32"),
+            ),
+            config=FinetuneConfig(**(finetuning or {})),
             seed=3,
             mesh=make_mesh(data=1, model=1),
             stop_requested=lambda: False,

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from isara_jax.examples import Example
-from isara_jax.prompts import arranged
+from isara_jax.prompts.demo_order import order_demos
 
 
 def demos(letters):
@@ -24,7 +24,7 @@ def branches(prompts):
 
 def test_the_papers_order_is_that_of_the_draw():
     drawn = ["bca", "cab", ""]
-    assert texts(arranged(map_demos(drawn), order="paper")) == drawn
+    assert texts(order_demos(map_demos(drawn), order="paper")) == drawn
 
 
 def map_demos(prompts):
@@ -44,13 +44,13 @@ def map_demos(prompts):
     ],
 )
 def test_what_most_prompts_have_comes_first(drawn, shared):
-    assert texts(arranged(map_demos(drawn), order="shared")) == shared
+    assert texts(order_demos(map_demos(drawn), order="shared")) == shared
 
 
 def test_every_prompt_keeps_its_demonstrations_and_less_is_computed():
     rng = random.Random(0)
     drawn = ["".join(rng.sample("abcdefghijkl", rng.randint(0, 5))) for _ in range(60)]
-    shared = texts(arranged(map_demos(drawn), order="shared"))
+    shared = texts(order_demos(map_demos(drawn), order="shared"))
     for before, after in itertools.zip_longest(drawn, shared):
         assert sorted(before) == sorted(after)
     assert branches(shared) < 0.8 * branches(drawn)
