@@ -47,7 +47,7 @@ def reaches_the_work(call, monkeypatch):
             raise Reached
 
         with monkeypatch.context() as patch:
-            patch.setattr(module, "hand_over", reached)
+            patch.setattr(module, "align_and_release", reached)
             try:
                 call()
             except Reached:

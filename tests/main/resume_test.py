@@ -74,7 +74,7 @@ def test_other_weights_are_refused(begun, call):
 
 
 def test_operational_flags_may_change(begun, call, reaches_the_work, monkeypatch):
-    monkeypatch.setattr(module, "hand_over", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(module, "align_and_release", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         call(mesh_data=2, compilation_cache="")
 

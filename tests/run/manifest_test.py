@@ -1,4 +1,4 @@
-"""Hashes that change with what they stand for, and facts that JSON can hold."""
+"""Hashes that change with what they stand for, and provenance that JSON can hold."""
 
 import json
 
@@ -42,7 +42,7 @@ def found(tmp_path, folder):
     return found
 
 
-def test_the_facts_are_json_of_no_value_but_text_and_numbers(found):
+def test_the_provenance_is_json_of_no_value_but_text_and_numbers(found):
     about = found()
     assert json.loads(json.dumps(about)) == about
     assert set(about) == {"hashes", "versions", "code", "host", "created"}
