@@ -145,7 +145,7 @@ def test_lines_of_a_terminal_end_at_ctrl_d_and_are_text(monkeypatch, capfd):
         return line
 
     monkeypatch.setattr("builtins.input", typed)
-    assert list(chat.lines_of_terminal()) == ["a", "b"]
+    assert list(chat.terminal_lines()) == ["a", "b"]
     assert capfd.readouterr().err == "the line is not utf-8; type it again\n"
 
 
@@ -167,12 +167,12 @@ ANSWERS = ("one\x07", "two\x1b[0m")
 
 @pytest.mark.parametrize("width", [None, 60])
 def test_two_answers_stand_under_each_other_where_there_is_no_room(width):
-    shown = chat.laid_out(NAMES, ANSWERS, width=width)
+    shown = chat.layout(NAMES, ANSWERS, width=width)
     assert shown == "[A]\none\\x07\n[\\x1b[1mB]\ntwo\\x1b[0m"
 
 
 def test_two_answers_stand_in_columns_where_there_is_room():
-    shown = chat.laid_out(NAMES, ANSWERS, width=83).split("\n")
+    shown = chat.layout(NAMES, ANSWERS, width=83).split("\n")
     assert shown == [
         f"{'[A]':40} | [\\x1b[1mB]",
         f"{'one' + chr(92) + 'x07':40} | two\\x1b[0m",
@@ -180,7 +180,7 @@ def test_two_answers_stand_in_columns_where_there_is_room():
 
 
 def test_one_answer_stands_alone():
-    assert chat.laid_out(NAMES[:1], ANSWERS[:1], width=83) == r"one\x07"
+    assert chat.layout(NAMES[:1], ANSWERS[:1], width=83) == r"one\x07"
 
 
 class Overfull(Conversation):
@@ -203,7 +203,7 @@ class Overfull(Conversation):
 def test_a_question_that_fails_does_not_end_the_conversation(capfd):
     talk = Overfull()
     lines = ["a\n", "b", " ", "/reset", "\udcff", "/quit", "d"]
-    answers = list(chat.answered(lines, talk))
+    answers = list(chat.answers_to(lines, talk))
     assert answers == [["A"], ["?"]]
     assert talk.questions == ["a", "b", "?"] and talk.forgotten == 1
     assert capfd.readouterr().err == "too long\n"
