@@ -1,8 +1,8 @@
-"""Where weights come from: the values of --model and --encoder become local paths.
+"""Locates weights: the source of a model or an encoder becomes a local path.
 
-DESIGN.md 1 lists the forms: a folder of safetensors or of Orbax's, a `.gguf` file,
-`package:NAME`, or a hub id. Nothing here reads a weight; but a pickle, which runs code
-when it is read, is refused here already.
+A source is a folder of safetensors or of Orbax's, a `.gguf` file, `package:NAME`, or a
+hub id. Nothing here reads a weight; but a pickle, which runs code when it is read, is
+refused here already.
 """
 
 import importlib.metadata

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from transformers import AutoTokenizer
 
-from isara_jax.errors import InputError, first_line
+from isara_jax.errors import FieldError, InputError, first_line
 from isara_jax.runtime.files import read_json
 from isara_jax.runtime.gguf_file import GgufFile, gguf_tokenizer
 
@@ -47,17 +47,17 @@ class Tokenizer:
         """Writes a conversation in the model's own format, which runs sandboxed.
 
         Raises:
-          InputError: the tokenizer has no chat format, or it refuses these turns.
+          FieldError: the tokenizer has no chat format, or it refuses these turns.
         """
         if not self.hugging_face.chat_template:
-            raise InputError("--template=chat: the tokenizer has no chat format")
+            raise FieldError("template", "chat", "the tokenizer has no chat format")
         try:
             return self.hugging_face.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=add_generation_prompt
             )
         except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise InputError(
-                f"--template=chat: the model's chat format fails ({error})"
+            raise FieldError(
+                "template", "chat", f"the model's chat format fails ({error})"
             ) from None
 
     def save(self, folder: Path) -> None:

@@ -155,5 +155,5 @@ def test_a_format_that_does_not_mark_a_user_s_turn_is_refused(render):
 def test_a_tokenizer_without_a_chat_format_is_refused():
     tokenizer = tiny_tokenizer()
     tokenizer.hugging_face.chat_template = None
-    with pytest.raises(InputError, match="--template=chat: the tokenizer has no chat"):
+    with pytest.raises(InputError, match="template=chat: the tokenizer has no chat"):
         make_template("chat", render=tokenizer.render_chat)

@@ -104,7 +104,7 @@ def test_the_chat_format_is_the_model_s(folder):
 
 
 def test_no_chat_format(folder):
-    with pytest.raises(InputError, match="--template=chat: the tokenizer has no chat"):
+    with pytest.raises(InputError, match="template=chat: the tokenizer has no chat"):
         load_tokenizer(folder).render_chat(TURNS, add_generation_prompt=True)
 
 
@@ -119,7 +119,7 @@ def test_no_chat_format(folder):
 )
 def test_a_chat_format_that_fails_or_leaves_its_sandbox(folder, template):
     change_json(folder / "tokenizer_config.json", chat_template=template)
-    with pytest.raises(InputError, match="--template=chat: the model's chat format"):
+    with pytest.raises(InputError, match="template=chat: the model's chat format"):
         load_tokenizer(folder).render_chat(TURNS, add_generation_prompt=True)
 
 

@@ -157,7 +157,7 @@ def test_the_template_follows_from_the_tokenizer_unless_it_is_named():
     tokenizer.hugging_face.chat_template = None
     spaced = chat.choose_template("auto", tokenizer)
     assert spaced == PlainTemplate(answer_lead=" ")
-    with pytest.raises(InputError, match="--template=chat: the tokenizer has no chat"):
+    with pytest.raises(InputError, match="template=chat: the tokenizer has no chat"):
         chat.choose_template("chat", tokenizer)
 
 

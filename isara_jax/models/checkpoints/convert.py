@@ -8,7 +8,7 @@ from typing import Literal
 import ml_dtypes
 import numpy as np
 
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError
 from isara_jax.models.checkpoints.load import read_tensors
 from isara_jax.models.checkpoints.open import OpenedModel
 from isara_jax.models.checkpoints.save import write_description
@@ -66,15 +66,17 @@ def round_to(tensor: np.ndarray, dtype: str, *, name: str) -> np.ndarray:
     """Returns the tensor in a dtype.
 
     Raises:
-      InputError: a finite number of it becomes infinite.
+      FieldError: a finite number of it becomes infinite.
     """
     with np.errstate(over="ignore"):
         narrow = tensor.astype(DTYPES[dtype], copy=False)
     # The others have the range of fp32.
     if dtype == "float16" and np.any(np.isinf(narrow) & np.isfinite(tensor)):
-        raise InputError(
-            f"{name} holds numbers beyond float16's greatest, 65504; choose "
-            "--dtype=bfloat16 or float32"
+        raise FieldError(
+            "dtype",
+            dtype,
+            f"{name} holds numbers beyond float16's greatest, 65504; choose bfloat16 "
+            "or float32",
         )
     return narrow
 
