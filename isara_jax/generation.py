@@ -5,8 +5,15 @@ not depend on those beside it, so the records of a killed run are kept and the r
 generated as if nothing had happened.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import (
+    Callable,
+    Collection,
+    Hashable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -45,6 +52,7 @@ class Generator:
       context: the most tokens of a prompt and its continuation.
       check: called while generating; may raise to stop the run.
       on_metrics: called with a step's name and the engine's metrics when it ends.
+      compaction_parity: what the run's engines know of batch compaction, see `Engine`.
     """
 
     mesh: Mesh
@@ -54,6 +62,9 @@ class Generator:
     stop_criteria: StopCriteria
     check: Callable[[], None]
     on_metrics: Callable[[str, EngineMetrics], None] | None = None
+    compaction_parity: MutableMapping[Hashable, bool] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def engine(self, model: Decoder) -> Engine:
         """Makes the engine of a model, whose weights must not change after that."""
@@ -63,6 +74,7 @@ class Generator:
             slots=self.slots,
             context=self.context,
             check=self.check,
+            compaction_parity=self.compaction_parity,
         )
 
     def key(self, *, round_index: int, kind: SampleKind) -> Key[Array, ""]:

@@ -17,6 +17,13 @@ from isara_jax.runtime.files.records import Records
 DECODING = SamplingParams(max_new_tokens=8)
 
 
+def test_engines_of_a_run_ask_about_each_program_once():
+    generator = tiny_generator()
+    one, other = (generator.engine(tiny_llama(seed=seed)) for seed in (0, 1))
+    assert one.compaction_parity is other.compaction_parity
+    assert tiny_generator().compaction_parity is not one.compaction_parity
+
+
 def test_every_round_and_kind_of_sample_has_its_own_key():
     generator = tiny_generator()
     keys = [

@@ -1,4 +1,4 @@
-"""How the engine goes on where memory has room for fewer slots than it was to have."""
+"""The engine goes on with fewer slots where memory cannot hold all of them."""
 
 import jax
 import pytest
@@ -13,7 +13,7 @@ from isara_jax.engine.scheduler import plan_groups
 
 @pytest.fixture(scope="module")
 def alone():
-    """Every prompt's completion, of a batch that memory has room for."""
+    """Every prompt's completion, of a batch that memory can hold."""
     return complete(tiny_llama(), PROMPTS, sampling_params=SAMPLED)
 
 

@@ -71,9 +71,9 @@ def test_what_is_shared_is_run_once():
     metrics = EngineMetrics()
     complete(tiny_llama(), SHARING, sampling_params=GREEDY, slots=4, metrics=metrics)
     given = sum(len(prompt.token_ids) for prompt in SHARING)
-    beginnings = 2 * 70
+    shared = 2 * 70
     own = sum(len(tokens[70:]) for tokens in {prompt.token_ids for prompt in SHARING})
-    assert metrics.computed_tokens == beginnings + own
+    assert metrics.computed_tokens == shared + own
     assert metrics.computed_tokens + metrics.reused_tokens == given
     assert metrics.new_tokens == 20 * len(SHARING)
     assert metrics.new_tokens <= metrics.slot_steps
@@ -111,7 +111,7 @@ def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths():
         complete(tiny_llama(), prompts, sampling_params=SAMPLED)
 
 
-def test_a_stop_is_asked_about_between_stretches():
+def test_a_stop_is_asked_about_between_steps():
     calls = []
     complete(
         tiny_llama(),

@@ -1,4 +1,4 @@
-"""Slots on every platform's kernels, interpreted, against whole rows in plain form."""
+"""KV caches for each backend's kernels, interpreted, against whole rows by XLA."""
 
 import dataclasses
 import functools
@@ -32,7 +32,7 @@ from isara_jax.models.llama.model import Llama
 from isara_jax.runtime.mesh import make_mesh, model_shardings
 
 CHUNK, NEW = 32, 5
-# The shared beginning fills no page, and rows end before, at and behind a page's end.
+# The shared prefix fills no page, and rows end before, at and behind a page's end.
 SHARED, LENGTHS = 21, (22, 29, 47, 32)
 MODEL = dataclasses.replace(TINY, head_size=64, context=256)
 TEXTS = np.random.default_rng(0).integers(0, 97, (4, 64)).astype(np.int32)
@@ -136,7 +136,7 @@ def whole(config):
 
 
 CASES = [
-    pytest.param({"window": 25}, SHARED, id="window into the beginning"),
+    pytest.param({"window": 25}, SHARED, id="window into the prefix"),
     pytest.param({"head_size": 128, "heads": 2, "window": 6}, SHARED, id="MHA 128"),
     pytest.param({"heads": 9, "kv_heads": 3}, 0, id="SmolLM2, nothing shared"),
 ]
@@ -145,7 +145,7 @@ KINDS = {"plain": XlaKVCache, "nvidia": FlashKVCache, "tpu": PagedKVCache}
 
 @pytest.mark.parametrize(("changed", "shared"), CASES)
 @pytest.mark.parametrize("kind", ["nvidia", "tpu"])
-def test_slots_are_whole_rows(kind, changed, shared):
+def test_rows_are_whole_rows(kind, changed, shared):
     mesh = make_mesh(data=1, model=1)
     config = dataclasses.replace(MODEL, **changed)
     got, cache = written(
@@ -206,7 +206,7 @@ def test_what_triton_does_not_take_lies_as_xla_reads_it(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["plain", "nvidia", "tpu"])
 @pytest.mark.parametrize("changed", [{}, {"heads": 9, "kv_heads": 3}])
-def test_position_bytes_are_those_of_the_slots(kind, changed):
+def test_position_bytes_are_those_of_the_cache(kind, changed):
     mesh = make_mesh(data=1, model=1)
     layer_blocks = layer_blocks_of(dataclasses.replace(MODEL, **changed), mesh)
     max_len = 1024

@@ -1,4 +1,4 @@
-"""How layers are cut into blocks, by the platform and its memory."""
+"""How layers are split into blocks, by the platform and its memory."""
 
 import jax
 import pytest

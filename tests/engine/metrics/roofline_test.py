@@ -151,8 +151,8 @@ def test_an_engine_is_charged_for_its_prompts_and_tokens(slots):
 
 
 def test_an_engine_is_charged_once_for_what_prompts_share():
-    beginning = list(range(1, 71))
-    prompts = [[*beginning, 80, *range(5)], [*beginning, 90, *range(9)]]
+    prefix = list(range(1, 71))
+    prompts = [[*prefix, 80, *range(5)], [*prefix, 90, *range(9)]]
     metrics, sizes = written(prompts, slots=2, new=3), model_sizes(tiny_llama())
     assert sum(cost.flops for cost in metrics.prefill_costs) == (
         prefill_cost(sizes, start=0, end=76).flops

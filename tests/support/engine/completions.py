@@ -32,11 +32,11 @@ def random_prompts(*lengths, vocabulary=97):
 
 # 70 tokens fall into the next bucket of prompt lengths.
 PROMPTS = random_prompts(1, 5, 70, 12, 30, 3, 12, 8)
-# Two families of prompts with a beginning of their own, of 64 tokens or more.
+# Two families of prompts that share a prefix of 64 tokens or more.
 SHARING = [
     dataclasses.replace(
         prompt,
-        token_ids=tuple(beginning % 97 for beginning in range(first, first + 70))
+        token_ids=tuple(token % 97 for token in range(first, first + 70))
         + prompt.token_ids[:12],
         sample_index=100 + 10 * first + prompt.sample_index,
         id=f"{first}-{prompt.id}",

@@ -13,7 +13,7 @@ from isara_jax.engine.scheduler import plan_groups
 
 
 class Interrupted(Exception):
-    """What a run that is killed between two stretches looks like from inside."""
+    """What a run that is killed between two steps looks like from inside."""
 
 
 @dataclass
