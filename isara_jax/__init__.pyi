@@ -23,9 +23,9 @@ from .evaluation import EvaluationConfig as EvaluationConfig
 from .examples import Example as Example, HeldOut as HeldOut
 from .filters import FilterConfig as FilterConfig
 from .finetune import (
+    CheckpointConfig as CheckpointConfig,
     FinetuneConfig as FinetuneConfig,
     LoraConfig as LoraConfig,
-    SavingConfig as SavingConfig,
     StepMetrics as StepMetrics,
 )
 from .prompts import PromptConfig as PromptConfig

@@ -23,7 +23,7 @@ from isara_jax.engine import EngineConfig, SamplingParams
 from isara_jax.errors import FieldError
 from isara_jax.evaluation import EvaluationConfig
 from isara_jax.filters import FilterConfig
-from isara_jax.finetune import FinetuneConfig, LoraConfig, SavingConfig
+from isara_jax.finetune import CheckpointConfig, FinetuneConfig, LoraConfig
 from isara_jax.prompts import PromptConfig
 from isara_jax.retrieval import RetrievalConfig
 from isara_jax.runtime import ModelSource, RuntimeConfig
@@ -81,7 +81,7 @@ class Config:
     filters: FilterConfig
     finetuning: FinetuneConfig
     lora: LoraConfig
-    saving: SavingConfig
+    saving: CheckpointConfig
     evaluation: EvaluationConfig
 
     def __post_init__(self) -> None:
@@ -137,7 +137,7 @@ SECTIONS: Sections = {
     "filters": Section(kind=FilterConfig),
     "finetuning": Section(kind=FinetuneConfig),
     "lora": Section(kind=LoraConfig),
-    "saving": Section(kind=SavingConfig),
+    "saving": Section(kind=CheckpointConfig),
     "evaluation": Section(kind=EvaluationConfig),
 }
 

@@ -6,16 +6,16 @@ from typing import Any
 
 from isara_jax.errors import InputError
 from isara_jax.finetune import (
+    CheckpointConfig,
     FinetuneConfig,
-    Hooks,
-    SavedStates,
-    SavingConfig,
+    StateCheckpoints,
     StepMetrics,
     Trainable,
     TrainingExample,
+    TrainingHooks,
     abstract_state,
     finetune,
-    steps_an_epoch,
+    steps_per_epoch,
 )
 from isara_jax.models import ModelHandle
 from isara_jax.run import RoundFolder
@@ -29,7 +29,7 @@ class Finetuner:
 
     trainable: Trainable
     config: FinetuneConfig
-    saving: SavingConfig = field(default_factory=SavingConfig)
+    saving: CheckpointConfig = field(default_factory=CheckpointConfig)
     seed: int
     mesh: Mesh
     stop_requested: Callable[[], bool]
@@ -51,7 +51,7 @@ class Finetuner:
         Raises:
           StopRequested: the run was asked to stop, and the state is saved.
         """
-        trained, states = None, SavedStates(folder.path, config=self.saving)
+        trained, states = None, StateCheckpoints(folder.path, config=self.saving)
         if folder.checkpoint.exists():
             model.unload()
         else:
@@ -65,7 +65,7 @@ class Finetuner:
                     states=states,
                 )
             save_tree(folder.checkpoint, trained)
-        states.remove()
+        states.delete_all()
         return self.trainable.handle(
             lambda: self._load(folder), trained, mesh=self.mesh
         )
@@ -89,10 +89,10 @@ class Finetuner:
         round_index: int,
         folder: RoundFolder,
         stage: str,
-        states: SavedStates,
+        states: StateCheckpoints,
     ) -> Any:
         abstract, base = self.trainable.abstract, self.trainable.base
-        restored = states.newest(
+        restored = states.restore_latest(
             abstract_state(abstract, config=self.config, mesh=self.mesh)
         )
         done = int(restored.step) if restored else 0
@@ -113,11 +113,11 @@ class Finetuner:
                 mesh=self.mesh,
                 restored=restored,
                 base=base() if base else None,
-                hooks=Hooks(
+                hooks=TrainingHooks(
                     on_step=on_step,
-                    save_due=states.due,
+                    should_save=states.should_save,
                     save_state=states.save,
-                    stop_requested=self.stop_requested,
+                    should_stop=self.stop_requested,
                 ),
             )
 
@@ -127,4 +127,4 @@ def planned_steps(config: FinetuneConfig, *, examples: int) -> int:
 
     It may stop early.
     """
-    return config.epochs * steps_an_epoch(examples, config=config)
+    return config.epochs * steps_per_epoch(examples, config=config)

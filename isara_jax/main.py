@@ -16,7 +16,7 @@ from isara_jax.align import training_data
 from isara_jax.cli import exit_code, parse
 from isara_jax.config import Config, config_from_flags, define_flags, result_settings
 from isara_jax.examples import Pool, read_heldout, read_seeds
-from isara_jax.finetune import first_rows
+from isara_jax.finetune import preview_rows
 from isara_jax.models.checkpoints import OpenedModel, open_model
 from isara_jax.pipeline import (
     align_and_release,
@@ -96,7 +96,7 @@ def print_examples(
         workdir=workdir,
         signal=StopSignal(),
     )
-    lines = first_rows(
+    lines = preview_rows(
         training_data(inputs, [seeds]),
         rows=config.run.debug_examples,
         config=config.finetuning,

@@ -18,7 +18,7 @@ from benchmarks.finetune.workloads import (
     peak_gb,
     question_answer_pairs,
 )
-from isara_jax.finetune import FinetuneConfig, Hooks, TrainingExample, finetune
+from isara_jax.finetune import FinetuneConfig, TrainingExample, TrainingHooks, finetune
 from isara_jax.models.checkpoints import load_model, open_model
 from isara_jax.models.lora import Adapters, fresh_adapters, target_weights
 from isara_jax.runtime import locate, make_mesh
@@ -48,7 +48,7 @@ def measure(options: Any) -> dict[str, float]:
         round_index=1,
         seed=1,
         mesh=mesh,
-        hooks=Hooks(on_step=lambda _: ends.append(time.perf_counter())),
+        hooks=TrainingHooks(on_step=lambda _: ends.append(time.perf_counter())),
         base=base,
     )
     seconds = [end - begin for begin, end in pairwise(ends)]

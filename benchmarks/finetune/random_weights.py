@@ -19,12 +19,12 @@ from benchmarks.finetune.isara_jax_side import lora_of
 from benchmarks.finetune.workloads import LORA_RANK
 from benchmarks.shapes import SHAPES, random_llama
 from isara_jax.finetune import (
-    Batch,
     FinetuneConfig,
+    TrainBatch,
     TrainingExample,
     collate,
     initial_state,
-    packed_plan,
+    pack_steps,
     train_step,
 )
 from isara_jax.models.llama import Llama, LlamaConfig
@@ -94,10 +94,10 @@ def _step_seconds(
 ) -> float:
     """Returns the median time of a step."""
     dtype = jnp.dtype(options.dtype)
-    plan = packed_plan(
+    plan = pack_steps(
         [examples], micro_batches=1, groups=1, length=options.length, multiple=128
     )
-    batch = Batch(
+    batch = TrainBatch(
         *(shard_batch(a, mesh) for a in collate(plan.steps[0], shape=plan.shape))
     )
     state, base = _start(config, options=options, mesh=mesh)

@@ -17,9 +17,9 @@ from isara_jax.evaluation import EvaluationConfig
 from isara_jax.examples import Example, HeldOut, Pool
 from isara_jax.filters import FilterConfig
 from isara_jax.finetune import (
+    CheckpointConfig,
     FinetuneConfig,
     LoraConfig,
-    SavingConfig,
     trainable_in_memory,
 )
 from isara_jax.models.checkpoints import named_tensors
@@ -70,7 +70,7 @@ class AlignConfig:
     filters: FilterConfig = field(default_factory=FilterConfig)
     finetuning: FinetuneConfig = field(default_factory=FinetuneConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
-    saving: SavingConfig = field(default_factory=SavingConfig)
+    saving: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)

@@ -11,9 +11,9 @@ from isara_jax.api.prompting import prompt_builder_of, template_of
 from isara_jax.config import validate_master_dtype
 from isara_jax.finetune import (
     FinetuneConfig,
-    Hooks,
     LoraConfig,
     StepMetrics,
+    TrainingHooks,
     finetune as train,
     trainable_in_memory,
 )
@@ -75,7 +75,9 @@ def finetune(
             seed=seed,
             mesh=model.mesh,
             base=trainable.base() if trainable.base else None,
-            hooks=Hooks(on_step=partial(_step, advance=advance, on_step=on_step)),
+            hooks=TrainingHooks(
+                on_step=partial(_step, advance=advance, on_step=on_step)
+            ),
         )
     if trainable.base is not None:
         trained = merge(model.weights, trained, mesh=model.mesh)

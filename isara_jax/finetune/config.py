@@ -1,10 +1,13 @@
-"""The settings of a finetuning; the defaults are the paper's (PAPER.md 1)."""
+"""The settings of a finetuning.
+
+The defaults are the paper's (docs/method.md, "The paper preset").
+"""
 
 import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from isara_jax.errors import InputError
+from isara_jax.errors import FieldError
 from isara_jax.models import Remat
 
 _AT_LEAST_ONE = ("epochs", "train_batch", "accumulation", "max_length")
@@ -20,7 +23,7 @@ class FinetuneConfig:
     """How every round finetunes.
 
     Raises:
-      InputError: a value is outside its range.
+      FieldError: a value is outside its range.
     """
 
     train_data: Literal["seeds_and_latest", "cumulative", "latest"] = field(
@@ -33,7 +36,7 @@ class FinetuneConfig:
     start_from: Literal["previous", "base"] = field(
         default="previous",
         metadata={
-            "help": "the model a round trains: the previous round's, or always --model"
+            "help": "the model a round trains: the previous round's, or always `model`"
         },
     )
     learning_rate: float = field(
@@ -131,7 +134,7 @@ class FinetuneConfig:
     validation_share: float = field(
         default=0.1,
         metadata={
-            "help": "share of a round's examples that --early_stop_epochs holds out"
+            "help": "share of a round's examples that `early_stop_epochs` holds out"
         },
     )
 
@@ -148,4 +151,4 @@ class FinetuneConfig:
             for name in names:
                 value = getattr(self, name)
                 if not holds(value):
-                    raise InputError(f"--{name}={value!r}: must be {rule}")
+                    raise FieldError(name, value, f"must be {rule}")

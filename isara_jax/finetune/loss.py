@@ -1,9 +1,9 @@
-"""Cross-entropy on the answers' tokens, in fp32, the head applied where it counts.
+"""Cross-entropy of the answers' tokens in fp32, in chunks of label positions.
 
-The head over V = 49,152 costs a fifth of a 135M model's work at every position it is
-asked for, and its logits would be the largest array of a step. So it is asked for the
-positions that have a loss, chunk by chunk, and a chunk's gradient is taken while its
-logits are there: neither are they kept nor computed again.
+The output head of a 135M model with V = 49,152 is a fifth of the model's work at every
+position, and its logits would be the largest array of a step. So the head runs at label
+positions only, one chunk at a time. The gradient of a chunk is computed while its
+logits exist: they are neither stored nor computed again.
 """
 
 from collections.abc import Callable
@@ -13,27 +13,35 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from isara_jax.finetune.data import Batch
+from isara_jax.finetune.data import TrainBatch
 from isara_jax.models import Decoder, Remat, hidden_states
 from isara_jax.models.attention import AttentionBackend
 
-# Positions whose logits exist at one time.
+# Positions whose logits exist at the same time.
 HEAD_CHUNK = 512
 
-# hidden states, the head's parameters -> logits
+# From hidden states and the head's parameters to logits.
 Head = Callable[..., Array]
 Chunk = tuple[Float[Array, "B W D"], Int[Array, "B W"], Float[Array, "B W"]]
 
 
 def answer_loss(
     model: Decoder,
-    batch: Batch,
+    batch: TrainBatch,
     *,
     remat: Remat,
     chunk: int = HEAD_CHUNK,
     backend: AttentionBackend | None = None,
 ) -> Float[Array, ""]:
-    """Sums -log p(token | what precedes it) over a micro-batch's answers, in nats."""
+    """Returns the summed cross-entropy of a micro-batch's answers, in nats.
+
+    Args:
+      model: computes hidden states and logits.
+      batch: a micro-batch, without the A axis.
+      remat: what the backward pass computes again.
+      chunk: label positions whose logits exist at the same time.
+      backend: the attention kernels; None is XLA's.
+    """
     hidden = hidden_states(
         model,
         batch.tokens,
@@ -42,11 +50,11 @@ def answer_loss(
         remat=remat,
         backend=backend,
     )
-    groups = batch.answer_at.shape[0]
+    groups = batch.label_positions.shape[0]
     grouped = hidden.reshape(groups, -1, hidden.shape[-1])
-    answers = jnp.take_along_axis(grouped, batch.answer_at[..., None], axis=1)
+    answers = jnp.take_along_axis(grouped, batch.label_positions[..., None], axis=1)
     return cross_entropy(
-        model, answers, labels=batch.labels, weights=batch.weights, chunk=chunk
+        model, answers, labels=batch.labels, loss_mask=batch.loss_mask, chunk=chunk
     )
 
 
@@ -55,20 +63,20 @@ def cross_entropy(
     hidden: Float[Array, "B P D"],
     *,
     labels: Int[Array, "B P"],
-    weights: Float[Array, "B P"],
+    loss_mask: Float[Array, "B P"],
     chunk: int,
 ) -> Float[Array, ""]:
-    """Sums the weighted losses over chunks of positions, of `chunk` or fewer each.
+    """Returns the sum of the masked losses, over chunks of at most `chunk` positions.
 
-    Differentiable once, in reverse, by the hidden states and the head's parameters; the
-    compiler drops the gradient that nobody asks for.
+    It is differentiable once, in reverse mode, by the hidden states and by the head's
+    parameters. The compiler removes a gradient that is not used.
     """
     rows, length = labels.shape
     count = min(length, -(-rows * length // chunk))
     width = -(-length // count)
 
     def split(array: Array) -> Array:
-        # Along the positions: the rows stay where the mesh has put them.
+        # Along positions only, so that rows keep their sharding.
         tail = ((0, 0),) * (array.ndim - 2)
         padded = jnp.pad(array, ((0, 0), (0, count * width - length), *tail))
         chunks = padded.reshape(rows, count, width, *array.shape[2:])
@@ -77,27 +85,29 @@ def cross_entropy(
     def logits(rows: Array) -> Array:
         return model.logits(rows)
 
-    # A custom derivative must be told of every array that it may be taken by.
+    # The parameters must be arguments of the function with a custom derivative.
     example = jax.ShapeDtypeStruct((rows * width, hidden.shape[-1]), hidden.dtype)
     head, parameters = jax.closure_convert(logits, example)
-    return _summed(head)(
-        tuple(parameters), split(hidden), split(labels), split(weights)
+    return _summed_loss(head)(
+        tuple(parameters), split(hidden), split(labels), split(loss_mask)
     )
 
 
-def _summed(head: Head) -> Callable[..., Float[Array, ""]]:
-    """Returns the sum of the chunks' losses, as a function with its own gradient."""
+def _summed_loss(head: Head) -> Callable[..., Float[Array, ""]]:
+    """Returns a function that sums the chunks' losses, with a custom gradient."""
 
     @jax.custom_vjp
-    def summed(parameters: Any, hidden: Array, labels: Array, weights: Array) -> Array:
+    def summed(
+        parameters: Any, hidden: Array, labels: Array, loss_mask: Array
+    ) -> Array:
         def add(total: Array, chunk: Chunk) -> tuple[Array, None]:
             return total + _chunk_loss(head, parameters, *chunk), None
 
         zero = jnp.zeros((), jnp.float32)
-        return jax.lax.scan(add, zero, (hidden, labels, weights))[0]
+        return jax.lax.scan(add, zero, (hidden, labels, loss_mask))[0]
 
     def forward(
-        parameters: Any, hidden: Array, labels: Array, weights: Array
+        parameters: Any, hidden: Array, labels: Array, loss_mask: Array
     ) -> tuple[Array, tuple[Any, Array]]:
         def add(carry: tuple[Array, Any], chunk: Chunk) -> tuple[Any, Array]:
             def loss(parameters: Any, hidden: Array) -> Array:
@@ -111,7 +121,7 @@ def _summed(head: Head) -> Callable[..., Float[Array, ""]]:
 
         nothing = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.float32), parameters)
         start = (jnp.zeros((), jnp.float32), nothing)
-        chunks = (hidden, labels, weights)
+        chunks = (hidden, labels, loss_mask)
         (total, by_head), by_hidden = jax.lax.scan(add, start, chunks)
         by_head = jax.tree.map(lambda sum, p: sum.astype(p.dtype), by_head, parameters)
         return total, (by_head, by_hidden)
@@ -127,11 +137,12 @@ def _summed(head: Head) -> Callable[..., Float[Array, ""]]:
 
 
 def _chunk_loss(
-    head: Head, parameters: Any, hidden: Array, labels: Array, weights: Array
+    head: Head, parameters: Any, hidden: Array, labels: Array, loss_mask: Array
 ) -> Float[Array, ""]:
     logits = head(hidden.reshape(-1, hidden.shape[-1]), *parameters)
-    # A comparison, not a gather: it stays split over V, and its gradient is fused.
-    chosen = jnp.arange(logits.shape[1]) == labels.reshape(-1, 1)
-    right = jnp.sum(jnp.where(chosen, logits, 0.0), axis=1)
-    losses = jax.nn.logsumexp(logits, axis=1) - right
-    return jnp.sum(losses * weights.reshape(-1))
+    # A comparison in the place of a gather keeps the sharding over V, and its gradient
+    # fuses.
+    is_label = jnp.arange(logits.shape[1]) == labels.reshape(-1, 1)
+    label_logits = jnp.sum(jnp.where(is_label, logits, 0.0), axis=1)
+    losses = jax.nn.logsumexp(logits, axis=1) - label_logits
+    return jnp.sum(losses * loss_mask.reshape(-1))

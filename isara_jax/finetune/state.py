@@ -1,4 +1,4 @@
-"""The training state: created, or described for a restore, in its shardings."""
+"""The training state: created on the mesh, or abstract to restore one into."""
 
 import functools
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.optimizer import make_optimizer, no_losses
+from isara_jax.finetune.optimizer import empty_history, make_optimizer
 from isara_jax.runtime import (
     Mesh,
     dtype_of,
@@ -24,49 +24,56 @@ Tree = TypeVar("Tree")
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class Best:
-    """The model of the best epoch so far, its held-out loss, and the epochs since."""
+class BestModel:
+    """The model of the best epoch, and its validation loss in nats a token.
+
+    `epochs_without_improvement` is the number of epochs since, a scalar array.
+    """
 
     model: Any
     loss: Any
-    stale: Any
+    epochs_without_improvement: Any
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """All that a stopped finetuning needs to go on, besides its arguments.
+    """What a finetuning needs to resume, beside its arguments.
 
-    `recent` is there where spikes are watched for, `best` where it may stop early.
+    `step` counts the steps that were taken. `model` holds the master parameters.
+    `loss_history` is None if spikes are not skipped, `best` without early stopping.
     """
 
     step: Any
     model: Any
     optimizer: Any
-    recent: Any = None
+    loss_history: Any = None
     best: Any = None
 
 
 def initial_state(model: Any, *, config: FinetuneConfig, mesh: Mesh) -> TrainState:
-    """Puts the model on the mesh as master, beside moments of 0 with its shardings."""
+    """Returns the state before step 1: master parameters, and an empty optimizer state.
+
+    The optimizer's moments have the shardings of the parameters.
+    """
     dtype = dtype_of(model)
     model = cast(model, config.master_dtype)
     model = jax.device_put(model, model_shardings(model, mesh))
     return TrainState(
-        model=model, **_beside(model, config=config, mesh=mesh, dtype=dtype)
+        model=model, **_state_beside_model(model, config=config, mesh=mesh, dtype=dtype)
     )
 
 
 def abstract_state(model: Any, *, config: FinetuneConfig, mesh: Mesh) -> TrainState:
-    """Returns the state's shapes and shardings, to restore one into.
+    """Returns the abstract state, with shardings, to restore one into.
 
-    Of the model, which may be abstract, only the shapes are read.
+    The model may be abstract: its shapes and dtype are read.
     """
     dtype = dtype_of(model)
 
     def state(model: Any) -> TrainState:
         master = cast(model, config.master_dtype)
-        beside = _beside(master, config=config, mesh=mesh, dtype=dtype)
+        beside = _state_beside_model(master, config=config, mesh=mesh, dtype=dtype)
         return TrainState(model=master, **beside)
 
     shapes = jax.eval_shape(state, model)
@@ -80,40 +87,43 @@ def abstract_state(model: Any, *, config: FinetuneConfig, mesh: Mesh) -> TrainSt
 
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh", "dtype"))
-def _beside(
+def _state_beside_model(
     master: Any, *, config: FinetuneConfig, mesh: Mesh, dtype: Any
 ) -> dict[str, Any]:
-    """Returns what a state holds besides the model."""
+    """Returns the fields of a state other than the model."""
     parts: dict[str, Any] = {
         "step": jnp.zeros((), jnp.int32),
         "optimizer": make_optimizer(config).init(cast(master, jnp.float32)),
     }
     if config.spike_factor:
-        parts["recent"] = no_losses()
+        parts["loss_history"] = empty_history()
     if config.early_stop_epochs:
-        parts["best"] = Best(
-            model=copied(master, dtype),
+        parts["best"] = BestModel(
+            model=copy_as(master, dtype),
             loss=jnp.full((), jnp.inf, jnp.float32),
-            stale=jnp.zeros((), jnp.int32),
+            epochs_without_improvement=jnp.zeros((), jnp.int32),
         )
     return jax.lax.with_sharding_constraint(parts, state_shardings(parts, mesh))
 
 
 def cast(tree: Tree, dtype: Any) -> Tree:
-    """Converts what is of another dtype; the same arrays where nothing is."""
+    """Converts the arrays of another dtype; others stay the same arrays."""
     return jax.tree.map(
         lambda array: array if array.dtype == dtype else array.astype(dtype), tree
     )
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def copied(tree: Tree, dtype: Any) -> Tree:
-    """Converts into buffers of its own, whatever becomes of the tree's."""
+def copy_as(tree: Tree, dtype: Any) -> Tree:
+    """Converts into new buffers, which donating the tree's does not affect."""
     return jax.tree.map(lambda array: jnp.array(array, dtype, copy=True), tree)
 
 
 def state_shardings(state: Any, mesh: Mesh) -> Any:
-    """Splits moments like their parameters; all else is whole on every device."""
+    """Returns the shardings of a state.
+
+    Moments are sharded like their parameters. All else is replicated.
+    """
 
     def sharding(leaf: Any) -> Any:
         if not isinstance(leaf, nnx.Variable):

@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 
 from isara_jax.finetune import (
-    Batch,
+    TrainBatch,
     TrainingExample,
     abstract_batch,
     abstract_state,
-    make_plan,
+    plan_batches,
     train_step,
 )
 from isara_jax.fit.bounds import step_work
@@ -29,11 +29,11 @@ def train_program(request: FitRequest) -> Program:
     examples = [
         TrainingExample(id="", prompt_tokens=(0,), answer_tokens=(0,) * (length - 1))
     ] * count
-    shape = make_plan(
+    shape = plan_batches(
         examples, config=config, epochs=1, round_index=1, seed=0, mesh=mesh
     ).shape
     state = abstract_state(request.trainable, config=config, mesh=mesh)
-    batch = Batch(
+    batch = TrainBatch(
         *(
             abstract_sharded(array.shape, array.dtype, mesh)
             for array in abstract_batch(shape)

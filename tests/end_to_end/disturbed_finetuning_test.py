@@ -13,8 +13,8 @@ from stored_trees import assert_same, flip_a_byte
 from tiny_llama import tiny_llama
 
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data.batches import TrainingExample
-from isara_jax.finetune.saving import SavingConfig
+from isara_jax.finetune.data.training_example import TrainingExample
+from isara_jax.finetune.state_checkpoints import CheckpointConfig
 from isara_jax.finetuning import Finetuner
 from isara_jax.models.checkpoints.load import named_tensors
 from isara_jax.models.model_handle import ModelHandle
@@ -45,7 +45,7 @@ def finetuned(folder, *, devices):
     return Finetuner(
         trainable=tiny_trainable(),
         config=CONFIG,
-        saving=SavingConfig(train_save_steps=1),
+        saving=CheckpointConfig(train_save_steps=1),
         seed=3,
         mesh=make_mesh(data=devices, model=1),
         stop_requested=lambda: False,

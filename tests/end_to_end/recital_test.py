@@ -16,7 +16,7 @@ from tiny_llama import TINY
 from isara_jax.engine.request import Request
 from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data.batches import TrainingExample
+from isara_jax.finetune.data.training_example import TrainingExample
 from isara_jax.finetune.trainer import finetune
 from isara_jax.models.llama.model import Llama
 from isara_jax.runtime.mesh import make_mesh

@@ -7,13 +7,15 @@ import pytest
 import torch
 import transformers
 from pretrained import SMOLLM2, needs_smollm2
+from training import collate_padded
 from whole_rows import logits_of
 
 from isara_jax.engine.engine import Engine
 from isara_jax.engine.request import Request
 from isara_jax.engine.sampling.completion import StopCriteria
 from isara_jax.engine.sampling.params import SamplingParams
-from isara_jax.finetune.data.batches import TrainingExample, make_batch, shape_for
+from isara_jax.finetune.data.padding import padded_shape
+from isara_jax.finetune.data.training_example import TrainingExample
 from isara_jax.finetune.loss import answer_loss
 from isara_jax.models.checkpoints.load import load_model, named_tensors
 from isara_jax.models.checkpoints.open import open_model
@@ -181,12 +183,12 @@ def test_loss_and_gradients_are_the_same(ours, theirs, tokenizer):
 
 def our_loss_and_gradients(model, examples):
     """Returns the mean over the answers' tokens, as a step of the trainer does."""
-    shape = shape_for(examples, rows=len(examples), micro_batches=1)
-    batch = make_batch(examples, shape=shape)
+    shape = padded_shape(examples, rows=len(examples), micro_batches=1)
+    batch = collate_padded(examples, shape=shape)
     batch = type(batch)(*(jnp.asarray(array[:, 0]) for array in batch))
 
     def mean(model):
-        return answer_loss(model, batch, remat="full") / jnp.sum(batch.weights)
+        return answer_loss(model, batch, remat="full") / jnp.sum(batch.loss_mask)
 
     loss, gradients = jax.jit(jax.value_and_grad(mean))(model)
     return float(loss), gradients

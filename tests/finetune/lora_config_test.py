@@ -17,10 +17,10 @@ def test_targets_are_words_between_commas():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"lora_rank": -1}, "--lora_rank=-1: must be 0 or more"),
-        ({"lora_alpha": 0.0}, "--lora_alpha=0.0: must be above 0"),
-        ({"lora_rank": 2, "lora_targets": " ,"}, "--lora_targets: must name a kernel"),
-        ({"base_dtype": "nf4"}, "--base_dtype=nf4: needs --lora_rank"),
+        ({"lora_rank": -1}, "lora_rank=-1: must be 0 or more"),
+        ({"lora_alpha": 0.0}, "lora_alpha=0.0: must be above 0"),
+        ({"lora_rank": 2, "lora_targets": " ,"}, "lora_targets: must name a weight"),
+        ({"base_dtype": "nf4"}, "base_dtype=nf4: needs `lora_rank`"),
     ],
 )
 def test_refused(values, message):

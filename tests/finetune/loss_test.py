@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from tiny_llama import tiny_llama, torch_llama
 from torch_training import answer_losses
-from training import EXAMPLES as FOUR
+from training import EXAMPLES as FOUR, collate_padded
 from whole_rows import logits_of
 
-from isara_jax.finetune.data.batches import Batch, make_batch, shape_for
+from isara_jax.finetune.data.collate import TrainBatch
+from isara_jax.finetune.data.padding import padded_shape
 from isara_jax.finetune.loss import answer_loss, cross_entropy
 from isara_jax.models.checkpoints.load import named_tensors
 
@@ -26,9 +27,9 @@ def model():
 
 
 def micro_batch(examples=EXAMPLES, *, rows=4):
-    shape = shape_for(examples, rows=rows, micro_batches=1)
-    return Batch(
-        *(jnp.asarray(array[:, 0]) for array in make_batch(examples, shape=shape))
+    shape = padded_shape(examples, rows=rows, micro_batches=1)
+    return TrainBatch(
+        *(jnp.asarray(array[:, 0]) for array in collate_padded(examples, shape=shape))
     )
 
 
@@ -59,11 +60,11 @@ def test_the_loss_is_that_of_the_answers_alone(model):
 def test_what_has_no_weight_changes_nothing(model):
     batch = micro_batch()
     padding = batch.segments == 0
-    filling = batch.weights == 0
+    filling = batch.loss_mask == 0
     changed = batch._replace(
         tokens=jnp.where(padding, 50, batch.tokens),
         labels=jnp.where(filling, 60, batch.labels),
-        answer_at=jnp.where(filling, 3, batch.answer_at),
+        label_positions=jnp.where(filling, 3, batch.label_positions),
     )
     assert_same(value_and_gradient(model, changed), value_and_gradient(model, batch))
 
@@ -80,8 +81,10 @@ def test_logits_never_exist_whole(model):
     labels = jnp.zeros((rows, positions), jnp.int32)
 
     def loss(hidden, chunk):
-        weights = jnp.ones(labels.shape)
-        return cross_entropy(model, hidden, labels=labels, weights=weights, chunk=chunk)
+        loss_mask = jnp.ones(labels.shape)
+        return cross_entropy(
+            model, hidden, labels=labels, loss_mask=loss_mask, chunk=chunk
+        )
 
     def temporary_bytes(chunk):
         program = jax.jit(jax.grad(loss), static_argnums=1).lower(hidden, chunk)
@@ -114,8 +117,10 @@ def test_a_head_that_is_not_trained_costs_no_gradient(model):
     labels = jnp.zeros((4, 64), jnp.int32)
 
     def loss(model, hidden):
-        weights = jnp.ones(labels.shape)
-        return cross_entropy(model, hidden, labels=labels, weights=weights, chunk=64)
+        loss_mask = jnp.ones(labels.shape)
+        return cross_entropy(
+            model, hidden, labels=labels, loss_mask=loss_mask, chunk=64
+        )
 
     def products(argument):
         program = (

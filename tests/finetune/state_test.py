@@ -7,7 +7,7 @@ import pytest
 from tiny_llama import tiny_llama
 
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.state import abstract_state, cast, copied, initial_state
+from isara_jax.finetune.state import abstract_state, cast, copy_as, initial_state
 from isara_jax.runtime.mesh import make_mesh
 
 CONFIGS = {
@@ -37,7 +37,7 @@ def test_a_state_begins_at_step_0_with_moments_of_0():
     state = initial_state(tiny_llama(), config=config, mesh=mesh)
     assert int(state.step) == 0
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.optimizer))
-    assert np.isinf(state.best.loss) and state.recent is None
+    assert np.isinf(state.best.loss) and state.loss_history is None
 
 
 def test_the_best_model_has_buffers_of_its_own():
@@ -55,4 +55,4 @@ def test_a_cast_copies_only_what_has_another_dtype():
     changed = cast(tree, jnp.float32)
     assert changed["a"] is tree["a"]
     assert changed["b"].dtype == jnp.float32
-    assert copied(tree, jnp.float32)["a"] is not tree["a"]
+    assert copy_as(tree, jnp.float32)["a"] is not tree["a"]

@@ -11,11 +11,12 @@ from training import trained_on
 
 from isara_jax.finetune import step
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data.batches import BatchShape, TrainingExample, abstract_batch
+from isara_jax.finetune.data.collate import BatchShape, abstract_batch
+from isara_jax.finetune.data.training_example import TrainingExample
 from isara_jax.finetune.loss import HEAD_CHUNK
 from isara_jax.finetune.state import abstract_state, initial_state
 from isara_jax.finetune.step import train_step
-from isara_jax.finetune.trainer import Hooks
+from isara_jax.finetune.trainer import TrainingHooks
 from isara_jax.models.checkpoints.load import named_tensors
 from isara_jax.models.llama.model import Llama
 from isara_jax.models.lora.lora import abstract_adapters, quantize_model, target_weights
@@ -182,8 +183,8 @@ def test_bf16_masters_take_half_the_memory_and_follow_the_fp32_ones():
 
 def test_bf16_masters_round_by_the_seed_alone_on_any_mesh():
     states = []
-    save = Hooks(
-        save_due=lambda _: True,
+    save = TrainingHooks(
+        should_save=lambda _: True,
         save_state=lambda s: states.append(jax.tree.map(np.array, s)),
     )
     model, _ = narrow(epochs=2, hooks=save)

@@ -12,8 +12,8 @@ from tiny_llama import tiny_llama, torch_llama
 from tiny_opt import load_opt, relative_error, write_opt
 
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data.batches import TrainingExample
-from isara_jax.finetune.trainer import Hooks, finetune
+from isara_jax.finetune.data.training_example import TrainingExample
+from isara_jax.finetune.trainer import TrainingHooks, finetune
 from isara_jax.models.checkpoints.load import named_tensors
 from isara_jax.models.lora.lora import quantize_model
 from isara_jax.models.lora.peft import open_peft, read_adapters, write_adapters
@@ -49,7 +49,7 @@ def train(base, folder, *, mesh=None, epochs=20):
         round_index=1,
         seed=1,
         mesh=mesh,
-        hooks=Hooks(on_step=metrics.append),
+        hooks=TrainingHooks(on_step=metrics.append),
         base=base,
     )
     return trained, metrics

@@ -9,9 +9,10 @@ import pytest
 import torch
 from tiny_opt import OPTS, load_opt, relative_error, write_opt
 from torch_training import answer_losses, assert_steps_are_torch_s
-from training import CONFIG, EXAMPLES, trained_on
+from training import CONFIG, EXAMPLES, collate_padded, trained_on
 
-from isara_jax.finetune.data.batches import Batch, make_batch, shape_for
+from isara_jax.finetune.data.collate import TrainBatch
+from isara_jax.finetune.data.padding import padded_shape
 from isara_jax.finetune.loss import answer_loss
 from isara_jax.models.checkpoints.load import named_tensors
 
@@ -20,10 +21,10 @@ from isara_jax.models.checkpoints.load import named_tensors
 def test_loss_and_gradients_are_those_of_torch(tmp_path, variant):
     twin = write_opt(tmp_path, **OPTS[variant])
     model = load_opt(tmp_path)
-    arrays = make_batch(
-        EXAMPLES, shape=shape_for(EXAMPLES, rows=len(EXAMPLES), micro_batches=1)
+    arrays = collate_padded(
+        EXAMPLES, shape=padded_shape(EXAMPLES, rows=len(EXAMPLES), micro_batches=1)
     )
-    batch = Batch(*(jnp.asarray(array[:, 0]) for array in arrays))
+    batch = TrainBatch(*(jnp.asarray(array[:, 0]) for array in arrays))
     loss, gradient = jax.jit(
         jax.value_and_grad(lambda model: answer_loss(model, batch, remat="none"))
     )(model)

@@ -7,9 +7,9 @@ import pytest
 from tiny_llama import tiny_llama
 
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data.batches import TrainingExample
+from isara_jax.finetune.data.training_example import TrainingExample
 from isara_jax.finetune.state import abstract_state, initial_state
-from isara_jax.finetune.trainer import Hooks, finetune
+from isara_jax.finetune.trainer import TrainingHooks, finetune
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.signals import StopRequested
 
@@ -40,11 +40,11 @@ class Disk:
 
     @property
     def hooks(self):
-        return Hooks(
+        return TrainingHooks(
             on_step=lambda metrics: self.steps.append(metrics.step),
-            save_due=lambda step: step % self.every == 0,
+            should_save=lambda step: step % self.every == 0,
             save_state=self.save,
-            stop_requested=lambda: len(self.steps) == self.stop_after,
+            should_stop=lambda: len(self.steps) == self.stop_after,
         )
 
     def save(self, state):

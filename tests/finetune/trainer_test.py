@@ -15,8 +15,8 @@ from training import CONFIG, trained_on
 from whole_rows import logits_of
 
 from isara_jax.errors import InputError
-from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.data.packing import balanced_steps
+from isara_jax.finetune.data.training_example import TrainingExample
 from isara_jax.finetune.trainer import finetune
 from isara_jax.models.checkpoints.load import named_tensors
 from isara_jax.runtime.mesh import make_mesh
@@ -185,7 +185,9 @@ def test_a_loss_that_is_not_finite_names_step_and_examples(where):
     variable = getattr(model, where)
     setattr(model, where, variable.replace(variable.get_value() * jnp.nan))
     data = examples(6)
-    first, *_ = balanced_steps(data, examples_a_step=4, epochs=1, round_index=1, seed=1)
+    first, *_ = balanced_steps(
+        data, examples_per_step=4, epochs=1, round_index=1, seed=1
+    )
     ids = ", ".join(e.id for e in sorted(first, key=len, reverse=True))
     with pytest.raises(
         FloatingPointError, match=f"round 1, step 1: loss nan, .* examples: {ids}$"

@@ -10,15 +10,15 @@ from tiny_llama import tiny_llama
 from training import trained_on
 
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data.batches import TrainingExample
-from isara_jax.finetune.data.plan import (
-    held_out_count,
-    hold_out,
-    make_plan,
-    steps_an_epoch,
+from isara_jax.finetune.data.batch_plan import (
+    plan_batches,
+    split_validation,
+    steps_per_epoch,
+    validation_count,
 )
+from isara_jax.finetune.data.training_example import TrainingExample
 from isara_jax.finetune.state import abstract_state
-from isara_jax.finetune.trainer import Hooks
+from isara_jax.finetune.trainer import TrainingHooks
 from isara_jax.finetune.validation import mean_loss
 from isara_jax.runtime.mesh import make_mesh
 from isara_jax.runtime.signals import StopRequested
@@ -73,8 +73,8 @@ def test_it_stops_when_the_held_out_loss_has_not_fallen(stopped):
 
 def test_the_best_epoch_s_model_is_kept(stopped):
     model, metrics = stopped
-    _, held_out = hold_out(examples(), config=CONFIG, round_index=1, seed=1)
-    plan = make_plan(
+    _, held_out = split_validation(examples(), config=CONFIG, round_index=1, seed=1)
+    plan = plan_batches(
         held_out, config=CONFIG, epochs=1, round_index=1, seed=1, mesh=MESH
     )
     losses = [m.validation_loss for m in metrics if m.validation_loss is not None]
@@ -93,7 +93,9 @@ def test_a_stopped_one_goes_on_to_the_same_bits(stopped):
 
     with pytest.raises(StopRequested):
         train(
-            hooks=Hooks(save_state=lambda s: saved.append(copy(s)), stop_requested=stop)
+            hooks=TrainingHooks(
+                save_state=lambda s: saved.append(copy(s)), should_stop=stop
+            )
         )
     target = abstract_state(tiny_llama(), config=CONFIG, mesh=MESH)
     assert jax.tree.structure(target) == jax.tree.structure(saved[0])
@@ -114,8 +116,8 @@ def copy(state):
 
 def test_what_is_held_out_is_drawn_once_a_round():
     def drawn(**changes):
-        given = {"config": CONFIG, "round": 1, "seed": 1} | changes
-        trained, held_out = hold_out(examples(), **given)
+        given = {"config": CONFIG, "round_index": 1, "seed": 1} | changes
+        trained, held_out = split_validation(examples(), **given)
         assert sorted(one.id for one in [*trained, *held_out]) == [
             one.id for one in examples()
         ]
@@ -131,10 +133,10 @@ def test_what_is_held_out_is_drawn_once_a_round():
 )
 def test_one_at_least_is_held_out_and_one_is_left(given, share, count):
     config = dataclasses.replace(CONFIG, validation_share=share)
-    assert held_out_count(given, config=config) == count
+    assert validation_count(given, config=config) == count
 
 
 def test_an_epoch_s_steps_are_of_what_is_trained_on():
-    counts = [steps_an_epoch(count, config=CONFIG) for count in (4, 5, 6, 7, 12)]
+    counts = [steps_per_epoch(count, config=CONFIG) for count in (4, 5, 6, 7, 12)]
     assert counts == [1, 1, 2, 2, 3]
     assert all(one <= other for one, other in pairwise(counts))

@@ -4,7 +4,7 @@ import pytest
 from tiny_llama import TINY
 
 from benchmarks.finetune.random_weights import step_flops
-from isara_jax.finetune.data.batches import TrainingExample
+from isara_jax.finetune.data.training_example import TrainingExample
 from isara_jax.fit.bounds import chunk_work, rows_work, step_work, token_work
 
 LENGTH, EXAMPLES, STATE = 40, 6, 1000

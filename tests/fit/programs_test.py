@@ -17,7 +17,7 @@ from isara_jax.engine.request import Request
 from isara_jax.engine.sampling.completion import StopCriteria
 from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.finetune import trainer
-from isara_jax.finetune.data.batches import TrainingExample
+from isara_jax.finetune.data.training_example import TrainingExample
 from isara_jax.fit.generation import OPEN_TURN, largest_call
 from isara_jax.fit.programs import programs_of
 from isara_jax.fit.training import train_program

@@ -1,4 +1,4 @@
-"""Examples into batches: collation, packing, the plan of the steps."""
+"""From examples to batches: validation split, packing or padding, collation."""
 
 import lazy_loader
 

@@ -1,16 +1,18 @@
-from .batches import (
-    Batch as Batch,
-    Plan as Plan,
+from .batch_plan import (
+    plan_batches as plan_batches,
+    split_validation as split_validation,
+    steps_per_epoch as steps_per_epoch,
+)
+from .collate import (
     Row as Row,
-    TrainingExample as TrainingExample,
+    TrainBatch as TrainBatch,
     abstract_batch as abstract_batch,
     collate as collate,
-    fitting as fitting,
 )
-from .packing import packed_plan as packed_plan
-from .plan import (
-    hold_out as hold_out,
-    make_plan as make_plan,
-    steps_an_epoch as steps_an_epoch,
+from .packing import pack_steps as pack_steps
+from .padding import BatchPlan as BatchPlan
+from .preview import preview_rows as preview_rows
+from .training_example import (
+    TrainingExample as TrainingExample,
+    drop_too_long as drop_too_long,
 )
-from .preview import first_rows as first_rows

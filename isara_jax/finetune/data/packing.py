@@ -1,9 +1,10 @@
-"""Several examples a row: what is computed is tokens, not padding.
+"""Packing: several examples in a row, so that little of it is padding.
 
-Packing is a layout. A step has the same number of examples as without it, --train_batch
-times --accumulation, and its gradient is the mean over their answers' tokens; none sees
-another, as each is a segment of its own with positions from 0. Only the order differs:
-all steps share one shape, so they are drawn to have about equally many tokens.
+It changes the layout only. A step has as many examples as without it, `train_batch`
+times `accumulation`, and its gradient is the mean over their answers' tokens. No
+example attends to another: each is a segment of its own with positions from 0. The
+order differs, since all steps share one shape and are therefore drawn to have about
+equally many tokens.
 """
 
 import dataclasses
@@ -12,80 +13,79 @@ from itertools import chain
 
 import numpy as np
 
-from isara_jax.finetune.data.batches import (
-    BatchShape,
-    Plan,
-    Row,
-    TrainingExample,
-    positions_of,
-    rounded_up,
-)
+from isara_jax.finetune.data.collate import BatchShape, Row
+from isara_jax.finetune.data.padding import BatchPlan, round_up
+from isara_jax.finetune.data.training_example import TrainingExample, num_positions
 
-# Without a length of one's own, rows are at most so long, or as the longest example.
-MOST_POSITIONS = 2048
-# A row's attention costs as much as all else at about this length: of a 135M model on
+# The length of rows that is chosen automatically is at most this, or that of the
+# longest example.
+MAX_ROW_LENGTH = 2048
+# At about this length attention costs as much as the rest of a row: of a 135M model on
 # CPU, 2,048 tokens take 1.09 times as long in rows of 512 as in rows of 128, and 1.7
-# times in one of 2,048.
-QUADRATIC = 3000
-# How many examples decide on the length of rows.
-DECIDING = 2048
-# Places for positions with a loss come in so many, so that rounds of like examples
-# share a compiled step.
-ANSWER_STEP = 64
+# times as long in one row of 2,048.
+ATTENTION_LENGTH = 3000
+# The length of rows is chosen by so many examples.
+SAMPLED_EXAMPLES = 2048
+# The number of label positions is a multiple of this, so that rounds with similar
+# examples share a compiled step.
+LABEL_MULTIPLE = 64
 
 
 def balanced_steps(
     examples: Sequence[TrainingExample],
     *,
-    examples_a_step: int,
+    examples_per_step: int,
     epochs: int,
     round_index: int,
     seed: int,
 ) -> Iterator[tuple[TrainingExample, ...]]:
-    """Yields the examples of every optimizer step, a new order every epoch.
+    """Yields the examples of every optimizer step, in a new order every epoch.
 
-    Sorted by length, the examples are cut into as many parts as a step has examples,
-    and every step draws one of each part. An epoch's last step holds what is left.
+    The examples are sorted by length and cut into as many strata as a step has
+    examples. Every step draws one example of each stratum. The last step of an epoch
+    has the rest: it draws of some strata only.
     """
-    steps = -(-len(examples) // examples_a_step)
-    in_last = len(examples) - (steps - 1) * examples_a_step
+    steps = -(-len(examples) // examples_per_step)
+    in_last = len(examples) - (steps - 1) * examples_per_step
     for epoch in range(epochs):
         random = np.random.default_rng([seed, round_index, epoch])
-        shuffled = [examples[at] for at in random.permutation(len(examples))]
+        shuffled = [examples[index] for index in random.permutation(len(examples))]
         by_length = iter(sorted(shuffled, key=len))
-        gives_to_last = random.permutation(examples_a_step) < in_last
-        chosen: list[list[TrainingExample]] = [[] for _ in range(steps)]
-        for gives in gives_to_last:
-            part = [next(by_length) for _ in range(steps - 1 + int(gives))]
-            for step, at in zip(chosen, random.permutation(len(part)), strict=False):
-                step.append(part[at])
-        yield from map(tuple, chosen)
+        last_draws = random.permutation(examples_per_step) < in_last
+        drawn: list[list[TrainingExample]] = [[] for _ in range(steps)]
+        for last_draws_too in last_draws:
+            stratum = [next(by_length) for _ in range(steps - 1 + int(last_draws_too))]
+            order = random.permutation(len(stratum))
+            for step, index in zip(drawn, order, strict=False):
+                step.append(stratum[index])
+        yield from map(tuple, drawn)
 
 
-def packed_plan(
+def pack_steps(
     steps: Sequence[Sequence[TrainingExample]],
     *,
     micro_batches: int,
     groups: int,
     length: int,
     multiple: int,
-) -> Plan:
-    """Packs every step into equally many rows of one length.
+) -> BatchPlan:
+    """Packs every step into the same number of rows of one length.
 
     Args:
       steps: the examples of every step.
-      micro_batches: parts into which a step's rows are divided.
-      groups: parts of a micro-batch that lie on devices of their own.
-      length: of a row, where it holds the longest example; 0: the cheapest.
-      multiple: what the length is a multiple of, if it is not given.
+      micro_batches: micro-batches of a step.
+      groups: groups of rows in a micro-batch, one for each shard of the `data` axis.
+      length: positions of a row; raised to the longest example's, and 0 chooses the
+        length of least cost.
+      multiple: the chosen length is a multiple of this.
     """
-    longest = max(positions_of(example) for example in chain(*steps))
+    longest = max(num_positions(example) for example in chain(*steps))
     unit = micro_batches * groups
     if not length:
-        length = _cheapest(steps, longest=longest, unit=unit, multiple=multiple)
+        length = _cheapest_length(steps, longest=longest, unit=unit, multiple=multiple)
     length = max(length, longest)
     packed = [pack(step, length=length) for step in steps]
-    rows = rounded_up(max(map(len, packed)), step=unit) // micro_batches
+    rows = round_up(max(map(len, packed)), multiple=unit) // micro_batches
     shape = BatchShape(
         rows=rows,
         micro_batches=micro_batches,
@@ -93,57 +93,58 @@ def packed_plan(
         groups=groups,
         answer_length=0,
     )
-    most = max(_most_answers(step, shape=shape) for step in packed)
-    return Plan(
+    most = max(_max_labels(step, shape=shape) for step in packed)
+    return BatchPlan(
         steps=tuple(map(tuple, packed)),
         shape=dataclasses.replace(
-            shape, answer_length=rounded_up(most, step=ANSWER_STEP)
+            shape, answer_length=round_up(most, multiple=LABEL_MULTIPLE)
         ),
     )
 
 
 def pack(examples: Sequence[TrainingExample], *, length: int) -> list[Row]:
-    """Fills rows of `length` positions, best fit decreasing: the longest come first.
+    """Packs examples into rows of `length` positions by best fit decreasing.
 
-    Each goes where it leaves least room, or into a new row.
+    The longest examples come first. Each goes into the row that it leaves the fewest
+    free positions, or into a new row.
     """
     rows: list[list[TrainingExample]] = []
-    room: list[int] = []
-    for example in sorted(examples, key=positions_of, reverse=True):
-        need = positions_of(example)
-        fitting = [row for row in range(len(rows)) if room[row] >= need]
-        best = min(fitting, key=room.__getitem__, default=len(rows))
+    free: list[int] = []
+    for example in sorted(examples, key=num_positions, reverse=True):
+        need = num_positions(example)
+        fitting = [row for row in range(len(rows)) if free[row] >= need]
+        best = min(fitting, key=free.__getitem__, default=len(rows))
         if best == len(rows):
             rows.append([])
-            room.append(length)
+            free.append(length)
         rows[best].append(example)
-        room[best] -= need
+        free[best] -= need
     return [tuple(row) for row in rows]
 
 
-def _cheapest(
+def _cheapest_length(
     steps: Sequence[Sequence[TrainingExample]],
     *,
     longest: int,
     unit: int,
     multiple: int,
 ) -> int:
-    """Returns the length at which the rows of all steps cost least together."""
-    deciding = steps[: max(1, DECIDING // len(steps[0]))]
-    shortest = rounded_up(longest, step=multiple)
+    """Returns the row length of least cost: positions, and attention within rows."""
+    sampled = steps[: max(1, SAMPLED_EXAMPLES // len(steps[0]))]
+    shortest = round_up(longest, multiple=multiple)
 
     def cost(length: int) -> float:
-        rows = max(len(pack(step, length=length)) for step in deciding)
-        return rounded_up(rows, step=unit) * length * (1 + length / QUADRATIC)
+        rows = max(len(pack(step, length=length)) for step in sampled)
+        return round_up(rows, multiple=unit) * length * (1 + length / ATTENTION_LENGTH)
 
-    return min(range(shortest, max(shortest, MOST_POSITIONS) + 1, multiple), key=cost)
+    return min(range(shortest, max(shortest, MAX_ROW_LENGTH) + 1, multiple), key=cost)
 
 
-def _most_answers(rows: Sequence[Row], *, shape: BatchShape) -> int:
-    """Returns the most positions with a loss that a group of a step has."""
+def _max_labels(rows: Sequence[Row], *, shape: BatchShape) -> int:
+    """Returns the most label positions of a group in a step."""
     count = np.zeros((shape.micro_batches, shape.groups), int)
     for number, row in enumerate(rows):
-        at, micro_batch = divmod(number, shape.micro_batches)
-        group = at // (shape.rows // shape.groups)
+        index, micro_batch = divmod(number, shape.micro_batches)
+        group = index // (shape.rows // shape.groups)
         count[micro_batch, group] += sum(len(one.answer_tokens) for one in row)
     return int(count.max())

@@ -1,4 +1,4 @@
-"""The optimizers, stochastic rounding, and the guard against loss spikes."""
+"""The optimizers, stochastic rounding, and the detection of loss spikes."""
 
 import lazy_loader
 

@@ -4,8 +4,8 @@ from .optimizer import (
 )
 from .rounding import round_tree as round_tree
 from .spikes import (
-    PATIENCE as PATIENCE,
+    MAX_CONSECUTIVE_SPIKES as MAX_CONSECUTIVE_SPIKES,
+    empty_history as empty_history,
     is_spike as is_spike,
-    no_losses as no_losses,
-    noted as noted,
+    update_history as update_history,
 )

@@ -1,7 +1,7 @@
-"""The optimizers, and the learning rate of every step.
+"""The optimizers, and the learning rate schedule.
 
-The learning rate is data of a step, not part of the optimizer, so that all rounds share
-one compiled step.
+The learning rate is an argument of the step, not part of the optimizer, so that all
+rounds share one compiled step.
 """
 
 import math
@@ -14,10 +14,10 @@ from isara_jax.finetune.config import FinetuneConfig
 
 
 def make_optimizer(config: FinetuneConfig) -> optax.GradientTransformation:
-    """Clips by global norm, then AdamW or Adafactor at a learning rate of 1.
+    """Returns clipping by global norm, AdamW or Adafactor, and weight decay.
 
-    Their sign is left out: a step subtracts its learning rate times the updates (see
-    `learning_rate_at`). Gradients and parameters come in fp32.
+    The updates are positive and for a learning rate of 1: a step subtracts its
+    `learning_rate_at` times the updates. Gradients and parameters are fp32.
     """
     return optax.chain(
         clip_by_global_norm(config.clip_norm),
@@ -28,24 +28,23 @@ def make_optimizer(config: FinetuneConfig) -> optax.GradientTransformation:
 
 def _scaling(config: FinetuneConfig) -> optax.GradientTransformation:
     if config.optimizer == "adafactor":
-        # Neither scaled by the parameters nor relative to the step, so that a learning
-        # rate means what it means to AdamW.
+        # Neither scaled by the parameters nor relative to the step: so its learning
+        # rate is comparable to AdamW's.
         return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
-    narrow = config.master_dtype == "bfloat16"
     return optax.scale_by_adam(
         b1=config.adam_b1,
         b2=config.adam_b2,
         eps=config.adam_epsilon,
-        # The second moment stays in fp32, where small steps add up.
-        mu_dtype=jnp.bfloat16 if narrow else None,
+        # The second moment stays in fp32, where small increments add up.
+        mu_dtype=jnp.bfloat16 if config.master_dtype == "bfloat16" else None,
     )
 
 
 def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
-    """Scales the gradients down to the norm, as `optax.clip_by_global_norm` does.
+    """Clips by global norm, as `optax.clip_by_global_norm` does, in less memory.
 
-    By one factor, which XLA folds into the moments' arithmetic: optax's select and
-    division are computed into a second copy of all gradients.
+    The gradients are multiplied by one factor, which XLA fuses into the moments'
+    arithmetic. The select and the division of optax make a copy of all gradients.
     """
 
     def update(
@@ -60,10 +59,11 @@ def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
 def learning_rate_at(
     config: FinetuneConfig, *, round_index: int, step: int, steps: int
 ) -> float:
-    """Returns the rate of a round's `step`, both counted from 1.
+    """Returns the learning rate of a step; rounds and steps count from 1.
 
-    Linear up to the peak over the warm-up, then a half cosine towards the step after
-    the last: a round has a dozen steps, and none is spent at a rate of 0.
+    It rises linearly to the peak over the warm-up, then falls along a half cosine that
+    would reach 0 one step after the last: a round has a dozen steps, and none should
+    have a learning rate of 0. The peak decays from round to round.
     """
     peak = config.learning_rate * config.learning_rate_decay ** (round_index - 1)
     warmup = math.ceil(config.warmup * steps)

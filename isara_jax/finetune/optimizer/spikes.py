@@ -1,9 +1,9 @@
-"""The guard against a step whose loss leaps: it is not taken.
+"""Loss spikes: a step whose loss is far above the history ones is skipped.
 
-What such a step would learn is mostly noise: a damaged text, or examples unlike all
-others. One is skipped and named; several in a row say that the model itself has broken,
-and skipping would go on for ever. The state is part of the training state, so that a
-finetuning that goes on judges as one that was not stopped.
+A spike comes from a damaged text, or from examples unlike all others. One step is
+skipped and its examples are named. Several in a row mean that the model has diverged,
+and the finetuning ends. The history of losses is part of the training state, so that a
+resumed finetuning skips the same steps.
 """
 
 from dataclasses import dataclass
@@ -13,45 +13,48 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-# So many losses make the median, and with fewer than the second number nothing is told.
+# The median is that of so many losses, and no step is a spike before the second number
+# of losses is known.
 WINDOW = 16
-LEAST = 4
+MIN_LOSSES = 4
 # So many spikes in a row end the finetuning.
-PATIENCE = 3
+MAX_CONSECUTIVE_SPIKES = 3
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class Recent:
-    """The losses of the last steps that were taken, NaN for none, and what followed.
+class LossHistory:
+    """The losses [W] of the last steps that were taken, NaN where there is none yet.
 
-    `losses` is [W], `spikes` how many steps in a row were not taken.
+    `consecutive_spikes` is the number of steps in a row that were skipped since.
     """
 
     losses: Any
-    spikes: Any
+    consecutive_spikes: Any
 
 
-def no_losses() -> Recent:
-    """Returns what is known before the first step."""
-    return Recent(
+def empty_history() -> LossHistory:
+    """Returns the history before the first step."""
+    return LossHistory(
         losses=jnp.full((WINDOW,), jnp.nan, jnp.float32),
-        spikes=jnp.zeros((), jnp.int32),
+        consecutive_spikes=jnp.zeros((), jnp.int32),
     )
 
 
 def is_spike(
-    recent: Recent, loss: Float[Array, ""], *, factor: float
+    history: LossHistory, loss: Float[Array, ""], *, factor: float
 ) -> Bool[Array, ""]:
-    """Tells whether a loss is above so many times the median of the recent ones."""
-    known = jnp.sum(jnp.isfinite(recent.losses))
-    return (known >= LEAST) & (loss > factor * jnp.nanmedian(recent.losses))
+    """Tells whether a loss is above `factor` times the median of the history."""
+    known = jnp.sum(jnp.isfinite(history.losses))
+    return (known >= MIN_LOSSES) & (loss > factor * jnp.nanmedian(history.losses))
 
 
-def noted(recent: Recent, loss: Float[Array, ""], *, spike: Bool[Array, ""]) -> Recent:
-    """Returns what is known after a step; a spike does not enter the median."""
-    moved = jnp.append(recent.losses[1:], loss)
-    return Recent(
-        losses=jnp.where(spike, recent.losses, moved),
-        spikes=jnp.where(spike, recent.spikes + 1, 0),
+def update_history(
+    history: LossHistory, loss: Float[Array, ""], *, spike: Bool[Array, ""]
+) -> LossHistory:
+    """Returns the history after a step; the loss of a spike is not added."""
+    shifted = jnp.append(history.losses[1:], loss)
+    return LossHistory(
+        losses=jnp.where(spike, history.losses, shifted),
+        consecutive_spikes=jnp.where(spike, history.consecutive_spikes + 1, 0),
     )

@@ -48,7 +48,7 @@ def test_a_shape_s_steps_are_set_against_the_device():
 def test_the_flops_of_a_step_are_those_of_its_products():
     from benchmarks.finetune.random_weights import step_flops
     from benchmarks.shapes import SHAPES
-    from isara_jax.finetune.data.batches import TrainingExample
+    from isara_jax.finetune.data.training_example import TrainingExample
 
     def one(positions):
         return TrainingExample(

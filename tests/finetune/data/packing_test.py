@@ -5,18 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_families import VOCABULARY, drawn
+from training import collate_padded
 
-from isara_jax.finetune.data.batches import (
-    Batch,
-    BatchShape,
-    TrainingExample,
-    collate,
-    make_batch,
-    positions_of,
-    shape_for,
-    shuffled_steps,
-)
-from isara_jax.finetune.data.packing import balanced_steps, pack, packed_plan
+from isara_jax.finetune.data.collate import BatchShape, TrainBatch, collate
+from isara_jax.finetune.data.packing import balanced_steps, pack, pack_steps
+from isara_jax.finetune.data.padding import padded_shape, shuffled_steps
+from isara_jax.finetune.data.training_example import TrainingExample, num_positions
 from isara_jax.finetune.loss import answer_loss
 from isara_jax.models.checkpoints.load import load_model, named_tensors
 from isara_jax.models.checkpoints.open import open_model
@@ -46,7 +40,13 @@ def ids(steps):
 def order(given=None, *, seed=1, round_index=1, epochs=1, how=balanced_steps):
     given = given or examples(10)
     return list(
-        how(given, examples_a_step=4, epochs=epochs, round_index=round_index, seed=seed)
+        how(
+            given,
+            examples_per_step=4,
+            epochs=epochs,
+            round_index=round_index,
+            seed=seed,
+        )
     )
 
 
@@ -72,7 +72,7 @@ def test_the_order_is_a_function_of_seed_and_round():
 def test_steps_have_about_equally_many_tokens():
     def spread(how):
         steps = order(examples(200), how=how)
-        return np.std([sum(map(positions_of, step)) for step in steps])
+        return np.std([sum(map(num_positions, step)) for step in steps])
 
     assert spread(balanced_steps) < 0.5 * spread(shuffled_steps)
 
@@ -83,7 +83,7 @@ def test_an_example_goes_where_it_leaves_least_room():
     rows = pack(given, length=20)
     # Both rows have room for the 2: the first for more, once the 5 is there, the second
     # for just it.
-    assert [[positions_of(one) for one in row] for row in rows] == [[12, 5], [9, 9, 2]]
+    assert [[num_positions(one) for one in row] for row in rows] == [[12, 5], [9, 9, 2]]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -91,33 +91,33 @@ def test_rows_hold_every_example_once_and_no_more_than_fits(seed):
     given = examples(60, seed=seed)
     rows = pack(given, length=256)
     assert sorted(one.id for row in rows for one in row) == [one.id for one in given]
-    assert max(sum(map(positions_of, row)) for row in rows) <= 256
-    fewest = sum(map(positions_of, given)) / 256
+    assert max(sum(map(num_positions, row)) for row in rows) <= 256
+    fewest = sum(map(num_positions, given)) / 256
     assert len(rows) <= 11 / 9 * fewest + 2
 
 
 def test_a_packed_row_s_arrays():
     rows = [[example(0, prompt=3, answer=2), example(1, prompt=1, answer=3)]]
     shape = BatchShape(rows=1, micro_batches=1, length=8, groups=1, answer_length=6)
-    batch = Batch(*(array[0, 0].tolist() for array in collate(rows, shape=shape)))
+    batch = TrainBatch(*(array[0, 0].tolist() for array in collate(rows, shape=shape)))
     assert batch.tokens == [10, 11, 12, 50, 10, 50, 51, 0]
     assert batch.segments == [1, 1, 1, 1, 2, 2, 2, 0]
     assert batch.positions == [0, 1, 2, 3, 0, 1, 2, 0]
-    assert batch.answer_at == [2, 3, 4, 5, 6, 0]
+    assert batch.label_positions == [2, 3, 4, 5, 6, 0]
     assert batch.labels == [50, 51, 50, 51, 52, 0]
-    assert batch.weights == [1, 1, 1, 1, 1, 0]
+    assert batch.loss_mask == [1, 1, 1, 1, 1, 0]
 
 
 def test_a_group_s_rows_share_the_places_of_the_loss():
     one = [[example(n, prompt=2, answer=2)] for n in range(3)]
     shape = BatchShape(rows=4, micro_batches=1, length=4, groups=2, answer_length=5)
     batch = collate(one, shape=shape)
-    assert batch.answer_at[:, 0].tolist() == [[1, 2, 5, 6, 0], [1, 2, 0, 0, 0]]
-    assert batch.weights[:, 0].sum(axis=1).tolist() == [4, 2]
+    assert batch.label_positions[:, 0].tolist() == [[1, 2, 5, 6, 0], [1, 2, 0, 0, 0]]
+    assert batch.loss_mask[:, 0].sum(axis=1).tolist() == [4, 2]
 
 
 def plan(steps, *, micro_batches=1, groups=1, length=0):
-    return packed_plan(
+    return pack_steps(
         steps, micro_batches=micro_batches, groups=groups, length=length, multiple=16
     )
 
@@ -130,7 +130,7 @@ def test_the_length_of_rows_is_the_cheapest_or_one_s_own():
         shape = plan(steps, length=length).shape
         assert shape.length == length
         assert cheapest <= shape.rows * length
-    longest = max(positions_of(one) for step in steps for one in step)
+    longest = max(num_positions(one) for step in steps for one in step)
     assert plan(steps, length=16).shape.length == longest
 
 
@@ -142,7 +142,7 @@ def test_rows_divide_among_devices_and_micro_batches():
         assert shape.rows % groups == 0
         assert shape.rows * micro_batches >= max(map(len, planned.steps))
         for rows in planned.steps:
-            counted = collate(rows, shape=shape).weights.sum()
+            counted = collate(rows, shape=shape).loss_mask.sum()
             answers = [len(one.answer_tokens) for row in rows for one in row]
             assert counted == sum(answers)
 
@@ -162,7 +162,7 @@ def test_loss_and_gradient_are_those_of_padded_rows(tmp_path, variant):
         )
         for number, (prompt, answer) in enumerate(random.integers(1, 16, (7, 2)))
     ]
-    padded = make_batch(given, shape=shape_for(given, rows=7, micro_batches=1))
+    padded = collate_padded(given, shape=padded_shape(given, rows=7, micro_batches=1))
     steps = [given]
     # The longer rows are longer than the model's context of 64.
     for length in (48, 128):
@@ -174,7 +174,7 @@ def test_loss_and_gradient_are_those_of_padded_rows(tmp_path, variant):
 
 @jax.jit
 def gradient(model, batch):
-    arrays = Batch(*(jnp.asarray(array)[:, 0] for array in batch))
+    arrays = TrainBatch(*(jnp.asarray(array)[:, 0] for array in batch))
     return jax.value_and_grad(answer_loss)(model, arrays, remat="none")
 
 

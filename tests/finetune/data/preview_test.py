@@ -3,8 +3,8 @@
 import pytest
 
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data.batches import TrainingExample
-from isara_jax.finetune.data.preview import first_rows
+from isara_jax.finetune.data.preview import preview_rows
+from isara_jax.finetune.data.training_example import TrainingExample
 from isara_jax.runtime.mesh import make_mesh
 
 WORDS = {5: "Why", 6: " is", 7: "?", 8: " It", 9: " is.", 2: "<eos>"}
@@ -16,7 +16,7 @@ EXAMPLES = [
 
 def lines(*, rows=9, data=1, examples=EXAMPLES, **changes):
     config = FinetuneConfig(**{"train_batch": 2, "accumulation": 1} | changes)
-    found = first_rows(
+    found = preview_rows(
         examples,
         rows=rows,
         config=config,

@@ -53,7 +53,7 @@ def test_no_step_is_wasted():
     ],
 )
 def test_a_value_outside_its_range_is_refused(field, value, rule):
-    with pytest.raises(InputError, match=rf"--{field}={value!r}: must be {rule}"):
+    with pytest.raises(InputError, match=rf"{field}={value!r}: must be {rule}"):
         FinetuneConfig(**{field: value})
 
 

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from isara_jax.finetune.optimizer.rounding import round_tree, stochastically_rounded
+from isara_jax.finetune.optimizer.rounding import round_stochastically, round_tree
 
 
 @pytest.mark.parametrize("value", [1.001, -3.3, 1e-30, 123456.0])
 def test_the_mean_is_the_value(value):
-    rounded = stochastically_rounded(
+    rounded = round_stochastically(
         jnp.full(20_000, value, jnp.float32), jax.random.key(0)
     )
     found = np.unique(np.asarray(rounded, np.float64))
@@ -24,7 +24,7 @@ def test_the_mean_is_the_value(value):
 
 def test_what_bf16_has_stays_what_it_is():
     exact = jnp.array([0.0, 1.0, -2.5, jnp.inf, -jnp.inf, jnp.nan], jnp.float32)
-    rounded = stochastically_rounded(exact, jax.random.key(0))
+    rounded = round_stochastically(exact, jax.random.key(0))
     np.testing.assert_array_equal(rounded.astype(jnp.float32), exact)
 
 
@@ -34,7 +34,7 @@ def test_small_updates_add_up():
         def step(value, number):
             wide = value.astype(jnp.float32) + 1e-4  # bf16's spacing there: 8e-3
             key = jax.random.fold_in(jax.random.key(1), number)
-            return stochastically_rounded(wide, key), None
+            return round_stochastically(wide, key), None
 
         return jax.lax.scan(step, start, jnp.arange(1000))[0]
 

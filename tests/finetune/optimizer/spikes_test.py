@@ -10,27 +10,27 @@ import pytest
 from tiny_llama import tiny_llama
 from training import CONFIG, trained_on
 
-from isara_jax.finetune.data.batches import TrainingExample
 from isara_jax.finetune.data.packing import balanced_steps
+from isara_jax.finetune.data.training_example import TrainingExample
 from isara_jax.finetune.optimizer.spikes import (
-    LEAST,
+    MIN_LOSSES,
     WINDOW,
+    empty_history,
     is_spike,
-    no_losses,
-    noted,
+    update_history,
 )
-from isara_jax.finetune.trainer import Hooks
+from isara_jax.finetune.trainer import TrainingHooks
 from isara_jax.models.checkpoints.load import named_tensors
 
 
 def after(losses, *, factor=2.0):
     """Returns what is known after the losses, and which of them were spikes."""
-    recent, spikes = no_losses(), []
+    history, spikes = empty_history(), []
     for loss in map(jnp.float32, losses):
-        spike = is_spike(recent, loss, factor=factor)
-        recent = noted(recent, loss, spike=spike)
+        spike = is_spike(history, loss, factor=factor)
+        history = update_history(history, loss, spike=spike)
         spikes.append(bool(spike))
-    return recent, spikes
+    return history, spikes
 
 
 def test_a_spike_is_above_so_many_times_the_median():
@@ -39,15 +39,15 @@ def test_a_spike_is_above_so_many_times_the_median():
 
 
 def test_nothing_is_told_of_the_first_steps():
-    _, spikes = after([1.0] * (LEAST - 1) + [100.0])
+    _, spikes = after([1.0] * (MIN_LOSSES - 1) + [100.0])
     assert not any(spikes)
 
 
 def test_the_median_is_that_of_the_last_steps_taken():
-    recent, spikes = after([5.0] * 4 + [1.0] * WINDOW + [3.0, 3.0, 1.0])
+    history, spikes = after([5.0] * 4 + [1.0] * WINDOW + [3.0, 3.0, 1.0])
     assert spikes[-3:] == [True, True, False]
-    assert recent.losses.tolist() == [1.0] * WINDOW
-    assert int(recent.spikes) == 0
+    assert history.losses.tolist() == [1.0] * WINDOW
+    assert int(history.consecutive_spikes) == 0
 
 
 GUARDED = dataclasses.replace(
@@ -77,7 +77,7 @@ def with_bad_step(number, *, count=12, bad=1):
     """Returns examples of which those of some consecutive steps cannot be foreseen."""
     data = [plain(at) for at in range(2 * count)]
     steps = list(
-        balanced_steps(data, examples_a_step=2, epochs=1, round_index=1, seed=1)
+        balanced_steps(data, examples_per_step=2, epochs=1, round_index=1, seed=1)
     )
     chosen = {one.id for step in steps[number - 1 :][:bad] for one in step}
     random = np.random.default_rng(0)
@@ -111,8 +111,8 @@ def test_a_spike_leaves_the_parameters():
     skipped, metrics = train(data, learning_rate=1e-2, epochs=1)
     assert metrics[-1].spikes == 1
     states = []
-    hooks = Hooks(
-        save_due=lambda step: step % 4 == 0,
+    hooks = TrainingHooks(
+        should_save=lambda step: step % 4 == 0,
         save_state=lambda s: states.append(jax.tree.map(np.array, s)),
     )
     train(data, learning_rate=1e-2, epochs=1, hooks=hooks)

@@ -5,8 +5,8 @@ import numpy as np
 from tiny_llama import TINY, tiny_llama
 
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data.batches import TrainingExample
-from isara_jax.finetune.saving import SavingConfig
+from isara_jax.finetune.data.training_example import TrainingExample
+from isara_jax.finetune.state_checkpoints import CheckpointConfig
 from isara_jax.finetune.trainable import Trainable
 from isara_jax.finetuning import Finetuner
 from isara_jax.models.checkpoints.load import abstract_model
@@ -34,7 +34,7 @@ def finetuned(
     finetuner = Finetuner(
         trainable=trainable or tiny_trainable(),
         config=CONFIG,
-        saving=SavingConfig(train_save_steps=2),
+        saving=CheckpointConfig(train_save_steps=2),
         seed=3,
         mesh=make_mesh(data=1, model=1),
         stop_requested=stops,

@@ -3,8 +3,9 @@
 import dataclasses
 
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data.batches import TrainingExample
-from isara_jax.finetune.trainer import Hooks, finetune
+from isara_jax.finetune.data.collate import collate
+from isara_jax.finetune.data.training_example import TrainingExample
+from isara_jax.finetune.trainer import TrainingHooks, finetune
 from isara_jax.runtime.mesh import make_mesh
 
 CONFIG = FinetuneConfig(
@@ -23,6 +24,11 @@ EXAMPLES = [
 ]
 
 
+def collate_padded(examples, *, shape):
+    """Returns the batch of examples that have a row each."""
+    return collate([(example,) for example in examples], shape=shape)
+
+
 def trained_on(
     examples, model, *, config, mesh=None, seed=1, hooks=None, restored=None
 ):
@@ -35,7 +41,7 @@ def trained_on(
         round_index=1,
         seed=seed,
         mesh=mesh or make_mesh(data=1, model=1),
-        hooks=dataclasses.replace(hooks or Hooks(), on_step=metrics.append),
+        hooks=dataclasses.replace(hooks or TrainingHooks(), on_step=metrics.append),
         restored=restored,
     )
     return trained, metrics

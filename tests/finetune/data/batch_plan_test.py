@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from isara_jax.finetune.config import FinetuneConfig
-from isara_jax.finetune.data.batches import TrainingExample
-from isara_jax.finetune.data.plan import (
-    CPU_TILE,
-    held_out_count,
-    hold_out,
-    make_plan,
-    steps_an_epoch,
+from isara_jax.finetune.data.batch_plan import (
+    CPU_MULTIPLE,
+    plan_batches,
+    split_validation,
+    steps_per_epoch,
+    validation_count,
 )
+from isara_jax.finetune.data.training_example import TrainingExample
 from isara_jax.runtime.mesh import make_mesh
 
 STOPPING = FinetuneConfig(early_stop_epochs=2, validation_share=0.25)
@@ -36,28 +36,28 @@ def examples(count):
     ],
 )
 def test_steps_of_an_epoch(count, config, steps):
-    assert steps_an_epoch(count, config=config) == steps
+    assert steps_per_epoch(count, config=config) == steps
 
 
 @pytest.mark.parametrize(
     ("count", "held_out"), [(1, 0), (2, 1), (3, 1), (8, 2), (100, 25)]
 )
 def test_a_share_is_held_out_but_never_everything(count, held_out):
-    assert held_out_count(count, config=STOPPING) == held_out
-    assert held_out_count(count, config=FinetuneConfig()) == 0
+    assert validation_count(count, config=STOPPING) == held_out
+    assert validation_count(count, config=FinetuneConfig()) == 0
 
 
 def test_what_is_held_out_is_not_trained_and_depends_on_seed_and_round():
     given = examples(40)
     drawn = {
-        (seed, t): hold_out(given, config=STOPPING, round_index=t, seed=seed)
+        (seed, t): split_validation(given, config=STOPPING, round_index=t, seed=seed)
         for seed, t in [(1, 1), (1, 2), (2, 1)]
     }
     for trained, held_out in drawn.values():
         assert len(held_out) == 10
         assert sorted([*trained, *held_out], key=lambda e: int(e.id)) == given
     assert len({tuple(e.id for e in held) for _, held in drawn.values()}) == 3
-    assert hold_out(given, config=FinetuneConfig(), round_index=1, seed=1) == (
+    assert split_validation(given, config=FinetuneConfig(), round_index=1, seed=1) == (
         given,
         (),
     )
@@ -67,7 +67,7 @@ def test_what_is_held_out_is_not_trained_and_depends_on_seed_and_round():
 def test_every_step_has_its_examples_in_rows_of_one_shape(packing):
     config = FinetuneConfig(train_batch=4, accumulation=2, train_packing=packing)
     given = examples(20)
-    plan = make_plan(
+    plan = plan_batches(
         given,
         config=config,
         epochs=2,
@@ -81,6 +81,6 @@ def test_every_step_has_its_examples_in_rows_of_one_shape(packing):
     assert trained == sorted([*range(20)] * 2)
     assert plan.shape.micro_batches == 2
     if packing == "on":
-        assert plan.shape.length % CPU_TILE == 0
+        assert plan.shape.length % CPU_MULTIPLE == 0
     else:
         assert plan.shape.rows == 4

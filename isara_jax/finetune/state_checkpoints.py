@@ -1,7 +1,7 @@
-"""The training states of a finetuning on the disk: when, how many, and which is whole.
+"""Checkpoints of a finetuning's training state.
 
-None of these settings changes a result: what goes on from a state ends bit for bit like
-what was never stopped.
+None of these settings changes a result: a finetuning that resumes from a state ends bit
+for bit like one that was never stopped.
 """
 
 import math
@@ -14,21 +14,21 @@ from typing import Self
 
 from absl import logging
 
-from isara_jax.errors import EnvironmentFailure, InputError
+from isara_jax.errors import EnvironmentFailure, FieldError, InputError
 from isara_jax.finetune.state import TrainState
 from isara_jax.runtime import StopRequested
 from isara_jax.runtime.checkpoint import TreeWriter, restore_tree
 
-STATE = "train_state_"
+PREFIX = "train_state_"
 DAMAGED = ".damaged"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SavingConfig:
-    """When a finetuning writes its state, besides when it is asked to stop.
+class CheckpointConfig:
+    """When a finetuning writes its state, and how many states it keeps.
 
     Raises:
-      InputError: a value is outside its range.
+      FieldError: a value is outside its range.
     """
 
     train_save_minutes: float = field(
@@ -59,29 +59,33 @@ class SavingConfig:
     def __post_init__(self) -> None:
         for name in ("train_save_minutes", "train_save_steps"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"--{name}={getattr(self, name)!r}: must be 0 or more")
+                raise FieldError(name, getattr(self, name), "must be 0 or more")
         if self.train_keep_states < 1:
-            raise InputError(
-                f"--train_keep_states={self.train_keep_states!r}: must be at least 1"
+            raise FieldError(
+                "train_keep_states", self.train_keep_states, "must be at least 1"
             )
 
 
-class SavedStates:
-    """The states in a folder. Leaving it, a finetuning waits for the one in flight."""
+class StateCheckpoints:
+    """The states in a folder; the end of its context waits for the one in flight."""
 
-    def __init__(self, folder: Path, *, config: SavingConfig):
+    def __init__(self, folder: Path, *, config: CheckpointConfig):
         self._folder = folder
         self._config = config
         self._writer = TreeWriter()
-        self._last = time.monotonic()
+        self._last_save = time.monotonic()
 
-    def newest(self, target: TrainState) -> TrainState | None:
-        """Reads the newest whole state, into shapes and shardings; None without one.
+    def restore_latest(self, target: TrainState) -> TrainState | None:
+        """Restores the latest complete state, or returns None if there is none.
 
-        A state that is damaged or another tree's is set aside, with a warning.
+        A state that is damaged or of another structure is renamed, with a warning, and
+        the one before it is restored.
+
+        Args:
+          target: the abstract state, with shardings.
         """
-        self._remove("*.orbax-checkpoint-tmp*")
-        for path in reversed(self._whole()):
+        self._delete("*.orbax-checkpoint-tmp*")
+        for path in reversed(self._complete()):
             try:
                 return restore_tree(path, target)
             except InputError as error:
@@ -94,25 +98,25 @@ class SavedStates:
                 )
         return None
 
-    def due(self, step: int) -> bool:
-        """Tells whether the state after this step is to be written."""
+    def should_save(self, step: int) -> bool:
+        """Tells whether the state after this step is due to be written."""
         steps, minutes = self._config.train_save_steps, self._config.train_save_minutes
         by_steps = bool(steps) and step % steps == 0
         return by_steps or (
-            bool(minutes) and time.monotonic() - self._last >= 60 * minutes
+            bool(minutes) and time.monotonic() - self._last_save >= 60 * minutes
         )
 
     def save(self, state: TrainState) -> None:
-        """Begins to write the state, when the one before is written.
+        """Starts to write the state, after the previous one is written.
 
         Raises:
           EnvironmentFailure: the disk does not take it, or has not taken the one
             before.
         """
-        self._settle()
-        path = self._folder / f"{STATE}{int(state.step):06d}"
+        self._wait_and_prune()
+        path = self._folder / f"{PREFIX}{int(state.step):06d}"
         self._writer.save(path, state)
-        self._last = time.monotonic()
+        self._last_save = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -124,24 +128,24 @@ class SavedStates:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._settle()
+            self._wait_and_prune()
         except EnvironmentFailure:
-            # A stop says that all is kept; any other error tells more than this one.
+            # A stop promises that the state is saved. Any other error says more.
             if kind is None or issubclass(kind, StopRequested):
                 raise
 
-    def remove(self) -> None:
-        """Removes all of them, what is damaged and what a kill left among it."""
-        self._remove("*")
+    def delete_all(self) -> None:
+        """Deletes all states, damaged and incomplete ones as well."""
+        self._delete("*")
 
-    def _settle(self) -> None:
+    def _wait_and_prune(self) -> None:
         self._writer.wait()
-        for path in self._whole()[: -self._config.train_keep_states]:
+        for path in self._complete()[: -self._config.train_keep_states]:
             shutil.rmtree(path)
 
-    def _whole(self) -> list[Path]:
-        return sorted(self._folder.glob(STATE + "[0-9]" * 6))
+    def _complete(self) -> list[Path]:
+        return sorted(self._folder.glob(PREFIX + "[0-9]" * 6))
 
-    def _remove(self, ending: str) -> None:
-        for path in self._folder.glob(STATE + ending):
+    def _delete(self, ending: str) -> None:
+        for path in self._folder.glob(PREFIX + ending):
             shutil.rmtree(path)

@@ -10,9 +10,9 @@ import pytest
 from stored_trees import DAMAGE, assert_same, flip_a_byte, hold_writes, run
 
 from isara_jax.errors import EnvironmentFailure
-from isara_jax.finetune import saving
-from isara_jax.finetune.saving import SavedStates, SavingConfig
+from isara_jax.finetune import state_checkpoints
 from isara_jax.finetune.state import TrainState
+from isara_jax.finetune.state_checkpoints import CheckpointConfig, StateCheckpoints
 from isara_jax.runtime.signals import StopRequested
 
 
@@ -25,7 +25,7 @@ def state(step):
 
 
 def states(folder, **changes):
-    return SavedStates(folder, config=SavingConfig(**changes))
+    return StateCheckpoints(folder, config=CheckpointConfig(**changes))
 
 
 def names(folder):
@@ -42,8 +42,8 @@ def saved(tmp_path):
 
 
 def test_the_newest_state_comes_back(saved):
-    assert_same(states(saved).newest(state(0)), state(5))
-    assert states(saved / "nothing").newest(state(0)) is None
+    assert_same(states(saved).restore_latest(state(0)), state(5))
+    assert states(saved / "nothing").restore_latest(state(0)) is None
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, "7"), (2, "67"), (3, "567")])
@@ -69,12 +69,12 @@ def test_the_newest_states_are_kept(tmp_path, keep, left):
 def test_a_state_is_due_by_steps_and_by_time(tmp_path, monkeypatch, changes, due):
     clock = itertools.count(0, 15)  # seconds, and as many a step
     now = next(clock)
-    monkeypatch.setattr(saving.time, "monotonic", lambda: now)
+    monkeypatch.setattr(state_checkpoints.time, "monotonic", lambda: now)
     some, found = states(tmp_path, **changes), []
     monkeypatch.setattr(some, "_writer", Noted())
     for step in range(1, 11):
         now = next(clock)
-        if some.due(step):
+        if some.should_save(step):
             some.save(state(step))
             found.append(step)
     assert found == due
@@ -93,14 +93,14 @@ def test_a_damaged_state_is_set_aside_for_the_one_before(saved, caplog, damage):
     newest = saved / "train_state_000005"
     kinds = DAMAGE | {"a byte changed": flip_a_byte, "emptied": empty}
     kinds[damage](newest)
-    assert_same(states(saved).newest(state(0)), state(3))
+    assert_same(states(saved).restore_latest(state(0)), state(3))
     (warning,) = caplog.messages
     assert f"{newest}: " in warning and "checkpoint" in warning
     assert "it is now train_state_000005.damaged" in warning
     assert names(saved) == ["train_state_000003", "train_state_000005.damaged"]
     with states(saved) as some:
         some.save(state(5))
-    assert_same(states(saved).newest(state(0)), state(5))
+    assert_same(states(saved).restore_latest(state(0)), state(5))
 
 
 def empty(folder):
@@ -110,16 +110,16 @@ def empty(folder):
 
 
 def test_another_tree_s_state_is_set_aside(saved, caplog):
-    other = dataclasses.replace(state(0), recent=jnp.zeros(2))
-    assert states(saved).newest(other) is None
+    other = dataclasses.replace(state(0), loss_history=jnp.zeros(2))
+    assert states(saved).restore_latest(other) is None
     assert len(caplog.messages) == 2
-    assert "another tree's checkpoint; it lacks 'recent'" in caplog.text
+    assert "another tree's checkpoint; it lacks 'loss_history'" in caplog.text
 
 
 def test_a_state_that_is_damaged_twice_is_set_aside_twice(saved):
     for _ in range(2):
         flip_a_byte(saved / "train_state_000005")
-        assert_same(states(saved).newest(state(0)), state(3))
+        assert_same(states(saved).restore_latest(state(0)), state(3))
         with states(saved) as some:
             some.save(state(5))
     assert len(names(saved)) == 3
@@ -128,10 +128,10 @@ def test_a_state_that_is_damaged_twice_is_set_aside_twice(saved):
 def test_a_save_that_is_killed_leaves_the_one_before(tmp_path):
     killed = run(
         "import os, pathlib, signal, sys, threading, jax, jax.numpy as jnp\n"
-        "from isara_jax.finetune.saving import SavedStates, SavingConfig\n"
+        "from isara_jax.finetune import CheckpointConfig, StateCheckpoints\n"
         "from isara_jax.finetune.state import TrainState\n"
         "folder = pathlib.Path(sys.argv[1])\n"
-        "some = SavedStates(folder, config=SavingConfig())\n"
+        "some = StateCheckpoints(folder, config=CheckpointConfig())\n"
         "for step in (3, 5):\n"
         "    model = {'norm': jnp.full(10_000_000, step)}\n"
         "    some.save(TrainState(step=jnp.int32(step), model=model, optimizer=()))\n"
@@ -145,7 +145,7 @@ def test_a_save_that_is_killed_leaves_the_one_before(tmp_path):
     target = TrainState(
         step=jnp.int32(0), model={"norm": jnp.zeros(10_000_000, int)}, optimizer=()
     )
-    restored = states(tmp_path).newest(target)
+    restored = states(tmp_path).restore_latest(target)
     assert int(restored.step) == 3
     assert np.unique(restored.model["norm"]).tolist() == [3]
     assert names(tmp_path) == [first]
@@ -153,10 +153,10 @@ def test_a_save_that_is_killed_leaves_the_one_before(tmp_path):
 
 def test_what_is_done_leaves_nothing(saved):
     flip_a_byte(saved / "train_state_000005")
-    states(saved).newest(state(0))
+    states(saved).restore_latest(state(0))
     (saved / "train_state_000007.orbax-checkpoint-tmp").mkdir()
     (saved / "metrics.jsonl").touch()
-    states(saved).remove()
+    states(saved).delete_all()
     assert names(saved) == ["metrics.jsonl"]
 
 
