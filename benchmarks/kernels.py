@@ -115,7 +115,7 @@ def _gradient_of_attention(config: LlamaConfig, backend: AttentionBackend) -> An
     """Lowers the gradient of attention to whole rows."""
 
     def described(*shape: int, dtype: Any = jnp.bfloat16) -> jax.ShapeDtypeStruct:
-        heads = backend.heads_word(config.kv_heads)
+        heads = backend.heads_axis(config.kv_heads)
         words = ("batch", heads if len(shape) == 4 else "time", "time", "head_dim")
         place = sharding_for(words[: len(shape)], shape, backend.mesh)
         return jax.ShapeDtypeStruct(shape, dtype, sharding=place)

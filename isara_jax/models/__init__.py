@@ -1,4 +1,4 @@
-"""The models as immutable NNX values, and their ways in and out of files."""
+"""Models as immutable NNX values: families, layers, LoRA, and their file formats."""
 
 import lazy_loader
 

@@ -1,7 +1,8 @@
-"""The passes over a decoder's layers that keep keys and values: prompts, and more.
+"""The passes over a decoder's layers that write and read a KV cache.
 
-The layers may be cut into blocks (`engine.stack` says when). Within a block they are
-scanned; the blocks follow each other in the program, and each has a cache of its own.
+The layers may be split into blocks (`engine.kv_cache.layer_blocks` says when). Within a
+block they are scanned. The blocks follow each other in the program, and each has a
+cache of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -145,11 +146,11 @@ def branch(
     visible: Bool[Array, "B T S"],
     blocks: Blocks | None = None,
 ) -> tuple[Float[Array, "B T D"], Cache]:
-    """Runs T more tokens a row, each of which sees the slots that it is told to.
+    """Runs T more tokens of each row, which see the cache indices of a mask.
 
-    They are written into the next T slots of the cache, side by side, though they may
-    stand at one position of texts that part there. `visible` holds a token's own slot,
-    and keeps to the model's window. `blocks` are those that the cache was made for.
+    They are written at the next T indices of the cache. Several of them may have one
+    position, in the branches of a text. `visible` includes a token's own index, and
+    keeps to the model's window. `blocks` are those that the cache was made for.
     """
     start, length = cache.length, tokens.shape[1]
     written = jnp.ones(tokens.shape, cache.segments.dtype)

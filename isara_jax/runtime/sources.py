@@ -1,8 +1,8 @@
-"""Locates weights: the source of a model or an encoder becomes a local path.
+"""Resolves the source of a model or an encoder to a local path.
 
-A source is a folder of safetensors or of Orbax's, a `.gguf` file, `package:NAME`, or a
-hub id. Nothing here reads a weight; but a pickle, which runs code when it is read, is
-refused here already.
+A source is a folder of safetensors or of Orbax's, a `.gguf` file, `package:NAME` for
+the weights of an installed Python distribution, or a hub id. No weight is read here. A
+pickle, which runs code when it is read, is refused here already.
 """
 
 import importlib.metadata

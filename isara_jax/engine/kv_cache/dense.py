@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from isara_jax.models import DecoderConfig
 from isara_jax.models.attention import AttentionBackend
 from isara_jax.runtime import Mesh, constrain
 
@@ -40,7 +41,7 @@ class DenseKVCache:
     @classmethod
     def empty(
         cls,
-        config: Any,
+        config: DecoderConfig,
         *,
         layers: tuple[int, ...],
         rows: int,

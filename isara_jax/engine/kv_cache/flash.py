@@ -11,7 +11,7 @@ from isara_jax.engine.kv_cache.dense import DenseKVCache
 from isara_jax.models import Attend
 from isara_jax.models.attention import (
     KVSegment,
-    attention_part,
+    attention_with_lse,
     flash_decode_attention,
     flash_prefill_attention,
     merge_segments,
@@ -67,7 +67,7 @@ class FlashKVCache(DenseKVCache):
                         shared_values[layer],
                         shared_mask[:, None],
                     )
-                    parts.append(attention_part(q, kv_segment))
+                    parts.append(attention_with_lse(q, kv_segment))
                 carried = (new_keys, new_values, shared_keys, shared_values)
                 return merge_segments(parts).astype(q.dtype), carried
 
@@ -87,14 +87,14 @@ class FlashKVCache(DenseKVCache):
             q, k, v, first, end = arrays
             return flash_decode_attention(q, k, v, first=first, end=end)
 
-        heads = self.backend.heads_word(k.shape[1])
+        heads = self.backend.heads_axis(k.shape[1])
         query, row = ("batch", heads, "head_dim"), ("batch",)
         keys = ("batch", heads, "time", "head_dim")
         shape = (q.shape[0], *q.shape[2:])
         mixed, sums = self.backend.run(
             attended,
             *(q[:, 0], k, v, first, end),
-            words=(query, keys, keys, row, row),
+            axes=(query, keys, keys, row, row),
             outputs=((query, shape), (query[:2], shape[:2])),
         )
         return mixed[:, None], sums[:, None]
@@ -149,13 +149,13 @@ class FlashKVCache(DenseKVCache):
         def attended(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array]:
             return (flash_prefill_attention(q, k, v, visible=mask),)
 
-        heads = self.backend.heads_word(k.shape[1])
+        heads = self.backend.heads_axis(k.shape[1])
         query = ("batch", "time", heads, "head_dim")
         keys = ("batch", heads, "time", "head_dim")
         (mixed,) = self.backend.run(
             attended,
             *(q, k, v, mask),
-            words=(query, keys, keys, ("batch", "time", "time")),
+            axes=(query, keys, keys, ("batch", "time", "time")),
             outputs=((query, q.shape),),
         )
         return mixed

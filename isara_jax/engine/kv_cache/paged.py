@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from isara_jax.models import Attend
+from isara_jax.models import Attend, DecoderConfig
 from isara_jax.models.attention import (
     PAGE,
     AttentionBackend,
-    combined,
+    interleave_kv,
     padded_head_size,
     padded_kv_heads,
     paged_attention,
@@ -50,7 +50,7 @@ class PagedKVCache:
     @classmethod
     def empty(
         cls,
-        config: Any,
+        config: DecoderConfig,
         *,
         layers: tuple[int, ...],
         rows: int,
@@ -146,13 +146,13 @@ class PagedKVCache:
 
         def attend(pages: Array, layer: Array) -> Attend:
             def attended(q: Array, k: Array, v: Array) -> tuple[Array, Array]:
-                heads = self.backend.heads_word(self.kv_heads)
+                heads = self.backend.heads_axis(self.kv_heads)
                 tokens = ("batch", "time", heads, "head_dim")
                 axes = ("layers", "batch", "time", heads, "head_dim")
                 mixed, written = self.backend.run(
                     run,
                     *(q, k, v, pages, start, self._row_start, layer),
-                    words=(tokens, tokens, tokens, axes, ("batch",), (), ()),
+                    axes=(tokens, tokens, tokens, axes, ("batch",), (), ()),
                     outputs=((tokens, q.shape), (axes, pages.shape)),
                 )
                 return mixed, written
@@ -175,7 +175,7 @@ class PagedKVCache:
         at = self.max_shared_len + self._row_len * jnp.arange(rows)[:, None] + own
         # Behind the last page nothing is written.
         at = jnp.where(own < self._row_len, at, positions)
-        return pages.at[layer, 0, at].set(combined(k, v, heads=heads, size=size))
+        return pages.at[layer, 0, at].set(interleave_kv(k, v, heads=heads, size=size))
 
     def _page_table(
         self, rows: int, row_start: Array, layer: Array, positions: int
@@ -218,7 +218,7 @@ class PagedKVCache:
 
     def constrain(self, mesh: Mesh) -> "PagedKVCache":
         """Constrains the cache to the sharding that all programs keep."""
-        heads = self.backend.heads_word(self.kv_heads)
+        heads = self.backend.heads_axis(self.kv_heads)
         axes = ("layers", "batch", "time", heads, "head_dim")
         return replace(
             self,

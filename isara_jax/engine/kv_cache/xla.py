@@ -12,7 +12,11 @@ from jaxtyping import Array, Int
 
 from isara_jax.engine.kv_cache.dense import DenseKVCache
 from isara_jax.models import Attend
-from isara_jax.models.attention import KVSegment, attention_from, attention_over
+from isara_jax.models.attention import (
+    KVSegment,
+    blockwise_attention,
+    segmented_attention,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -61,7 +65,7 @@ class XlaKVCache(DenseKVCache):
                             shared_mask[:, None],
                         )
                     )
-                mixed = attention_over(q, kv_segments)
+                mixed = segmented_attention(q, kv_segments)
                 return mixed, (new_keys, new_values, shared_keys, shared_values)
 
             return attended
@@ -93,7 +97,7 @@ class XlaKVCache(DenseKVCache):
                 new_values = jax.lax.dynamic_update_slice(
                     values, v.swapaxes(1, 2)[None], (layer, 0, 0, start, 0)
                 )
-                mixed = attention_from(
+                mixed = blockwise_attention(
                     q,
                     new_keys[layer],
                     new_values[layer],

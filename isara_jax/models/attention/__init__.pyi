@@ -12,7 +12,7 @@ from .nvidia import (
 )
 from .tpu import (
     PAGE as PAGE,
-    combined as combined,
+    interleave_kv as interleave_kv,
     padded_head_size as padded_head_size,
     padded_kv_heads as padded_kv_heads,
     paged_attention as paged_attention,
@@ -21,8 +21,8 @@ from .xla import (
     KEY_BLOCK as KEY_BLOCK,
     KVSegment as KVSegment,
     attention as attention,
-    attention_from as attention_from,
-    attention_over as attention_over,
-    attention_part as attention_part,
+    attention_with_lse as attention_with_lse,
+    blockwise_attention as blockwise_attention,
     merge_segments as merge_segments,
+    segmented_attention as segmented_attention,
 )

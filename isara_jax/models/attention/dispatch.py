@@ -1,9 +1,8 @@
-"""The one seam behind which attention is chosen by platform (DESIGN 4).
+"""Chooses the implementation of attention by platform, dtype and shapes.
 
-CPU runs the plain form of `plain_attention`, and so does every platform where a kernel
-does not take the shapes. NVIDIA and TPU run the kernels that JAX ships, through
-`nvidia_attention` and `tpu_attention`. Which one runs follows from the platform, dtype
-and shapes alone: nothing is tried and caught.
+CPU runs `attention.xla`, and so does every platform whose kernel does not support the
+shapes. NVIDIA and TPU run the kernels that JAX ships, through `attention.nvidia` and
+`attention.tpu`. The choice is made before tracing: no kernel is tried and caught.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,62 +16,65 @@ from isara_jax.models.attention import nvidia as nvidia_attention, tpu as tpu_at
 from isara_jax.models.attention.xla import xla_causal_attention
 from isara_jax.runtime import LogicalArray, Mesh, logical_shard_map
 
-Kind = Literal["plain", "nvidia", "tpu"]
+Kind = Literal["xla", "nvidia", "tpu"]
 
-# By the platform that JAX names.
+# By the name that JAX has for the platform.
 KINDS: dict[str, Kind] = {"gpu": "nvidia", "cuda": "nvidia", "tpu": "tpu"}
 
 
 @dataclass(frozen=True)
 class AttentionBackend:
-    """Which kernels run, and the mesh over whose shards they do: batch and heads.
+    """The implementation of attention, and the mesh over which it is sharded.
 
-    Without a mesh they run where the program does.
+    Batch and heads are sharded. Without a mesh the kernels run on one device.
     """
 
     kind: Kind
     mesh: Mesh | None = None
 
-    def heads_word(self, kv_heads: int) -> str:
-        """Returns the word of an axis of heads, split where the mesh divides KV heads.
+    def heads_axis(self, kv_heads: int) -> str:
+        """Returns the logical axis of heads, sharded if the mesh divides the KV heads.
 
-        Query heads stay with the KV head that they read.
+        Query heads stay on the device of the KV head that they read.
         """
-        whole = self.mesh is not None and kv_heads % self.mesh.shape["model"]
-        return "head_dim" if whole else "kv_heads"
+        replicated = self.mesh is not None and kv_heads % self.mesh.shape["model"]
+        return "head_dim" if replicated else "kv_heads"
 
     def run(
         self,
         function: Callable[..., tuple[Any, ...]],
         *arrays: Array,
-        words: Sequence[Sequence[str]],
+        axes: Sequence[Sequence[str]],
         outputs: Sequence[LogicalArray],
     ) -> tuple[Any, ...]:
-        """Runs a function on each device's shards of the arrays, named by the words."""
+        """Runs a function on each device's shards of the arrays.
+
+        `axes` are the logical axes of each array, `outputs` those and the shapes of
+        the results.
+        """
         if self.mesh is None:
             return function(*arrays)
         shapes = [array.shape for array in arrays]
-        inputs = tuple(zip(words, shapes, strict=True))
-        cut = logical_shard_map(
+        inputs = tuple(zip(axes, shapes, strict=True))
+        sharded = logical_shard_map(
             function, mesh=self.mesh, inputs=inputs, outputs=outputs
         )
-        return cut(*arrays)
+        return sharded(*arrays)
 
 
-XLA = AttentionBackend("plain")
+XLA = AttentionBackend("xla")
 
 
 def attention_backend(mesh: Mesh | None) -> AttentionBackend:
-    """Returns the kernels of the mesh's platform, or of the default one without a mesh.
+    """Returns the backend of the mesh's platform, or of JAX's default one.
 
-    The compiler cannot cut a kernel for several devices, so without a mesh to cut by
-    there must be one device only.
+    The compiler cannot partition a kernel, so without a mesh several devices run XLA.
     """
     if mesh is not None:
-        return AttentionBackend(KINDS.get(mesh.devices.flat[0].platform, "plain"), mesh)
+        return AttentionBackend(KINDS.get(mesh.devices.flat[0].platform, "xla"), mesh)
     if jax.device_count() > 1:
         return XLA
-    return AttentionBackend(KINDS.get(jax.default_backend(), "plain"))
+    return AttentionBackend(KINDS.get(jax.default_backend(), "xla"))
 
 
 def causal_attention(
@@ -84,16 +86,16 @@ def causal_attention(
     window: int | None,
     backend: AttentionBackend | None = None,
 ) -> Float[Array, "B T N H"]:
-    """Attends to the positions up to one's own that have one's own segment id.
+    """Attends from each position to those up to it that have its segment id.
 
-    With a window, to the last so many of them only, one's own among these. `backend`
-    are those of the platform unless given.
+    With a window, only to the last so many of them, itself included. The backend is the
+    platform's own unless one is given.
     """
     backend = attention_backend(None) if backend is None else backend
 
-    if backend.kind == "plain" or (
+    if backend.kind == "xla" or (
         backend.kind == "nvidia"
-        and not nvidia_attention.supports_rows(q, window=window)
+        and not nvidia_attention.supports_causal(q, window=window)
     ):
         return xla_causal_attention(q, k, v, segments=segments, window=window)
 
@@ -104,13 +106,13 @@ def causal_attention(
             tpu_attention.causal_attention(q, k, v, segments=segments, window=window),
         )
 
-    heads = backend.heads_word(k.shape[1])
+    heads = backend.heads_axis(k.shape[1])
     queries = ("batch", "time", heads, "head_dim")
     keys = ("batch", heads, "time", "head_dim")
     (mixed,) = backend.run(
         attended,
         *(q, k, v, segments),
-        words=(queries, keys, keys, ("batch", "time")),
+        axes=(queries, keys, keys, ("batch", "time")),
         outputs=((queries, q.shape),),
     )
     return mixed

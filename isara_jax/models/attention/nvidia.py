@@ -1,12 +1,12 @@
 """Attention on NVIDIA: cuDNN's flash attention, and the Triton kernels that JAX ships.
 
-A step of decoding reads a row's own keys by a split-key flash kernel that starts and
-ends where the row does. What all rows share it reads once, in plain matrix products;
-the two are joined by their log-sum-exps.
+A decode step reads a row's own keys by a split-key flash kernel, from the row's first
+to its last. Keys that all rows share it reads once, by dense matrix products. The two
+results are merged by their log-sum-exps.
 
-A chunk of a prompt runs on cuDNN, which takes any mask as a bias. Whole rows do not:
-cuDNN's causal form knows no segments, has once ignored them silently, and would have to
-compute a gradient of the bias. They run on the Triton kernel, which has segments.
+A prefill chunk runs on cuDNN, which takes any mask as a bias. Training rows run on the
+Triton kernel, which takes segment ids: cuDNN's causal form takes none, has ignored them
+silently in the past, and would compute a gradient of the bias.
 """
 
 import jax
@@ -17,32 +17,32 @@ from jax.experimental.pallas.ops.gpu import (
 )
 from jaxtyping import Array, Bool, Float, Int
 
-NARROW = (jnp.bfloat16, jnp.float16)
-# Positions that a program of the decoding kernel reads at once, and before another
-# program takes over. The split follows from the room alone, never from the batch, so
-# that a row's bits do not depend on what runs beside it.
+HALF_PRECISION = (jnp.bfloat16, jnp.float16)
+# Positions that a program of the decoding kernel reads at once, and in all. The split
+# depends on the cache's length alone, never on the batch, so that a row's bits do not
+# depend on the rows beside it.
 KEY_BLOCK = 64
 KEY_SPLIT = 256
-# The room of a slot is a multiple of this.
-ROOM_STEP = 128
+# The length of a cache is a multiple of this.
+KV_LEN_STEP = 128
 ROW_BLOCK = 64
 
 
 def supports_kv_cache(head_size: int, dtype: jnp.dtype) -> bool:
-    """Tells whether the kernels of decoding and prefill take such heads.
+    """Tells whether the kernels of decoding and prefill support such heads.
 
     Triton's tiles are powers of two, and fp32 would be rounded to tf32 inside.
     """
-    return dtype in NARROW and head_size in (16, 32, 64, 128)
+    return dtype in HALF_PRECISION and head_size in (16, 32, 64, 128)
 
 
 def padded_kv_len(positions: int) -> int:
     """Rounds the positions of a row's cache up to what the decoding kernel splits."""
-    return -(-positions // ROOM_STEP) * ROOM_STEP
+    return -(-positions // KV_LEN_STEP) * KV_LEN_STEP
 
 
-def supports_rows(q: Float[Array, "B T N H"], *, window: int | None) -> bool:
-    """Tells whether the kernel of whole rows takes them; it knows no window."""
+def supports_causal(q: Float[Array, "B T N H"], *, window: int | None) -> bool:
+    """Tells whether the training kernel supports the rows; it has no window."""
     return window is None and supports_kv_cache(q.shape[-1], q.dtype)
 
 
@@ -54,11 +54,12 @@ def flash_decode_attention(
     first: Int[Array, " B"],
     end: Int[Array, " B"],
 ) -> tuple[Float[Array, "B N H"], Float[Array, "B N"]]:
-    """Attends from a query a row to its keys first .. end - 1, of which there is one.
+    """Attends from one query of each row to its keys `first` to `end` - 1.
 
-    S is a multiple of `ROOM_STEP`. Returns fp32, and the log-sum-exps of the scores.
+    A row has at least one key. S is a multiple of `KV_LEN_STEP`. Returns the result in
+    fp32, and the log-sum-exps of the attention logits.
     """
-    room = k.shape[2]
+    kv_len = k.shape[2]
     mixed, (total, highest) = decode_attention.gqa(
         q,
         # The kernel swaps them back.
@@ -67,7 +68,7 @@ def flash_decode_attention(
         start_idx=first,
         kv_seq_len=end,
         block_k=KEY_BLOCK,
-        k_splits=room // (KEY_SPLIT if room % KEY_SPLIT == 0 else ROOM_STEP),
+        k_splits=kv_len // (KEY_SPLIT if kv_len % KEY_SPLIT == 0 else KV_LEN_STEP),
         return_residuals=True,
     )
     return mixed.astype(jnp.float32), highest + jnp.log(total)
@@ -80,7 +81,7 @@ def flash_prefill_attention(
     *,
     visible: Bool[Array, "B T S"],
 ) -> Float[Array, "B T N H"]:
-    """Attends from a chunk of queries to the keys that each of them sees."""
+    """Attends from a chunk of queries to the keys visible to each of them."""
     return jax.nn.dot_product_attention(
         q,
         k.swapaxes(1, 2),
@@ -97,10 +98,10 @@ def causal_attention(
     *,
     segments: Int[Array, "B T"],
 ) -> Float[Array, "B T N H"]:
-    """Attends to the positions up to one's own that have one's own segment id."""
+    """Attends from each position to those up to it that have its segment id."""
     length, heads, size = q.shape[1:]
     pad = ((0, 0), (0, -length % ROW_BLOCK))
-    # A KV head for every query head: the kernel shares none.
+    # The kernel has no grouped-query attention: one KV head for each query head.
     k, v = (
         jnp.repeat(array, heads // array.shape[1], axis=1).swapaxes(1, 2)
         for array in (k, v)

@@ -1,9 +1,9 @@
-"""Attention on TPU: splash attention for whole rows, ragged paged attention for slots.
+"""Attention on TPU: splash attention for training, ragged paged attention with a cache.
 
-Both are the Pallas kernels that JAX ships. The paged one takes prefill and decoding
-alike: T queries a row are the last T of the row's positions. It returns no log-sum-exp,
-so what rows share is not read once for all of them: its pages are held once, and stand
-in the table of every row.
+Both are Pallas kernels that JAX ships. The paged one serves prefill and decoding: the T
+queries of a row are the last T of its positions. It returns no log-sum-exp, so a shared
+prefix is not read once for all rows. Its pages are stored once, and every row's page
+table lists them.
 """
 
 import jax
@@ -35,7 +35,7 @@ def causal_attention(
     segments: Int[Array, "B T"],
     window: int | None,
 ) -> Float[Array, "B T N H"]:
-    """Attends to the positions up to one's own that have one's own segment id."""
+    """Attends from each position to those up to it that have its segment id."""
     length, heads, size = q.shape[1:]
     pad = -length % LANES
     block = next(size for size in ROW_BLOCKS if (length + pad) % size == 0)
@@ -61,12 +61,12 @@ def causal_attention(
 
 
 def padded_head_size(size: int) -> int:
-    """Rounds a head up to whole lanes, which the chip's memory does in any case."""
+    """Rounds a head size up to whole lanes, as the chip's memory does in any case."""
     return size + -size % LANES
 
 
 def padded_kv_heads(kv_heads: int, dtype: jnp.dtype) -> int:
-    """Returns the KV heads, a few empty ones among them, that fill the chip's tiles."""
+    """Returns how many KV heads, padding included, fill the chip's tiles."""
     packing = 4 // dtype.itemsize
     while True:
         tiles, rest = divmod(2 * kv_heads, packing)
@@ -75,16 +75,16 @@ def padded_kv_heads(kv_heads: int, dtype: jnp.dtype) -> int:
         kv_heads += 1
 
 
-def combined(
+def interleave_kv(
     k: Float[Array, "B T K H"], v: Float[Array, "B T K H"], *, heads: int, size: int
 ) -> Float[Array, "B T C W"]:
-    """Lays keys and values as pages hold them: k0 v0 k1 v1 ..., with empty ones behind.
+    """Interleaves keys and values as pages hold them: k0 v0 k1 v1 ...
 
-    There are `heads` of each, of `size` numbers.
+    Both are padded to `heads` heads of `size` numbers.
     """
     both = jnp.stack([k, v], axis=3)
-    room = ((0, heads - k.shape[2]), (0, 0), (0, size - k.shape[3]))
-    both = jnp.pad(both, ((0, 0), (0, 0), *room))
+    padding = ((0, heads - k.shape[2]), (0, 0), (0, size - k.shape[3]))
+    both = jnp.pad(both, ((0, 0), (0, 0), *padding))
     return both.reshape(*both.shape[:2], 2 * heads, size)
 
 
@@ -97,15 +97,15 @@ def paged_attention(
     table: Int[Array, "B a_row"],
     window: int | None,
 ) -> Float[Array, "B T N H"]:
-    """Attends from the last T of every row's `lengths` positions to those up to each.
+    """Attends from the last T of each row's `lengths` positions to those up to each.
 
-    `table` says in which pages the row's positions lie.
+    `table` lists the pages of each row's positions.
     """
     rows, count, heads, size = q.shape
     group = heads // kv_heads
     grouped = q.reshape(rows * count, kv_heads, group * size)
-    room = pages.shape[2] // 2 - kv_heads
-    grouped = jnp.pad(grouped, ((0, 0), (0, room), (0, 0)))
+    padding = pages.shape[2] // 2 - kv_heads
+    grouped = jnp.pad(grouped, ((0, 0), (0, padding), (0, 0)))
     tokens = grouped.reshape(rows * count, -1, size)
     tokens = jnp.pad(tokens, ((0, 0), (0, 0), (0, pages.shape[3] - size)))
     mixed = ragged_paged_attention(

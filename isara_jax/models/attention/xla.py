@@ -1,6 +1,7 @@
-"""Attention as XLA compiles it, on every platform: what the kernels are held to.
+"""Attention in jax.numpy, which XLA compiles on every platform.
 
-What a query sees is a mask here; the kernels are told lengths instead.
+It is the reference for the kernels. The visible keys are a mask here; the kernels take
+lengths instead.
 """
 
 import functools
@@ -14,14 +15,15 @@ from jaxtyping import Array, Bool, Float, Int
 # Queries are taken in chunks of this many, so that a chunk multiplies only the keys
 # before its end: half of the square is never computed.
 QUERY_CHUNK = 128
-# Queries that follow a long text read its keys in blocks of this many.
+# Blockwise attention reads so many keys at once.
 KEY_BLOCK = 256
 
 
 @dataclass(frozen=True)
 class KVSegment:
-    """A part of the keys: `k` and `v` are [B, K, S, H], or [1, K, S, H] for all rows.
+    """A segment of the KV cache, with the mask of the keys that each query sees.
 
+    `k` and `v` are [B, K, S, H], or [1, K, S, H] for keys that all rows share.
     `visible` is [B, T, S].
     """
 
@@ -41,27 +43,27 @@ def attention(
 
     A query must see at least one key.
     """
-    return attention_over(q, [KVSegment(k, v, visible)])
+    return segmented_attention(q, [KVSegment(k, v, visible)])
 
 
-def attention_over(
+def segmented_attention(
     q: Float[Array, "B T N H"], kv_segments: Sequence[KVSegment]
 ) -> Float[Array, "B T N H"]:
-    """Attends to keys that lie in pieces, as if they lay in one.
+    """Attends to the keys of several segments, by one softmax over all of them.
 
-    A query must see at least one key in some piece.
+    A query must see at least one key of some segment.
     """
     length, kv_heads = q.shape[1], kv_segments[0].k.shape[1]
     rows = _by_kv_head(q, kv_heads)
-    scores = [_scores(rows, kv_segment, length=length) for kv_segment in kv_segments]
-    parts = zip(_joint_softmax(scores), kv_segments, strict=True)
+    logits = [_logits(rows, kv_segment, length=length) for kv_segment in kv_segments]
+    parts = zip(_joint_softmax(logits), kv_segments, strict=True)
     mixed = functools.reduce(
         jnp.add, [_mixed(weights, kv_segment) for weights, kv_segment in parts]
     )
     return _by_position(mixed, length)
 
 
-def attention_from(
+def blockwise_attention(
     q: Float[Array, "1 T N H"],
     keys: Float[Array, "1 K H S"],
     values: Float[Array, "1 K S H"],
@@ -69,12 +71,11 @@ def attention_from(
     start: Int[Array, ""],
     window: int | None,
 ) -> Float[Array, "1 T N H"]:
-    """Attends from the positions `start` and on to those up to each, blockwise.
+    """Attends from T positions, the first of them `start`, to those up to each.
 
-    Only the blocks up to the last query are read, and with a window those from the
-    first position in sight, so one program serves texts of any length; S is a multiple
-    of the block. The softmax is put together block by block (Milakov and Gimelshein
-    2018).
+    Reads only the blocks of keys up to the last query, and with a window those from its
+    first position, so one program serves texts of any length. S is a multiple of
+    `KEY_BLOCK`. The softmax is computed online (Milakov and Gimelshein 2018).
     """
     _, length, heads, size = q.shape
     kv_heads = keys.shape[1]
@@ -92,10 +93,10 @@ def attention_from(
         visible = columns <= positions
         if window:
             visible &= columns > positions - window
-        scores = jnp.matmul(rows, near_keys, preferred_element_type=jnp.float32)
-        scores = jnp.where(visible, scores, jnp.finfo(jnp.float32).min)
-        higher = jnp.maximum(highest, jnp.max(scores, axis=-1, keepdims=True))
-        weights, kept = jnp.exp(scores - higher), jnp.exp(highest - higher)
+        logits = jnp.matmul(rows, near_keys, preferred_element_type=jnp.float32)
+        logits = jnp.where(visible, logits, jnp.finfo(jnp.float32).min)
+        higher = jnp.maximum(highest, jnp.max(logits, axis=-1, keepdims=True))
+        weights, kept = jnp.exp(logits - higher), jnp.exp(highest - higher)
         total = total * kept + jnp.sum(weights, axis=-1, keepdims=True)
         block = jnp.matmul(
             weights.astype(values.dtype),
@@ -117,17 +118,17 @@ def attention_from(
     return mixed.transpose(2, 0, 1, 3).reshape(1, length, heads, size)
 
 
-def attention_part(
+def attention_with_lse(
     q: Float[Array, "B T N H"], kv_segment: KVSegment
 ) -> tuple[Float[Array, "B T N H"], Float[Array, "B T N"]]:
-    """Attends to a piece alone; returns the log-sum-exps of its scores as well.
+    """Attends to one segment; returns the log-sum-exps of the logits as well.
 
-    Those of a query that sees nothing are so low that `joined` drops the part.
+    Those of a query that sees no key are so low that `merge_segments` drops its part.
     """
     length, kv_heads = q.shape[1], kv_segment.k.shape[1]
-    scores = _scores(_by_kv_head(q, kv_heads), kv_segment, length=length)
-    highest = jnp.max(scores, axis=-1, keepdims=True)
-    weights = jnp.exp(scores - highest)
+    logits = _logits(_by_kv_head(q, kv_heads), kv_segment, length=length)
+    highest = jnp.max(logits, axis=-1, keepdims=True)
+    weights = jnp.exp(logits - highest)
     total = jnp.sum(weights, axis=-1, keepdims=True)
     mixed = _mixed(weights / total, kv_segment)
     sums = _by_position(highest + jnp.log(total), length)
@@ -137,7 +138,7 @@ def attention_part(
 def merge_segments(
     parts: Sequence[tuple[Float[Array, "*q H"], Float[Array, "*q"]]],
 ) -> Float[Array, "*q H"]:
-    """Joins what was attended in parts, by the log-sum-exps of their scores."""
+    """Merges the results of several segments by the log-sum-exps of their logits."""
     sums = jnp.stack([part.astype(jnp.float32) for _, part in parts])
     shares = jax.nn.softmax(sums, axis=0)
     mixed = jnp.stack([part.astype(jnp.float32) for part, _ in parts])
@@ -145,10 +146,10 @@ def merge_segments(
 
 
 def _by_kv_head(q: Float[Array, "B T N H"], kv_heads: int) -> Float[Array, "B K M H"]:
-    """Scales the queries, and orders them by KV head, M = N / K * T of each.
+    """Scales the queries and groups them by KV head, M = N / K * T of each.
 
-    Matrix form, KV heads ahead of positions: on CPU the fastest of the forms measured,
-    and the layout that the flash kernels read.
+    KV heads come before positions: on CPU the fastest of the layouts measured, and the
+    one that the flash kernels read.
     """
     batch, length, heads, size = q.shape
     group = heads // kv_heads
@@ -164,31 +165,31 @@ def _by_position(
     return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, length, -1, size)
 
 
-def _joint_softmax(scores: Sequence[Array]) -> list[Array]:
-    if len(scores) == 1:
-        return [jax.nn.softmax(scores[0], axis=-1)]
-    highest = [jnp.max(part, axis=-1, keepdims=True) for part in scores]
+def _joint_softmax(logits: Sequence[Array]) -> list[Array]:
+    if len(logits) == 1:
+        return [jax.nn.softmax(logits[0], axis=-1)]
+    highest = [jnp.max(part, axis=-1, keepdims=True) for part in logits]
     top = functools.reduce(jnp.maximum, highest)
-    weights = [jnp.exp(part - top) for part in scores]
+    weights = [jnp.exp(part - top) for part in logits]
     sums = [jnp.sum(part, axis=-1, keepdims=True) for part in weights]
     total = functools.reduce(jnp.add, sums)
     return [part / total for part in weights]
 
 
-def _scores(
+def _logits(
     rows: Float[Array, "B K M H"], kv_segment: KVSegment, *, length: int
 ) -> Float[Array, "B K M S"]:
     batch, kv_heads, count, _ = rows.shape
     keys = kv_segment.k.swapaxes(2, 3)
     if kv_segment.k.shape[0] != batch:
         rows = rows.swapaxes(0, 1).reshape(1, kv_heads, batch * count, -1)
-    scores = jnp.matmul(rows, keys, preferred_element_type=jnp.float32)
+    logits = jnp.matmul(rows, keys, preferred_element_type=jnp.float32)
     if kv_segment.k.shape[0] != batch:
-        scores = scores.reshape(kv_heads, batch, count, -1).swapaxes(0, 1)
-    scores = scores.reshape(batch, kv_heads, count // length, length, -1)
+        logits = logits.reshape(kv_heads, batch, count, -1).swapaxes(0, 1)
+    logits = logits.reshape(batch, kv_heads, count // length, length, -1)
     hidden = jnp.finfo(jnp.float32).min
-    scores = jnp.where(kv_segment.visible[:, None, None], scores, hidden)
-    return scores.reshape(batch, kv_heads, count, -1)
+    logits = jnp.where(kv_segment.visible[:, None, None], logits, hidden)
+    return logits.reshape(batch, kv_heads, count, -1)
 
 
 def _mixed(
@@ -211,9 +212,9 @@ def xla_causal_attention(
     segments: Int[Array, "B T"],
     window: int | None = None,
 ) -> Float[Array, "B T N H"]:
-    """Attends to the positions up to one's own that have one's own segment id.
+    """Attends from each position to those up to it that have its segment id.
 
-    With a window, to the last so many of them only, one's own among these.
+    With a window, only to the last so many of them, itself included.
     """
     length = q.shape[1]
     chunks = []

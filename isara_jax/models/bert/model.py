@@ -1,8 +1,8 @@
-"""A BERT-type sentence encoder: text as one unit vector, for retrieval (PAPER.md 1).
+"""A BERT-type sentence encoder (Devlin et al. 2018): a text as one unit vector.
 
-The paper embeds questions with a paid API; this stands in for it. Post-norm layers,
-learned positions, exact GELU, float32 throughout. Kernels are kept as [in, out], the
-heads side by side in one axis.
+It stands in for the paid API by which the paper embeds questions (docs/method.md,
+"Departures from the paper"). Post-norm layers, learned positions, exact GELU, fp32
+throughout. Weights are [in, out]; the heads are merged into one axis.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ class Encoder(nnx.Module):
     def __init__(self, config: EncoderConfig, tensors: EncoderTensors) -> None:
         table = tensors.table
         self.config = config
-        self.words = table("word_embeddings.weight", "vocab", "embed")
+        self.embedding = table("word_embeddings.weight", "vocab", "embed")
         self.positions = table("position_embeddings.weight", "positions", "embed")
         self.token_types = table("token_type_embeddings.weight", "token_types", "embed")
         self.norm_scale = table("LayerNorm.weight", "norm")
@@ -35,7 +35,7 @@ class Encoder(nnx.Module):
     ) -> Float[Array, "B T D"]:
         """Returns the last layer's states; `mask` is true where there is a token."""
         epsilon = self.config.norm_epsilon
-        states = self.words[...][tokens] + self.positions[...][: tokens.shape[1]]
+        states = self.embedding[...][tokens] + self.positions[...][: tokens.shape[1]]
         states = states + self.token_types[...][0]
         states = layer_norm(
             states, self.norm_scale[...], self.norm_bias[...], epsilon=epsilon

@@ -161,7 +161,7 @@ def dequantize(weight: LoraWeight | qwix.QArray, dtype: Any) -> Array:
     base = weight.base
     if isinstance(base, qwix.QArray):
         base = qwix.dequantize(base)
-    # Widened first: XLA on CPU has no product of bf16 matrices that yields fp32 here.
+    # In fp32 first: XLA on CPU has no product of bf16 matrices that yields fp32 here.
     a, b = weight.a.astype(jnp.float32), weight.b.astype(jnp.float32)
     both = jnp.tensordot(a, b, axes=(0, 0))
     return (base.astype(jnp.float32) + weight.scale * both).astype(dtype)

@@ -1,4 +1,4 @@
-"""What decoder layers are made of, beside attention.
+"""RMSNorm and LayerNorm, computed in fp32.
 
 Shape letters, here and everywhere: B batch, T query positions, S cached positions,
 D width, N query heads, K KV heads, H head size, F feed-forward, V vocabulary, L layers.

@@ -1,7 +1,7 @@
-"""The frequencies of rotary positions, plain or lowered for a longer context.
+"""Rotary positions (RoPE, Su et al. 2021), plain or scaled for a longer context.
 
-Computed on the host, in fp32, as the reference does: a compiled power differs by
-platform, and thousands of positions multiply the difference.
+Frequencies are computed on the host in fp32, as in transformers: a compiled power
+differs by platform, and thousands of positions multiply the difference.
 """
 
 import math

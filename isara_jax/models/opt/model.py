@@ -2,7 +2,8 @@
 
 LayerNorm, learned positions that begin at an offset of 2, biases, and one activation
 between two projections. OPT-350m differs from its family: it normalises after each half
-of a layer, has no final norm, and its embeddings are narrower than its layers.
+of a layer, has no final norm, and its embeddings are narrower than its layers. Layers,
+weights and axes are as in `models.llama`.
 """
 
 from collections.abc import Callable
@@ -146,10 +147,10 @@ class Opt(nnx.Module):
         self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"]
     ) -> Float[Array, "B T D"]:
         """Adds the embeddings of the tokens and of their positions."""
-        words = self.embedding[tokens]
+        embedded = self.embedding[tokens]
         if self.config.projected:
-            words = words @ self.project_in[...]
-        return words + self.positions[positions + POSITION_OFFSET]
+            embedded = embedded @ self.project_in[...]
+        return embedded + self.positions[positions + POSITION_OFFSET]
 
     def run_layer(
         self,

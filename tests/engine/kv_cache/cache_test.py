@@ -42,12 +42,12 @@ TEXTS[:, :SHARED] = TEXTS[0, :SHARED]
 @pytest.fixture(autouse=True)
 def _interpreted(monkeypatch):
     interpret_kernels(monkeypatch)
-    narrow = (*nvidia_attention.NARROW, jnp.float32)
-    monkeypatch.setattr(nvidia_attention, "NARROW", narrow)
+    narrow = (*nvidia_attention.HALF_PRECISION, jnp.float32)
+    monkeypatch.setattr(nvidia_attention, "HALF_PRECISION", narrow)
     # Smaller pages and blocks show the same seams in less time.
     monkeypatch.setattr(paged, "PAGE", 16)
     monkeypatch.setattr(plain_attention, "KEY_BLOCK", 32)
-    monkeypatch.setattr(nvidia_attention, "ROOM_STEP", 32)
+    monkeypatch.setattr(nvidia_attention, "KV_LEN_STEP", 32)
     monkeypatch.setattr(nvidia_attention, "KEY_SPLIT", 32)
     monkeypatch.setattr(nvidia_attention, "KEY_BLOCK", 16)
 
@@ -140,7 +140,7 @@ CASES = [
     pytest.param({"head_size": 128, "heads": 2, "window": 6}, SHARED, id="MHA 128"),
     pytest.param({"heads": 9, "kv_heads": 3}, 0, id="SmolLM2, nothing shared"),
 ]
-KINDS = {"plain": XlaKVCache, "nvidia": FlashKVCache, "tpu": PagedKVCache}
+KINDS = {"xla": XlaKVCache, "nvidia": FlashKVCache, "tpu": PagedKVCache}
 
 
 @pytest.mark.parametrize(("changed", "shared"), CASES)
@@ -172,7 +172,7 @@ def test_bf16_stays_bf16_and_near(kind):
 
 @pytest.mark.parametrize(
     ("kind", "data", "model"),
-    [("plain", 4, 2), ("nvidia", 4, 2), ("tpu", 4, 2), ("tpu", 2, 4)],
+    [("xla", 4, 2), ("nvidia", 4, 2), ("tpu", 4, 2), ("tpu", 2, 4)],
 )
 def test_eight_devices_are_one(kind, data, model):
     mesh = make_mesh(data=data, model=model)
@@ -204,7 +204,7 @@ def test_what_triton_does_not_take_lies_as_xla_reads_it(monkeypatch):
     assert made(narrow).keys[0].shape == (2, 2, 2, 128, 64)
 
 
-@pytest.mark.parametrize("kind", ["plain", "nvidia", "tpu"])
+@pytest.mark.parametrize("kind", ["xla", "nvidia", "tpu"])
 @pytest.mark.parametrize("changed", [{}, {"heads": 9, "kv_heads": 3}])
 def test_position_bytes_are_those_of_the_cache(kind, changed):
     mesh = make_mesh(data=1, model=1)

@@ -25,8 +25,8 @@ from isara_jax.runtime.mesh import make_mesh
 def _interpreted(monkeypatch):
     interpret_kernels(monkeypatch)
     # Interpreted in fp32, where a difference shows; on a GPU fp32 is for XLA.
-    narrow = (*nvidia_attention.NARROW, jnp.float32)
-    monkeypatch.setattr(nvidia_attention, "NARROW", narrow)
+    narrow = (*nvidia_attention.HALF_PRECISION, jnp.float32)
+    monkeypatch.setattr(nvidia_attention, "HALF_PRECISION", narrow)
     # Smaller blocks show the same seams in less time.
     monkeypatch.setattr(tpu_attention, "ROW_BLOCKS", (128,))
 
@@ -148,9 +148,9 @@ def test_eight_devices_are_one(kind, data, model, heads, kv_heads):
 def test_the_kernels_are_those_of_the_platform(monkeypatch):
     assert attention_backend(None) == XLA, "8 devices, and no mesh to cut by"
     mesh = make_mesh(data=1, model=1)
-    assert attention_backend(mesh) == AttentionBackend("plain", mesh)
+    assert attention_backend(mesh) == AttentionBackend("xla", mesh)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    for platform, kind in (("cpu", "plain"), ("gpu", "nvidia"), ("tpu", "tpu")):
+    for platform, kind in (("cpu", "xla"), ("gpu", "nvidia"), ("tpu", "tpu")):
         monkeypatch.setattr(jax, "default_backend", lambda platform=platform: platform)
         assert attention_backend(None) == AttentionBackend(kind)
 

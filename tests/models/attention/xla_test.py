@@ -9,10 +9,10 @@ from isara_jax.models.attention.xla import (
     QUERY_CHUNK,
     KVSegment,
     attention,
-    attention_from,
-    attention_over,
-    attention_part,
+    attention_with_lse,
+    blockwise_attention,
     merge_segments,
+    segmented_attention,
     xla_causal_attention,
 )
 
@@ -117,8 +117,8 @@ def in_pieces(cut):
 @pytest.mark.parametrize("cut", [1, 4, 8])
 def test_pieces_are_attended_to_as_one(cut):
     q, kv_segments, whole = in_pieces(cut)
-    np.testing.assert_allclose(attention_over(q, kv_segments), whole, atol=1e-6)
-    parts = [attention_part(q, kv_segment) for kv_segment in kv_segments]
+    np.testing.assert_allclose(segmented_attention(q, kv_segments), whole, atol=1e-6)
+    parts = [attention_with_lse(q, kv_segment) for kv_segment in kv_segments]
     np.testing.assert_allclose(merge_segments(parts), whole, atol=1e-6)
 
 
@@ -132,7 +132,7 @@ def test_a_text_that_goes_on_attends_to_all_before(start, window):
     visible = columns <= positions
     if window:
         visible &= columns > positions - window
-    found = attention_from(
+    found = blockwise_attention(
         q, keys.swapaxes(2, 3), values, start=jnp.int32(start), window=window
     )
     expected = attention(q, keys, values, visible=visible)
