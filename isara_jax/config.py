@@ -1,8 +1,8 @@
-"""All settings of a run: one dataclass a section, and one absl flag a field.
+"""All settings of a run: a dataclass a section, and an absl flag a field.
 
 The flags are made from the fields, so `--help`, a flagfile and the dataclasses cannot
-disagree. A field whose metadata says `operational` changes no result: a run may be
-resumed with another value of it.
+disagree. An `operational` field changes no result: a run may be resumed with another
+value of it.
 """
 
 from dataclasses import dataclass, field
@@ -89,10 +89,10 @@ class Config:
 
 
 def validate_master_dtype(finetuning: FinetuneConfig, *, dtype: str) -> None:
-    """Refuses masters that hold less than the model computes in.
+    """Refuses master weights of a lower precision than the model computes in.
 
     Raises:
-      FieldError: they do.
+      FieldError: their dtype has a lower precision.
     """
     if finetuning.master_dtype == "bfloat16" != dtype:
         raise FieldError(

@@ -37,7 +37,7 @@ def parse(arguments: Sequence[str]) -> list[str]:
     except flags.Error as error:
         sys.exit(_stop(str(error), code=2))
     if flags.FLAGS["verbosity"].using_default_value:
-        # app.run would choose INFO, at which libraries tell every step they take.
+        # app.run would choose INFO, at which libraries log every step.
         logging.set_verbosity(logging.WARNING)
     return remaining
 
@@ -63,7 +63,7 @@ def exit_code(
     module: str,
     to_save_memory: str,
 ) -> int:
-    """Works; returns 2 where the input is at fault, 1 where the machine is."""
+    """Works and returns the exit code: 2 for a wrong input, 1 for a failing machine."""
     try:
         if len(arguments) > 1:
             raise InputError(f"{arguments[1]}: not understood, all input is a --flag")

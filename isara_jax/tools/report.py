@@ -2,7 +2,7 @@
 
     python -m isara_jax.tools.report --workdir=runs/NAME
 
-Works on a run that has not ended as well, and needs neither its model nor JAX.
+Also works on a run that has not ended. Needs neither its model nor JAX.
 """
 
 import sys
