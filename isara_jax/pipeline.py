@@ -26,7 +26,7 @@ from isara_jax.runtime import (
     make_mesh,
 )
 from isara_jax.runtime.files import write_jsonl
-from isara_jax.runtime.hardware import mesh_rates
+from isara_jax.runtime.hardware import mesh_peak_rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ def write_metrics(
     workdir: Workdir, stage: str, metrics: EngineMetrics, *, dtype: str, mesh: Mesh
 ) -> None:
     """Appends the engine's metrics of a stage to engine.jsonl."""
-    rates = mesh_rates(dtype, devices=mesh.devices.size)
+    rates = mesh_peak_rates(dtype, devices=mesh.devices.size)
     workdir.engine.append([{"stage": stage, **metrics.record(rates)}])
 
 

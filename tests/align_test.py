@@ -11,7 +11,7 @@ from isara_jax.align import LoopConfig, align, training_data
 from isara_jax.errors import InputError
 from isara_jax.examples import Example, Pool
 from isara_jax.run import stages
-from isara_jax.runtime.hardware.compilation import Compiled
+from isara_jax.runtime.hardware.compilation import CompilationStats
 
 # The package's name `align` is the library's function.
 module = importlib.import_module("isara_jax.align")
@@ -222,7 +222,7 @@ def test_compiling_is_a_stage_of_its_own(make_rig, monkeypatch):
     def compiled():
         """Between any two looks a program is compiled, for an hour."""
         count = next(times)
-        return Compiled(programs=count, seconds=3600.0 * count)
+        return CompilationStats(programs=count, seconds=3600.0 * count)
 
     monkeypatch.setattr(stages, "compiled", compiled)
     rig = make_rig()

@@ -30,7 +30,7 @@ from isara_jax.finetune import (
 from isara_jax.models.llama import Llama, LlamaConfig
 from isara_jax.models.lora import quantize_model
 from isara_jax.runtime import make_mesh, shard_batch
-from isara_jax.runtime.hardware import machine_rates
+from isara_jax.runtime.hardware import device_peak_rates
 
 H100_TFLOPS = 989
 WARM_UP = 2
@@ -64,7 +64,7 @@ def measure(options: Any) -> dict[str, Any]:
         "tflops": step_flops(shape, examples, frozen=options.only == "lora")
         / seconds
         / 1e12,
-        "matrix_tflops": machine_rates("bfloat16").flops_per_second / 1e12,
+        "matrix_tflops": device_peak_rates("bfloat16").flops_per_second / 1e12,
         "peak_tflops": H100_TFLOPS if is_hopper else 0,
         "peak_bytes": memory.get("peak_bytes_in_use", 0),
     }

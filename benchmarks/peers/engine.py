@@ -15,7 +15,7 @@ from isara_jax.engine import (
 )
 from isara_jax.models import Decoder
 from isara_jax.runtime import dtype_of, make_mesh
-from isara_jax.runtime.hardware import machine_rates
+from isara_jax.runtime.hardware import device_peak_rates
 
 
 class EngineSide:
@@ -32,7 +32,7 @@ class EngineSide:
     def shares(self) -> dict[str, float]:
         """Returns the shares of the machine's bound since this was last asked."""
         dtype = dtype_of(self.model).name
-        records = [metrics.record(machine_rates(dtype)) for metrics in self.done]
+        records = [metrics.record(device_peak_rates(dtype)) for metrics in self.done]
         self.done = []
         shares = {}
         for phase in ("prefill", "decode"):

@@ -10,7 +10,7 @@ from absl import app, flags, logging
 from isara_jax.cli.flags import user_sentence
 from isara_jax.errors import GO_ON, EnvironmentFailure, InputError, first_line
 from isara_jax.runtime import StopRequested, locate_packaged
-from isara_jax.runtime.hardware import look_for_present_ones
+from isara_jax.runtime.hardware import skip_absent_tpus
 
 _FLAGFILE = ("--flagfile", "-flagfile")
 
@@ -31,7 +31,7 @@ def start(work: Callable[[], None], *, module: str, to_save_memory: str) -> None
 
 def parse(arguments: Sequence[str]) -> list[str]:
     """Parses the flags; a wrong one ends in a sentence and exit code 2."""
-    look_for_present_ones()
+    skip_absent_tpus()
     try:
         remaining: list[str] = flags.FLAGS(with_flagfiles_located(arguments))
     except flags.Error as error:

@@ -155,7 +155,7 @@ def model_shardings(model: Tree, mesh: Mesh) -> Tree:
 
 
 def abstract_on(model: Tree, mesh: Mesh) -> Tree:
-    """Returns the model's shapes and dtypes with their shardings on this mesh."""
+    """Returns the abstract model: shapes and dtypes, with shardings on this mesh."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=sharding

@@ -1,4 +1,4 @@
-"""What a stage shows while it runs: a bar on a terminal, sparse lines elsewhere."""
+"""A stage's progress: a bar on a terminal, a line now and then elsewhere."""
 
 import sys
 import time
@@ -17,9 +17,17 @@ Advance = Callable[[int], None]
 def progress(
     stage: str, *, total: int, done: int, unit: str, out: TextIO | None = None
 ) -> Iterator[Advance]:
-    """Shows a stage's rate and time left; the value is called with each advance.
+    """Shows the rate of a stage and the time that is left.
 
-    `done` counts what an earlier run of the same stage has left on the disk.
+    Args:
+      stage: its name.
+      total: items of the stage.
+      done: items that an earlier run of the stage has finished.
+      unit: what an item is called, in the plural.
+      out: a stream; stderr if None.
+
+    Yields:
+      A function to call with the number of items that were finished.
     """
     out = out or sys.stderr
     if out.isatty():
@@ -35,7 +43,7 @@ def progress(
 
 
 def log(text: str, out: TextIO | None = None) -> None:
-    """Prints a line beside the progress."""
+    """Prints a line without breaking a progress bar."""
     tqdm.write(text, file=out or sys.stderr)
     (out or sys.stderr).flush()
 
@@ -63,7 +71,7 @@ class _Lines:
         left = (self.total - self.done) / rate if rate else float("inf")
         self._print(
             f"{self.stage}: {self.done} of {self.total} {self.unit}, "
-            f"{rate:.2f} a second, {clock(left)} left"
+            f"{rate:.2f} a second, {format_duration(left)} left"
         )
 
     def end(self) -> None:
@@ -71,15 +79,15 @@ class _Lines:
         rate = (self.done - self.first) / seconds if seconds else 0.0
         self._print(
             f"{self.stage}: {self.done} of {self.total} {self.unit} in "
-            f"{clock(seconds)}, {rate:.2f} a second"
+            f"{format_duration(seconds)}, {rate:.2f} a second"
         )
 
     def _print(self, line: str) -> None:
         print(line, file=self.out, flush=True)
 
 
-def clock(seconds: float) -> str:
-    """Writes a duration as 1:02:03 or 2:03."""
+def format_duration(seconds: float) -> str:
+    """Formats seconds as 1:02:03 or 2:03, and infinity as a question mark."""
     if seconds == float("inf"):
         return "?"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""A stop that waits for the work in hand: SIGTERM and Ctrl-C only set a flag."""
+"""SIGTERM and Ctrl-C as a flag, so that a run stops where it can resume."""
 
 import signal
 from types import FrameType, TracebackType
@@ -6,15 +6,15 @@ from typing import Any, Self
 
 
 class StopRequested(Exception):
-    """The run was asked to stop, and has written what it needs to go on later."""
+    """A stop was asked for, and what is needed to resume has been written."""
 
 
 class StopSignal:
-    """Notes SIGTERM and SIGINT while it is entered.
+    """Records SIGTERM and SIGINT while its context is active.
 
-    A loop looks at `requested` or calls `check` where it can stop. A SIGINT after the
-    first signal of either kind raises KeyboardInterrupt, for a user who does not want
-    to wait. Enter it in the main thread.
+    A loop reads `requested` or calls `check` where it can stop. A SIGINT after the
+    first signal raises KeyboardInterrupt, for a user who does not want to wait. Enter
+    the context in the main thread.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class StopSignal:
 
     def __enter__(self) -> Self:
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._note)
+            self._before[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(
@@ -44,7 +44,7 @@ class StopSignal:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         del frame
         if number == signal.SIGINT and self._requested:
             raise KeyboardInterrupt

@@ -1,12 +1,15 @@
 """Sparse lines where nobody watches, a bar on a terminal, and what they count."""
 
 import contextlib
+import importlib
 import os
 
 import pytest
 
-from isara_jax.runtime import progress as module
-from isara_jax.runtime.progress import clock, progress
+from isara_jax.runtime.progress import format_duration, progress
+
+# The door's `progress` is the function.
+module = importlib.import_module("isara_jax.runtime.progress")
 
 
 @pytest.fixture
@@ -22,7 +25,7 @@ def lines(log):
 
 @pytest.fixture
 def clock_hand(monkeypatch):
-    """A clock that the test turns: `clock_hand[0]` is its time in seconds."""
+    """A format_duration that the test turns: `clock_hand[0]` is its time in seconds."""
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     return now
@@ -97,4 +100,4 @@ def test_say_writes_a_line_at_once(log):
     ],
 )
 def test_clock(seconds, text):
-    assert clock(seconds) == text
+    assert format_duration(seconds) == text

@@ -14,7 +14,7 @@ from isara_jax.engine.metrics.roofline import (
     prefill_cost,
 )
 from isara_jax.engine.prefill import Prefix
-from isara_jax.runtime.hardware import Rates, compiled
+from isara_jax.runtime.hardware import PeakRates, compiled
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ class EngineMetrics:
             else:
                 setattr(self, counted.name, total + more)
 
-    def record(self, rates: Rates) -> dict[str, Any]:
+    def record(self, rates: PeakRates) -> dict[str, Any]:
         """Returns the counts, and the rates that follow from them.
 
         A share of a bound is the time that the machine needs at least, for every
@@ -160,7 +160,7 @@ class EngineMetrics:
         }
 
 
-def _bound(costs: Sequence[Cost], rates: Rates) -> float:
+def _bound(costs: Sequence[Cost], rates: PeakRates) -> float:
     return sum(rates.bound(bytes=cost.bytes, flops=cost.flops) for cost in costs)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from isara_jax.fit.machines.tpu_slices import Slice
-from isara_jax.runtime.hardware import free_bytes, machine_rates
+from isara_jax.runtime.hardware import device_peak_rates, free_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def this_host(dtype: str) -> Machine:
 
     Several CPU devices are one processor, whose memory and rates they share.
     """
-    devices, free, rates = jax.devices(), free_bytes(), machine_rates(dtype)
+    devices, free, rates = jax.devices(), free_bytes(), device_peak_rates(dtype)
     sharing = len(devices) if devices[0].platform == "cpu" else 1
     return Machine(
         name=f"this host ({devices[0].device_kind})",

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from isara_jax.errors import AGAIN, EnvironmentFailure, InputError
-from isara_jax.runtime.files import Tensors, in_groups, read_json, write_json
+from isara_jax.runtime.files import Tensors, group_by_bytes, read_json, write_json
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -56,7 +56,7 @@ def write_safetensors(
     """
     shards: list[tuple[Path, list[str]]] = []
     total = 0
-    for group in in_groups(tensors, most_bytes=shard_bytes):
+    for group in group_by_bytes(tensors, most_bytes=shard_bytes):
         path = folder / f".model-{len(shards) + 1:05d}.safetensors"
         write_file(path, group)
         shards.append((path, list(group)))

@@ -1,7 +1,7 @@
-"""Arrays on the disk, by Orbax: trees, and streams of named tensors.
+"""Checkpoints by Orbax: trees of arrays, and streams of named tensors.
 
-Both are written whole or not at all. A tree is read back into the shapes and shardings
-of a target, a tensor of a stream by its name.
+Both are atomic: a checkpoint is complete or absent. A tree is restored into the shapes
+and shardings of a target, a tensor of a stream is read by its name.
 """
 
 import lazy_loader

@@ -1,6 +1,7 @@
-"""Digests of a checkpoint's files: Orbax notices a cut file, not one byte of another.
+"""SHA-256 digests of a checkpoint's files.
 
-Its index has checksums of its own, the arrays' bytes have none.
+Orbax detects a truncated file, but not a changed byte: its index has checksums, the
+arrays' bytes have none.
 """
 
 import hashlib
@@ -10,12 +11,12 @@ from pathlib import Path
 from isara_jax.errors import InputError
 
 DIGESTS = "digests.json"
-# Orbax writes the time into it last of all; nothing is read from it.
-_NOTED_LATER = {"_CHECKPOINT_METADATA", DIGESTS}
+# Orbax writes the time into its file after the digests; nothing is read from it.
+_WITHOUT_DIGEST = {"_CHECKPOINT_METADATA", DIGESTS}
 
 
 def write_digests(folder: Path) -> None:
-    """Notes the SHA-256 of every file, in the last file that is written.
+    """Writes the digests of all files, as the last file of the checkpoint.
 
     Raises:
       OSError: the disk does not take it.
@@ -25,16 +26,16 @@ def write_digests(folder: Path) -> None:
 
 
 def validate_digests(folder: Path) -> None:
-    """Compares every file with its digest, where there are digests.
+    """Compares every file with its digest, if the checkpoint has digests.
 
     Raises:
       InputError: a file is missing or is not what was written.
     """
     if not (folder / DIGESTS).exists():
         return
-    there = _files(folder)
-    for name, digest in _noted(folder).items():
-        if name not in there:
+    present = _files(folder)
+    for name, digest in _read_digests(folder).items():
+        if name not in present:
             raise InputError(f"{folder}: a damaged checkpoint ({name} is missing)")
         if _digest(folder / name) != digest:
             raise InputError(
@@ -42,21 +43,21 @@ def validate_digests(folder: Path) -> None:
             )
 
 
-def _noted(folder: Path) -> dict[str, str]:
+def _read_digests(folder: Path) -> dict[str, str]:
     try:
-        noted = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+        digests = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
     except ValueError:
-        noted = None
-    if not isinstance(noted, dict):
+        digests = None
+    if not isinstance(digests, dict):
         raise InputError(f"{folder}: a damaged checkpoint ({DIGESTS} is no JSON of it)")
-    return noted
+    return digests
 
 
 def _files(folder: Path) -> list[str]:
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in _NOTED_LATER
+        if path.is_file() and path.name not in _WITHOUT_DIGEST
     )
 
 

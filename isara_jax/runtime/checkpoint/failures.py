@@ -1,4 +1,4 @@
-"""A disk's failures and damaged files: one sentence in place of Orbax's many."""
+"""Orbax's errors as one sentence: a disk that fails, or a damaged checkpoint."""
 
 import logging
 import sys
@@ -13,11 +13,11 @@ from isara_jax.errors import EnvironmentFailure, InputError, first_line
 
 
 @contextmanager
-def writing(path: Path, *, again: str) -> Iterator[None]:
-    """Says a disk's failure in one sentence, which ends in what to do.
+def write_errors(path: Path, *, advice: str) -> Iterator[None]:
+    """Turns the failure of a write into one sentence, which ends with the advice.
 
     Raises:
-      EnvironmentFailure: the disk does not take it.
+      EnvironmentFailure: the write failed.
     """
     try:
         with silence_orbax():
@@ -27,16 +27,16 @@ def writing(path: Path, *, again: str) -> Iterator[None]:
     except (ValueError, OSError, RuntimeError) as error:
         raise EnvironmentFailure(
             f"{path}: cannot be written ({first_line(error).rpartition(': ')[2]}): "
-            f"{again}"
+            f"{advice}"
         ) from None
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Says in one sentence that a checkpoint is damaged.
+def read_errors(path: Path) -> Iterator[None]:
+    """Turns the failure of a read into one sentence.
 
     Raises:
-      InputError: it is.
+      InputError: the checkpoint is damaged.
     """
     try:
         with silence_orbax():
@@ -51,46 +51,46 @@ def reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def silence_orbax() -> Iterator[None]:
-    """Keeps off the terminal what Orbax's threads say; what fails is raised as well."""
-    with _quiet(), _one_failure():
+    """Hides what Orbax's threads log; what fails is raised as well."""
+    with _without_orbax_log(), _first_failure_only():
         yield
 
 
 @contextmanager
-def _one_failure() -> Iterator[None]:
-    """Lets the first failing read or write of several speak for all.
+def _first_failure_only() -> Iterator[None]:
+    """Reports the first failing read or write of several only.
 
-    Orbax closes its event loop at the first one. Each of the others finds the loop
-    closed, at any time after, and would print a traceback of its own: what drops those
-    is taken away only where nothing failed.
+    Orbax closes its event loop after the first failure. Each of the others then finds
+    the loop closed, at any later time, and would print a traceback. So the filters stay
+    in place after a failure, and are removed without one.
     """
-    shown = sys.unraisablehook
+    original = sys.unraisablehook
 
-    def but_late_ones(unraisable: Any) -> None:
+    def hide_closed_loop(unraisable: Any) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
-            shown(unraisable)
+            original(unraisable)
 
-    def is_no_late_one(record: logging.LogRecord) -> bool:
+    def is_no_late_failure(record: logging.LogRecord) -> bool:
         return "exception was never retrieved" not in record.getMessage()
 
-    sys.unraisablehook = but_late_ones
+    sys.unraisablehook = hide_closed_loop
     logger = logging.getLogger("asyncio")
-    logger.addFilter(is_no_late_one)
+    logger.addFilter(is_no_late_failure)
     yield
-    logger.removeFilter(is_no_late_one)
-    sys.unraisablehook = shown
+    logger.removeFilter(is_no_late_failure)
+    sys.unraisablehook = original
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Orbax's log, with the tracebacks of its threads, off the terminal."""
+def _without_orbax_log() -> Iterator[None]:
+    """Hides Orbax's log, with the tracebacks of its threads."""
 
-    def of_others(record: logging.LogRecord) -> bool:
+    def is_of_others(record: logging.LogRecord) -> bool:
         return "orbax" not in Path(record.pathname).parts
 
     logger = logging.getLogger("absl")
-    logger.addFilter(of_others)
+    logger.addFilter(is_of_others)
     try:
         yield
     finally:
-        logger.removeFilter(of_others)
+        logger.removeFilter(is_of_others)

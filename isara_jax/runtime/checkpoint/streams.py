@@ -1,4 +1,4 @@
-"""Streams of named tensors on the disk, by Orbax, in a part of the memory they need."""
+"""Checkpoints of named tensors, written and read in a part of their memory."""
 
 import shutil
 from pathlib import Path
@@ -9,9 +9,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import v1
 
 from isara_jax.errors import AGAIN, InputError
-from isara_jax.runtime.checkpoint.failures import reading, writing
+from isara_jax.runtime.checkpoint.failures import read_errors, write_errors
 from isara_jax.runtime.checkpoint.trees import stored_tree
-from isara_jax.runtime.files import Tensors, atomic_dir, in_groups
+from isara_jax.runtime.files import Tensors, atomic_dir, group_by_bytes
 
 GROUP_BYTES = 2**29
 
@@ -19,10 +19,10 @@ GROUP_BYTES = 2**29
 def save_stream(
     path: Path, tensors: Tensors, *, group_bytes: int = GROUP_BYTES
 ) -> None:
-    """Writes a flat tree of named tensors as they come, uncompressed.
+    """Writes named tensors as a flat tree, uncompressed, in the order they come.
 
-    About `group_bytes` are in memory at a time. The folder is of `save_tree`'s format
-    and appears by one rename when it is whole.
+    About `group_bytes` are in memory at a time. The folder has the format of
+    `save_tree`, and is renamed to `path` when it is complete.
 
     Raises:
       FileExistsError: there is a checkpoint already.
@@ -31,29 +31,29 @@ def save_stream(
     if path.exists():
         raise FileExistsError(f"{path}: exists already")
     context = v1.Context()
-    context.array.saving.use_compression = False  # weights are noise
-    # Where the devices of a later reader differ, a stored sharding is a wrong one.
+    context.array.saving.use_compression = False  # weights do not compress
+    # A later reader may have other devices.
     context.array.saving.enable_write_sharding_file = False
     with atomic_dir(path.absolute()) as partial, context:
         session = partial / "session"
-        for group in in_groups(tensors, most_bytes=group_bytes):
-            with writing(path, again=AGAIN):
+        for group in group_by_bytes(tensors, most_bytes=group_bytes):
+            with write_errors(path, advice=AGAIN):
                 v1.partial.save(session, group)
-        with writing(path, again=AGAIN):
+        with write_errors(path, advice=AGAIN):
             v1.partial.finalize(session)
-            # What lies around the tree says which classes of Orbax's wrote it.
+            # The files around the tree name the Orbax classes that wrote it.
             for file in (session / "state").iterdir():
                 file.rename(partial / file.name)
             shutil.rmtree(session)
 
 
 def stored_tensors(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes and dtypes of what `save_stream` wrote, by their names.
+    """Returns the abstract tensors of a checkpoint of `save_stream`, by name.
 
     Raises:
-      InputError: there is no whole checkpoint, or it is no flat tree of arrays.
+      InputError: there is no complete checkpoint, or it is no flat tree of arrays.
     """
-    with reading(path):
+    with read_errors(path):
         stored = stored_tree(path)
         if not isinstance(stored, dict):
             raise InputError(f"{path}: no whole checkpoint there")
@@ -67,7 +67,7 @@ def stored_tensors(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def read_tensor(path: Path, name: str) -> np.ndarray:
-    """Reads one tensor of what `save_stream` wrote into the host's memory.
+    """Reads one tensor of a checkpoint of `save_stream` into host memory.
 
     Raises:
       InputError: it is damaged.
@@ -78,6 +78,6 @@ def read_tensor(path: Path, name: str) -> np.ndarray:
         partial_restore=True,
     )
     handler = ocp.PyTreeCheckpointHandler()
-    with reading(path), ocp.Checkpointer(handler) as checkpointer:
+    with read_errors(path), ocp.Checkpointer(handler) as checkpointer:
         tensor: np.ndarray = checkpointer.restore(path.absolute(), args=wanted)[name]
         return tensor

@@ -1,4 +1,4 @@
-"""Trees of arrays on the disk, by Orbax; the caller may go on while one is written."""
+"""Checkpoints of trees of arrays, written in the background if wanted."""
 
 import shutil
 from contextlib import ExitStack
@@ -10,68 +10,71 @@ import orbax.checkpoint as ocp
 
 from isara_jax.errors import GO_ON, InputError
 from isara_jax.runtime.checkpoint.digests import validate_digests, write_digests
-from isara_jax.runtime.checkpoint.failures import reading, silence_orbax, writing
+from isara_jax.runtime.checkpoint.failures import (
+    read_errors,
+    silence_orbax,
+    write_errors,
+)
 
 Tree = TypeVar("Tree")
 
 
 class TreeWriter:
-    """Writes one tree after the other while the caller goes on.
+    """Writes trees in the background, one after the other.
 
-    A folder appears by one rename when it is whole, with digests of its files.
+    A folder is renamed to its path when it is complete, with digests of its files.
     """
 
     def __init__(self) -> None:
         self._in_flight: tuple[Path, ocp.AsyncCheckpointer] | None = None
-        self._hushed = ExitStack()
+        self._silenced = ExitStack()
 
     def save(self, path: Path, tree: Any) -> None:
-        """Takes the arrays into the host's memory and returns while they are written.
+        """Copies the arrays to host memory and returns while they are written.
 
-        They may be donated then: where the host's memory is the device's, a donated
-        array that is still being written is copied. Waits for the tree before. What an
-        interrupted save left beside the path is removed first.
+        They may then be donated: on CPU, a donated array that is still being written is
+        copied. Waits for the previous tree, and removes what an interrupted save has
+        left beside the path.
 
         Raises:
           FileExistsError: there is a checkpoint already.
-          EnvironmentFailure: the disk does not take it, or has not taken the one
-            before.
+          EnvironmentFailure: this write or the previous one failed.
         """
         self.wait()
         if path.exists():
             raise FileExistsError(f"{path}: exists already")
         named = _by_path(tree)
-        for left in path.parent.glob(f"{path.name}.orbax-checkpoint-tmp*"):
-            shutil.rmtree(left)
-        self._hushed.enter_context(silence_orbax())
+        for leftover in path.parent.glob(f"{path.name}.orbax-checkpoint-tmp*"):
+            shutil.rmtree(leftover)
+        self._silenced.enter_context(silence_orbax())
         checkpointer = _writer()
-        with writing(path, again=GO_ON):
+        with write_errors(path, advice=GO_ON):
             checkpointer.save(path.absolute(), args=_Save(named))
         self._in_flight = path, checkpointer
 
     def wait(self) -> None:
-        """Returns when all is on the disk.
+        """Waits until everything is on the disk.
 
         Raises:
-          EnvironmentFailure: the disk does not take it.
+          EnvironmentFailure: a write failed.
         """
         in_flight, self._in_flight = self._in_flight, None
         if in_flight is None:
             return
         path, checkpointer = in_flight
-        with writing(path, again=GO_ON):
+        with write_errors(path, advice=GO_ON):
             checkpointer.close()
-        self._hushed.close()
+        self._silenced.close()
 
 
 def save_tree(path: Path, tree: Any) -> None:
-    """Writes the tree's arrays; the folder appears by one rename when it is whole.
+    """Writes the tree's arrays; the folder is renamed to its path when complete.
 
-    What an interrupted save left beside it is removed first.
+    What an interrupted save has left beside the path is removed first.
 
     Raises:
       FileExistsError: there is a checkpoint already.
-      EnvironmentFailure: the disk does not take it.
+      EnvironmentFailure: the write failed.
     """
     writer = TreeWriter()
     writer.save(path, tree)
@@ -79,19 +82,19 @@ def save_tree(path: Path, tree: Any) -> None:
 
 
 def restore_tree(path: Path, target: Tree) -> Tree:
-    """Reads a tree of the target's structure, dtypes and shardings.
+    """Restores a tree with the target's structure, dtypes and shardings.
 
     Args:
-      path: a folder that `save_tree` wrote, on this mesh or another.
-      target: arrays or `jax.ShapeDtypeStruct` with shardings.
+      path: a folder of `save_tree`, written on this mesh or another.
+      target: arrays, or `jax.ShapeDtypeStruct` with shardings.
 
     Raises:
       InputError: the folder is missing or damaged, or holds another tree.
     """
     names = _by_path(target)
-    with reading(path), _reader() as checkpointer:
+    with read_errors(path), _reader() as checkpointer:
         validate_digests(path)
-        _refuse_other_tree(path, stored_tree(path), names)
+        _validate_structure(path, stored_tree(path), names)
         read = checkpointer.restore(
             path.absolute(), args=ocp.args.StandardRestore(names)
         )
@@ -100,14 +103,14 @@ def restore_tree(path: Path, target: Tree) -> Tree:
 
 
 def stored_tree(path: Path) -> Any:
-    """Returns what Orbax tells of the arrays, or None where no whole tree is."""
+    """Returns Orbax's metadata of the arrays, or None if no tree is complete."""
     with _reader() as checkpointer:
         stored = checkpointer.metadata(path.absolute()).item_metadata
     return None if stored is None else stored.tree
 
 
 class _Handler(ocp.PyTreeCheckpointHandler):
-    """Writes arrays, and when all are there the digests of their files."""
+    """Writes arrays, and then the digests of their files."""
 
     def finalize(self, directory: Any) -> None:
         super().finalize(directory)
@@ -120,10 +123,10 @@ class _Save(ocp.args.PyTreeSave):
 
 
 def _writer() -> ocp.AsyncCheckpointer:
-    # A folder that one of its threads were to make, and cannot, would be waited for for
-    # minutes, at the process's end too.
+    # Orbax would wait minutes for a folder that its thread cannot create, and again at
+    # the end of the process.
     options = ocp.options.AsyncOptions(create_directories_asynchronously=False)
-    handler = _Handler(use_compression=False)  # weights are noise
+    handler = _Handler(use_compression=False)  # weights do not compress
     return ocp.AsyncCheckpointer(handler, async_options=options)
 
 
@@ -131,7 +134,7 @@ def _reader() -> ocp.Checkpointer:
     return ocp.Checkpointer(ocp.StandardCheckpointHandler())
 
 
-def _refuse_other_tree(path: Path, stored: Any, wanted: dict[str, Any]) -> None:
+def _validate_structure(path: Path, stored: Any, wanted: dict[str, Any]) -> None:
     if not isinstance(stored, dict):
         raise InputError(f"{path}: no whole checkpoint there")
     for name in sorted(stored.keys() ^ wanted.keys()):
@@ -146,7 +149,7 @@ def _refuse_other_tree(path: Path, stored: Any, wanted: dict[str, Any]) -> None:
 
 
 def _by_path(tree: Any) -> dict[str, Any]:
-    """Names each array by its place, `layers.q`: readable without this package."""
+    """Names each array by its path, `layers.q`: readable without this package."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     named = {_name(path): leaf for path, leaf in leaves}
     if len(named) != len(leaves):
@@ -155,9 +158,9 @@ def _by_path(tree: Any) -> dict[str, Any]:
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    words = [
+    keys = [
         str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key))))
         for key in path
     ]
-    # NNX ends every parameter's path with the word `value`.
-    return ".".join(word for word in words if word != "value")
+    # NNX ends every parameter's path with the key `value`.
+    return ".".join(key for key in keys if key != "value")

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, append-only records, streams of tensors."""
+"""Atomic files and folders, append-only records, streams of tensors."""
 
 import lazy_loader
 

@@ -6,4 +6,4 @@ from .records import (
     write_jsonl as write_jsonl,
     write_text as write_text,
 )
-from .tensor_stream import Tensors as Tensors, in_groups as in_groups
+from .tensor_stream import Tensors as Tensors, group_by_bytes as group_by_bytes

@@ -1,4 +1,4 @@
-"""Folders that are whole or absent."""
+"""Folders that are complete or absent."""
 
 import os
 import shutil
@@ -9,13 +9,13 @@ from pathlib import Path
 
 @contextmanager
 def atomic_dir(folder: Path) -> Iterator[Path]:
-    """Gives a hidden neighbour to fill, which becomes the folder when it is whole.
+    """Yields a hidden folder to fill, which replaces `folder` at the end.
 
-    What was in the folder's place stays there until then. Of what fails nothing is
-    left; of what is killed, the hidden neighbour, until the next attempt.
+    A folder that exists stays until then. A failure leaves nothing behind. A killed
+    process leaves the hidden folder, which the next attempt removes.
 
     Raises:
-      OSError: the disk does not take it; the error names the folder, if not a file.
+      OSError: a write failed; the error names a file, or else the folder.
     """
     partial, old = (folder.with_name(f".{folder.name}.{w}") for w in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)

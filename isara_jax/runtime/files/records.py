@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and records that are only appended to."""
+"""JSON files that are complete or absent, and append-only JSONL records."""
 
 import json
 import os
@@ -12,48 +12,48 @@ from isara_jax.errors import InputError
 
 @dataclass(frozen=True)
 class Records:
-    """An append-only JSONL file whose torn last line, if any, does not count."""
+    """An append-only JSONL file; an incomplete last line is ignored."""
 
     path: Path
 
     def read(self) -> list[dict[str, Any]]:
-        """Returns the whole records, oldest first; none where the file is missing.
+        """Returns the complete records, oldest first; none if the file is missing.
 
         Raises:
-          InputError: a whole line is damaged.
+          InputError: a complete line is damaged.
         """
         if not self.path.exists():
             return []
-        whole = self.path.read_bytes().rpartition(b"\n")[0]
+        complete = self.path.read_bytes().rpartition(b"\n")[0]
         try:
-            return [json.loads(line) for line in whole.split(b"\n") if line]
+            return [json.loads(line) for line in complete.split(b"\n") if line]
         except ValueError as error:
             raise InputError(f"{self.path}: damaged, not JSON ({error})") from None
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Writes the records after the last whole line and syncs them to the disk."""
+        """Appends the records after the last complete line, and syncs the file."""
         lines = b"".join(_line(record) for record in records)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "r+b" if self.path.exists() else "w+b") as file:
-            file.truncate(_whole_length(file.read()))
+            file.truncate(_complete_length(file.read()))
             file.seek(0, os.SEEK_END)
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())
 
     def keep_first(self, count: int) -> list[dict[str, Any]]:
-        """Drops every record after the first `count` and returns those."""
+        """Drops all records but the first `count`, and returns those."""
         records = self.read()[:count]
         if self.path.exists():
             self.replace(records)
         return records
 
     def replace(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Writes these records instead, all at once."""
+        """Replaces all records at once."""
         write_jsonl(self.path, records)
 
     def sort(self, *, by: str) -> list[dict[str, Any]]:
-        """Puts the records in the order of a field's text and returns them."""
+        """Sorts the records by the text of a field, and returns them."""
         found = self.read()
         records = sorted(found, key=lambda record: str(record[by]))
         if records != found:
@@ -62,7 +62,7 @@ class Records:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes the value so that the file is whole or absent, never half written."""
+    """Writes the value as JSON, atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -79,12 +79,12 @@ def read_json(path: Path) -> Any:
 
 
 def write_jsonl(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Writes all records so that the file is whole or absent."""
+    """Writes all records as JSONL, atomically."""
     write_text(path, b"".join(_line(record) for record in records).decode("utf-8"))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes the text through a temporary neighbour and one rename."""
+    """Writes the text to a temporary file beside it, and renames that."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with open(partial, "w", encoding="utf-8", newline="\n") as file:
@@ -98,5 +98,5 @@ def _line(record: Mapping[str, Any]) -> bytes:
     return json.dumps(dict(record), ensure_ascii=False).encode("utf-8") + b"\n"
 
 
-def _whole_length(content: bytes) -> int:
+def _complete_length(content: bytes) -> int:
     return content.rfind(b"\n") + 1

@@ -1,4 +1,4 @@
-"""Streams of named tensors, of which only a few are in memory at a time."""
+"""Streams of named tensors, of which a few at a time are in memory."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,11 +7,13 @@ import numpy as np
 Tensors = Iterable[tuple[str, np.ndarray]]
 
 
-def in_groups(tensors: Tensors, *, most_bytes: int) -> Iterator[dict[str, np.ndarray]]:
+def group_by_bytes(
+    tensors: Tensors, *, most_bytes: int
+) -> Iterator[dict[str, np.ndarray]]:
     """Yields the tensors in groups of at most `most_bytes`, or of one larger tensor.
 
-    A group is emptied before the next one is gathered: two of them at a time would be
-    twice the memory.
+    A group is emptied before the next one is filled, since two would need twice the
+    memory.
 
     Raises:
       ValueError: two tensors of a group have one name.

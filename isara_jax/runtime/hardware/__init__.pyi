@@ -3,9 +3,9 @@ from .compilation import (
     enable_compilation_cache as enable_compilation_cache,
 )
 from .memory import free_bytes as free_bytes, trim_malloc as trim_malloc
-from .platforms import look_for_present_ones as look_for_present_ones
-from .rates import (
-    Rates as Rates,
-    machine_rates as machine_rates,
-    mesh_rates as mesh_rates,
+from .peak_rates import (
+    PeakRates as PeakRates,
+    device_peak_rates as device_peak_rates,
+    mesh_peak_rates as mesh_peak_rates,
 )
+from .platforms import skip_absent_tpus as skip_absent_tpus

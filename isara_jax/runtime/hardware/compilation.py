@@ -1,4 +1,4 @@
-"""Compiled programs: kept on the disk for the next run, counted and timed."""
+"""JAX's persistent compilation cache, and a count of what was compiled."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +8,14 @@ import jax
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compiled:
-    """How many programs were compiled, or fetched from the disk, and in what time."""
+class CompilationStats:
+    """The number of programs compiled or read from the cache, and the seconds."""
 
     programs: int
     seconds: float
 
-    def __sub__(self, earlier: "Compiled") -> "Compiled":
-        return Compiled(
+    def __sub__(self, earlier: "CompilationStats") -> "CompilationStats":
+        return CompilationStats(
             programs=self.programs - earlier.programs,
             seconds=self.seconds - earlier.seconds,
         )
@@ -25,16 +25,16 @@ _so_far = {"programs": 0, "seconds": 0.0}
 
 
 def enable_compilation_cache(folder: str) -> None:
-    """Turns JAX's persistent compilation cache on; an empty name leaves it off."""
+    """Enables the cache in a folder; an empty name leaves it disabled."""
     if not folder:
         return
     jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def compiled() -> Compiled:
-    """Returns what the process has compiled so far."""
-    return Compiled(
+def compiled() -> CompilationStats:
+    """Returns the statistics of the process so far."""
+    return CompilationStats(
         programs=int(_so_far["programs"]), seconds=float(_so_far["seconds"])
     )
 

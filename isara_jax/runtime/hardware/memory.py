@@ -1,4 +1,4 @@
-"""How much memory there is left to plan with, and giving back what was freed."""
+"""Free memory, and the return of freed memory to the system."""
 
 import ctypes
 from pathlib import Path
@@ -9,9 +9,9 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def free_bytes() -> int | None:
-    """Returns what is free on the device with the least, or nothing where none tells.
+    """Returns the free bytes of the device with the least, or None if unknown.
 
-    On CPU that is what the kernel says it can give without swapping, shared by all.
+    On CPU that is what the kernel can give without swapping, shared by all devices.
     """
     devices = jax.local_devices()
     if devices[0].platform == "cpu":
@@ -23,10 +23,10 @@ def free_bytes() -> int | None:
 
 
 def trim_malloc() -> None:
-    """Hands what was freed back to the system, where the C library keeps it.
+    """Returns freed memory to the system, which glibc keeps for later allocations.
 
-    glibc keeps a layer's arrays for the next ones of their size, beside which what is
-    allocated next, the gradients, would not find room.
+    After loading a model these are the host's copies of its layers, and the next
+    allocations, the gradients, have another size.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

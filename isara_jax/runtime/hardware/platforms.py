@@ -1,4 +1,4 @@
-"""Which of JAX's platforms are looked for when a command starts."""
+"""The platforms that JAX initialises when a command starts."""
 
 import os
 from collections.abc import Callable
@@ -8,23 +8,27 @@ from pathlib import Path
 
 import jax
 
-# Where Linux shows the chips of a TPU, of its older and its newer generations.
+# The device files of TPU chips, of older and of newer generations.
 CHIPS = ("accel[0-9]*", "vfio/[0-9]*")
 
 
-def _names_of_packages() -> set[str]:
+def _package_names() -> set[str]:
     return {package.name.lower() for package in metadata.distributions()}
 
 
-def look_for_present_ones(
+def skip_absent_tpus(
     *,
     devices: Path = Path("/dev"),
-    installed: Callable[[], set[str]] = _names_of_packages,
+    installed: Callable[[], set[str]] = _package_names,
 ) -> None:
-    """Leaves out TPUs where their library is installed to compile for them only.
+    """Lets JAX use the CPU only, where libtpu is installed and there is no TPU chip.
 
-    It would complain about the lack of a chip at the start of every command. What
-    JAX_PLATFORMS says holds, and so does what JAX chooses where it may find a GPU.
+    JAX would otherwise warn about the missing chip at every start. It changes nothing
+    if JAX_PLATFORMS is set, or if a plugin for another accelerator is installed.
+
+    Args:
+      devices: the folder of the system's device files.
+      installed: returns the names of the installed packages.
     """
     if "JAX_PLATFORMS" in os.environ or find_spec("libtpu") is None:
         return

@@ -10,7 +10,7 @@ from benchmarks.peers.engine import EngineSide
 from isara_jax.engine.request import Request
 from isara_jax.engine.sampling.completion import StopCriteria
 from isara_jax.engine.sampling.params import SamplingParams
-from isara_jax.runtime.hardware.rates import Rates
+from isara_jax.runtime.hardware.peak_rates import PeakRates
 
 WORK = Workload(
     prompts=[[5, 6, 7], [8, 9, 10, 11], [12]],
@@ -50,8 +50,8 @@ def test_a_text_of_another_length_is_no_measurement(side):
 
 
 def test_shares_are_those_since_they_were_asked_for(side, monkeypatch):
-    rates = Rates(bytes_per_second=1e9, flops_per_second=1e9)
-    monkeypatch.setattr(module, "machine_rates", lambda _: rates)
+    rates = PeakRates(bytes_per_second=1e9, flops_per_second=1e9)
+    monkeypatch.setattr(module, "device_peak_rates", lambda _: rates)
     side.shares()
     assert side.shares() == {}
     side.run(WORK)

@@ -15,9 +15,9 @@ from isara_jax.engine.metrics.throughput import (
     decode_metrics,
     timed,
 )
-from isara_jax.runtime.hardware.rates import Rates
+from isara_jax.runtime.hardware.peak_rates import PeakRates
 
-RATES = Rates(bytes_per_second=100.0, flops_per_second=1000.0)
+RATES = PeakRates(bytes_per_second=100.0, flops_per_second=1000.0)
 SIZES = ModelSizes(body=10, head=5, itemsize=2, position_bytes=3, pair=7, window=None)
 
 

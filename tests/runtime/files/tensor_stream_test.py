@@ -5,7 +5,7 @@ import weakref
 import numpy as np
 import pytest
 
-from isara_jax.runtime.files.tensor_stream import in_groups
+from isara_jax.runtime.files.tensor_stream import group_by_bytes
 
 
 def tensors(*sizes):
@@ -25,12 +25,12 @@ def tensors(*sizes):
     ],
 )
 def test_groups_are_as_large_as_they_may_be(sizes, groups):
-    found = [list(group) for group in in_groups(tensors(*sizes), most_bytes=10)]
+    found = [list(group) for group in group_by_bytes(tensors(*sizes), most_bytes=10)]
     assert found == groups
 
 
 def test_values_keep_their_names():
-    for group in in_groups(tensors(4, 4, 4), most_bytes=8):
+    for group in group_by_bytes(tensors(4, 4, 4), most_bytes=8):
         for name, value in group.items():
             assert value[0] == int(name[1:])
 
@@ -48,7 +48,7 @@ def test_a_group_is_gone_when_the_next_one_is_gathered():
             del value
             most = max(most, sum(one() is not None for one in alive))
 
-    for _ in in_groups(stream(), most_bytes=10):
+    for _ in group_by_bytes(stream(), most_bytes=10):
         pass
     assert most == 2
 
@@ -56,4 +56,4 @@ def test_a_group_is_gone_when_the_next_one_is_gathered():
 def test_one_name_for_two_tensors():
     twice = [*tensors(1), *tensors(1)]
     with pytest.raises(ValueError, match="two tensors are named 't0'"):
-        list(in_groups(twice, most_bytes=10))
+        list(group_by_bytes(twice, most_bytes=10))

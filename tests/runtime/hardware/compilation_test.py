@@ -13,11 +13,11 @@ from isara_jax.runtime.hardware.compilation import enable_compilation_cache
 PROGRAM = """
 import sys, jax, jax.numpy as jnp
 from jax import monitoring
-from isara_jax.runtime.compilation import keep_compiled
+from isara_jax.runtime.hardware import enable_compilation_cache
 
 events = []
 monitoring.register_event_listener(lambda event, **_: events.append(event))
-keep_compiled(sys.argv[1])
+enable_compilation_cache(sys.argv[1])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 @jax.jit

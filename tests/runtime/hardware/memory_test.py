@@ -43,7 +43,7 @@ def test_an_accelerator_s_memory(monkeypatch, stats, free):
 def test_what_was_freed_goes_back():
     program = """
 import pathlib
-from isara_jax.runtime.memory import give_back
+from isara_jax.runtime.hardware import trim_malloc
 
 def resident():
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
@@ -54,7 +54,7 @@ kept = [bytearray(b"x" * 100_000) for _ in range(3000)]
 last = kept[-1]
 del kept
 held = resident()
-give_back()
+trim_malloc()
 print(before, held, resident())
 """
     done = subprocess.run(

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from isara_jax.runtime.hardware import platforms
-from isara_jax.runtime.hardware.platforms import look_for_present_ones
+from isara_jax.runtime.hardware.platforms import skip_absent_tpus
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def chosen(monkeypatch, tmp_path):
         if chip:
             (tmp_path / chip).parent.mkdir(exist_ok=True)
             (tmp_path / chip).touch()
-        look_for_present_ones(devices=tmp_path, installed=lambda: set(packages))
+        skip_absent_tpus(devices=tmp_path, installed=lambda: set(packages))
         return updates.get("jax_platforms")
 
     return look
