@@ -82,8 +82,8 @@ def decay_length(
 ) -> Float[Array, "B V"]:
     """Raises the ends' scores by |score| * (factor^(generated - start) - 1).
 
-    This is transformers' rule since 4.32; before, the score was multiplied, which
-    lowered the negative ones (PAPER.md 1, 'Decoding').
+    This is transformers' rule since 4.32. Earlier versions multiplied the score, which
+    lowered the negative ones (docs/method.md, "Departures from the paper").
     """
     late = jnp.maximum(generated - start, 0)[:, None]
     raised = scores + jnp.abs(scores) * (factor**late - 1)

@@ -12,7 +12,7 @@ from isara_jax.errors import FieldError
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """The decoding rules of one step of the loop (PAPER.md 1, table 'Decoding')."""
+    """How the next token is chosen; the paper's are in docs/method.md, "Decoding"."""
 
     max_new_tokens: int = field(metadata={"help": "longest continuation, in tokens"})
     temperature: float = field(
