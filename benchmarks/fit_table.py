@@ -86,14 +86,14 @@ def request_of(row: Row) -> FitRequest:
 def cells(row: Row, request: FitRequest, outcomes: Sequence[Outcome]) -> list[str]:
     """Returns what a row of the table says."""
     train, _, sampling_params = outcomes
-    mesh, parts = request.mesh, train.program.parts
+    mesh, arguments = request.mesh, train.program.argument_bytes
     memory, exchanged = train.memory, train.collectives
     return [
         row.model,
         "LoRA" if row.lora else "all",
         row.slice,
         f"{mesh.shape['data']} x {mesh.shape['model']}",
-        gib(sum(parts.values())),
+        gib(sum(arguments.values())),
         gib(memory.temporaries) if memory else "",
         f"{gib(train.needed)} of {gib(train.available)}",
         train.verdict,

@@ -29,11 +29,11 @@ def outcome_lines(outcome: Outcome) -> Iterator[str]:
     yield f"{program.name}: {outcome.verdict}{_needed(outcome)}"
     if outcome.compiler_message:
         yield f"    the compiler: {outcome.compiler_message}"
-    given = [*program.parts.items(), *program.beside.items()]
+    sizes = [*program.argument_bytes.items(), *program.resident_bytes.items()]
     if outcome.memory is not None:
-        given.append(("activations and temporaries", outcome.memory.temporaries))
-        given.append(("the program itself", outcome.memory.code))
-    yield "    GiB: " + ", ".join(f"{name} {size / GIB:.2f}" for name, size in given)
+        sizes.append(("activations and temporaries", outcome.memory.temporaries))
+        sizes.append(("the program itself", outcome.memory.code))
+    yield "    GiB: " + ", ".join(f"{name} {size / GIB:.2f}" for name, size in sizes)
     if outcome.collectives is not None:
         exchanged = ", ".join(
             f"{kind} {size / GIB:.2f}" for kind, size in outcome.collectives.items()

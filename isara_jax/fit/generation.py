@@ -8,8 +8,8 @@ from isara_jax.fit.program import Program, frozen_base_bytes
 from isara_jax.fit.request import FitRequest
 from isara_jax.runtime import bytes_on_device
 
-# A question that is answered, or the lead of one that is drafted, in tokens: a prompt
-# has it after its demonstrations.
+# The tokens of a prompt after its demonstrations: the question that is answered, or
+# the start of the one that is drafted.
 OPEN_TURN = 128
 
 
@@ -20,8 +20,10 @@ def generation_programs(request: FitRequest) -> Iterator[Program]:
         yield Program(
             name=program.name,
             unit=program.unit,
-            parts={name: bytes_on_device(part) for name, part in arguments.items()},
-            beside={
+            argument_bytes={
+                name: bytes_on_device(part) for name, part in arguments.items()
+            },
+            resident_bytes={
                 name: bytes_on_device(part) for name, part in program.resident.items()
             }
             | frozen_base_bytes(request),

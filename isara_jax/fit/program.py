@@ -14,15 +14,15 @@ from isara_jax.runtime import bytes_on_device
 class Program:
     """A program, its work, and the bytes that it occupies on one device.
 
-    `parts` are the bytes of its arguments by name, `beside` the bytes of arrays that
-    are resident while it runs but are no arguments. A call of it is one `unit` of work.
+    `argument_bytes` are those of its arguments by name, `resident_bytes` those of other
+    arrays that lie there while it runs. A call of it is one `unit` of work.
     `lower` traces and lowers it, and may compile small programs itself.
     """
 
     name: str
     unit: str
-    parts: dict[str, int]
-    beside: dict[str, int]
+    argument_bytes: dict[str, int]
+    resident_bytes: dict[str, int]
     work: Work
     lower: Callable[[], jax.stages.Lowered]
 

@@ -1,7 +1,7 @@
-"""The programs of a run, made ready to be compiled from shapes alone.
+"""The programs of a run, made from abstract arrays and ready to be compiled.
 
-They are the ones that the trainer and the engine call, at the largest shapes that the
-settings allow: every example as long as `max_length`, every prompt as long as its
+They are the ones that the trainer and the engine run, at the largest shapes that the
+settings allow: every example as long as `max_length`, every prompt as long as its token
 budget. Nothing of the model's size is allocated.
 """
 

@@ -1,4 +1,4 @@
-"""The program that trains, from shapes alone."""
+"""The train step as a program, from abstract arrays."""
 
 import jax.numpy as jnp
 
@@ -22,7 +22,7 @@ from isara_jax.runtime import (
 
 
 def train_program(request: FitRequest) -> Program:
-    """Returns an optimizer step on rows full of examples."""
+    """Returns the train step, with every example as long as `max_length`."""
     config, mesh = request.finetuning, request.mesh
     length = min(config.max_length, request.shape.context)
     count = config.train_batch * config.accumulation
@@ -42,13 +42,13 @@ def train_program(request: FitRequest) -> Program:
     return Program(
         name=f"train step, {shape.micro_batches} x {shape.rows} rows of {shape.length}",
         unit="step",
-        parts={
+        argument_bytes={
             "parameters": bytes_on_device(state.model),
             "optimizer state": bytes_on_device(state.optimizer),
             "batch": bytes_on_device(batch),
         }
         | frozen_base_bytes(request),
-        beside={},
+        resident_bytes={},
         work=step_work(
             request,
             examples=count,

@@ -153,7 +153,7 @@ def test_parts_are_what_a_program_is_given(fit_request):
     compiled = program.lower().compile()
     held = compiled.memory_analysis().argument_size_in_bytes
     # Some numbers are given besides.
-    assert sum(program.parts.values()) == pytest.approx(held, rel=0.01)
+    assert sum(program.argument_bytes.values()) == pytest.approx(held, rel=0.01)
 
 
 def test_there_are_as_many_slots_as_memory_has_room_for(fit_request):

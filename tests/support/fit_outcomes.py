@@ -7,8 +7,8 @@ from isara_jax.fit.program import Program
 NOTHING = Program(
     name="a program",
     unit="step",
-    parts={},
-    beside={},
+    argument_bytes={},
+    resident_bytes={},
     work=Work(flops=0, bytes=0, tokens=0),
     lower=lambda: None,
 )

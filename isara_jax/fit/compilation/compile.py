@@ -66,7 +66,7 @@ def compile_and_check(program: Program, *, machine: Machine) -> Outcome:
     """Compiles the program and compares its memory with the machine's."""
     begun = time.perf_counter()
     bound = bound_on(machine, program.work)
-    beside = sum(program.beside.values())
+    resident = sum(program.resident_bytes.values())
     try:
         compiled = program.lower().compile()
     except jax.errors.JaxRuntimeError as error:
@@ -77,12 +77,12 @@ def compile_and_check(program: Program, *, machine: Machine) -> Outcome:
             verdict="does not fit" if is_exhausted else "does not compile",
             bound=bound,
             seconds=time.perf_counter() - begun,
-            needed=beside + _bytes(used[1], used[2]) if used else None,
+            needed=resident + _bytes(used[1], used[2]) if used else None,
             available=_bytes(used[3], used[4]) if used else machine.memory,
             compiler_message=first_line(error),
         )
     memory = _memory_of(compiled)
-    needed = memory.total + beside
+    needed = memory.total + resident
     fits = machine.memory is None or needed <= machine.memory
     return Outcome(
         program=program,

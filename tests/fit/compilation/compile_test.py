@@ -19,12 +19,12 @@ SIDE = 512
 ARRAY = SIDE * SIDE * 4
 
 
-def program_of(lower, *, beside=0):
+def program_of(lower, *, resident=0):
     return Program(
         name="a product",
         unit="call",
-        parts={"x": ARRAY},
-        beside={"y": beside},
+        argument_bytes={"x": ARRAY},
+        resident_bytes={"y": resident},
         work=WORK,
         lower=lower,
     )
@@ -44,7 +44,7 @@ def machine(fit_request):
 
 
 @pytest.mark.parametrize(
-    ("memory", "beside", "verdict"),
+    ("memory", "resident", "verdict"),
     [
         (None, 0, "fits"),
         (6 * ARRAY, 0, "fits"),
@@ -53,15 +53,17 @@ def machine(fit_request):
     ],
 )
 def test_what_lies_on_a_device_is_set_against_its_memory(
-    machine, memory, beside, verdict
+    machine, memory, resident, verdict
 ):
-    program = program_of(lambda: product(SIDE, devices=jax.devices()), beside=beside)
+    program = program_of(
+        lambda: product(SIDE, devices=jax.devices()), resident=resident
+    )
     outcome = compile_and_check(program, machine=machine(memory))
     assert outcome.verdict == verdict
     assert outcome.available == memory
     assert outcome.memory.arguments == ARRAY
     assert outcome.memory.results == ARRAY
-    assert outcome.needed == outcome.memory.total + beside
+    assert outcome.needed == outcome.memory.total + resident
     assert outcome.collectives == {}
 
 
@@ -102,7 +104,7 @@ def refused(message):
 )
 def test_what_the_compiler_refuses(machine, message, verdict, needed, available):
     outcome = compile_and_check(
-        program_of(refused(message), beside=7), machine=machine(99)
+        program_of(refused(message), resident=7), machine=machine(99)
     )
     assert (outcome.verdict, outcome.needed) == (verdict, needed)
     assert outcome.available == available
