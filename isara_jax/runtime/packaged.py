@@ -1,14 +1,13 @@
 """The files of `configs/`, from wherever the package was installed.
 
-A clone holds `configs/` at its top, a wheel inside the package (setup.py maps it
-there). So `configs/quickstart.flags`, and the data that it names, are found in an empty
-folder as well.
+A wheel holds `configs/` inside the package (setup.py maps it there), a clone beside it.
+So `configs/quickstart.flags`, and the data that it names, are found from any folder.
 """
 
-import importlib.util
 from pathlib import Path
 
-_FOLDER = "configs"
+_CONFIGS = "configs"
+_PACKAGE = Path(__file__).parent.parent
 
 
 def locate_packaged(path: str | Path) -> Path:
@@ -18,9 +17,7 @@ def locate_packaged(path: str | Path) -> Path:
     reader to refuse.
     """
     given = Path(path)
-    if given.exists() or given.parts[:1] != (_FOLDER,):
+    if given.exists() or given.parts[:1] != (_CONFIGS,):
         return given
-    spec = importlib.util.find_spec(f"isara_jax.{_FOLDER}")
-    folders = spec.submodule_search_locations if spec else None
-    found = [Path(folder, *given.parts[1:]) for folder in folders or ()]
-    return next((path for path in found if path.exists()), given)
+    installed = [folder / given for folder in (_PACKAGE, _PACKAGE.parent)]
+    return next((path for path in installed if path.exists()), given)

@@ -1,4 +1,4 @@
-"""Files of configs/, on the disk and in an installed package."""
+"""Files of configs/, on the disk, in an installed package, and in a clone."""
 
 from pathlib import Path
 
@@ -9,20 +9,20 @@ from isara_jax.runtime import packaged as module
 from isara_jax.runtime.packaged import locate_packaged
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+
+
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """The folder in which an installed package keeps configs/; we stand elsewhere."""
+    """The folder in which an installed package keeps configs/."""
     folder = tmp_path / "site-packages" / "isara_jax" / "configs"
     (folder / "quickstart").mkdir(parents=True)
     (folder / "quickstart.flags").write_text("--seed=1")
     (folder / "quickstart" / "seeds.jsonl").write_text("{}")
-
-    class Spec:
-        submodule_search_locations = (str(folder),)
-
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: Spec)
-    (tmp_path / "empty").mkdir()
-    monkeypatch.chdir(tmp_path / "empty")
+    monkeypatch.setattr(module, "_PACKAGE", folder.parent)
     return folder
 
 
@@ -43,13 +43,6 @@ def test_anything_else_stays_what_it_is(installed, path):
     assert locate_packaged(path) == Path(path)
 
 
-def test_without_such_a_package_a_path_stays_what_it_is(installed, monkeypatch):
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    path = "configs/quickstart.flags"
-    assert locate_packaged(path) == Path(path)
-
-
-def test_a_clone_has_its_own(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    path = Path("configs/quickstart.flags")
-    assert locate_packaged(path) == path and path.exists()
+def test_a_clone_has_its_own():
+    found = locate_packaged("configs/quickstart.flags")
+    assert found == ROOT / "configs" / "quickstart.flags"
