@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from isara_jax.run.stages import COMPILING, timed
+from isara_jax.run.stages import COMPILING, time_stage
 from isara_jax.run.workdir import Workdir
 
 
@@ -14,8 +14,8 @@ def workdir(tmp_path):
 
 
 def finish(workdir, stage, *, items=0):
-    with timed(workdir, workdir.round(2), stage) as spent:
-        spent.items = items
+    with time_stage(workdir, workdir.round(2), stage) as totals:
+        totals.items = items
 
 
 def stages(workdir):
@@ -39,7 +39,7 @@ def test_a_stage_that_ends_again_is_not_counted_again(workdir):
 def test_a_stage_that_stops_leaves_no_line(workdir):
     with (
         pytest.raises(KeyboardInterrupt),
-        timed(workdir, workdir.round(1), "answers"),
+        time_stage(workdir, workdir.round(1), "answers"),
     ):
         raise KeyboardInterrupt
     assert workdir.stages.read() == []
@@ -48,13 +48,13 @@ def test_a_stage_that_stops_leaves_no_line(workdir):
 def test_samples_and_their_tokens_are_counted(workdir):
     folder = workdir.round(1)
     folder.answers.append([{"prompt_tokens": 10, "new_tokens": 3} for _ in range(4)])
-    with timed(workdir, folder, "answers") as spent:
-        spent.count_samples(folder.answers)
-    assert (spent.items, spent.tokens) == (4, 52)
+    with time_stage(workdir, folder, "answers") as totals:
+        totals.add_samples(folder.answers)
+    assert (totals.items, totals.tokens) == (4, 52)
 
 
 def test_compiling_is_a_stage_of_its_own(workdir):
-    with timed(workdir, workdir.round(1), "answers"):
+    with time_stage(workdir, workdir.round(1), "answers"):
         jax.jit(lambda x: jnp.sin(x) * 1.2345)(jnp.ones(7)).block_until_ready()
     stage, compiling = workdir.stages.read()
     assert compiling["stage"] == COMPILING and compiling["items"] >= 1

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from isara_jax.engine.sampling.completion import find_stop, tokens_until_stop
-from isara_jax.prompts import PAPER_STOPS
+from isara_jax.prompts.templates import PAPER_STOPS
 
 
 @pytest.mark.parametrize(
