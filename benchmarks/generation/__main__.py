@@ -30,7 +30,8 @@ makes random weights on the GPU instead and measures decode64 and prefill, one s
 after the other in processes of their own.
 
 Shares are of the time that the machine would need at least, by its memory's rate and
-that of its matrix products, both measured in the same run (runtime/hardware/rates.py).
+that of its matrix products, both measured in the same run
+(runtime/hardware/peak_rates.py).
 """
 
 from collections.abc import Iterator, Sequence
