@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from isara_jax.models.attention.tpu import (
-    combined,
+    interleave_kv,
     padded_head_size,
     padded_kv_heads,
 )
@@ -35,7 +35,7 @@ def test_heads_fill_whole_tiles(kv_heads, dtype, padded):
 
 def test_keys_and_values_alternate_and_zeros_follow():
     k = np.arange(2 * 3 * 2 * 4, dtype=np.float32).reshape(2, 3, 2, 4) + 1
-    pages = np.asarray(combined(jnp.asarray(k), jnp.asarray(-k), heads=3, size=5))
+    pages = np.asarray(interleave_kv(jnp.asarray(k), jnp.asarray(-k), heads=3, size=5))
     assert pages.shape == (2, 3, 6, 5)
     for head in range(2):
         np.testing.assert_array_equal(pages[:, :, 2 * head, :4], k[:, :, head])
