@@ -36,9 +36,9 @@ def main(_: Sequence[str]) -> None:
     source = open_model(locate(MODEL.value))
     text = Path(TEXT.value).read_text(encoding="utf-8")
     tokens = source.tokenizer.encode(text)[: TOKENS.value]
-    ours = _perplexity("isara_jax", _our_loss(source), tokens)
-    theirs = _perplexity("transformers", _their_loss(source.path), tokens)
-    print(f"ratio {ours / theirs:.6f}")
+    isara = _perplexity("isara_jax", _isara_loss(source), tokens)
+    reference = _perplexity("transformers", _transformers_loss(source.path), tokens)
+    print(f"ratio {isara / reference:.6f}")
 
 
 def _perplexity(name: str, loss: Loss, tokens: Sequence[int]) -> float:
@@ -56,7 +56,7 @@ def _windows(tokens: Sequence[int]) -> Iterator[Sequence[int]]:
         yield tokens[start : start + WINDOW.value]
 
 
-def _our_loss(source: OpenedModel) -> Loss:
+def _isara_loss(source: OpenedModel) -> Loss:
     model = load_model(source, dtype="float32", mesh=make_mesh(data=1, model=1))
 
     @jax.jit
@@ -73,15 +73,18 @@ def _our_loss(source: OpenedModel) -> Loss:
         return -of_next * segments[0, 1:]
 
     def loss(window: Sequence[int]) -> float:
-        room = (0, WINDOW.value - len(window))  # so that one program runs all
-        tokens, segments = np.pad(window, room), np.pad(np.ones_like(window), room)
+        padding = (0, WINDOW.value - len(window))  # so that one program runs all
+        tokens, segments = (
+            np.pad(window, padding),
+            np.pad(np.ones_like(window), padding),
+        )
         each = losses(model, jnp.asarray(tokens)[None], jnp.asarray(segments)[None])
         return float(np.asarray(each, np.float64).sum())
 
     return loss
 
 
-def _their_loss(source: Path) -> Loss:
+def _transformers_loss(source: Path) -> Loss:
     model = load(source).model
 
     def loss(window: Sequence[int]) -> float:

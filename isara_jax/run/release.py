@@ -9,7 +9,7 @@ from typing import Any
 from isara_jax.models import Decoder
 from isara_jax.models.checkpoints import (
     front_matter,
-    licence_words,
+    licence_text,
     named_tensors,
     save_hugging_face,
 )
@@ -117,7 +117,7 @@ def model_card(workdir: Workdir, *, base: str, license: str) -> str:
     return f"""{head}
 # {workdir.path.resolve().name}: aligned by ISARA
 
-- **Base**: `{base}`, licence {licence_words(license)}
+- **Base**: `{base}`, licence {licence_text(license)}
 - **Method**: {METHOD}
 - **Data**: the seeds of `{flags["seeds"]}`, and {kept} pairs kept of {generated} that
   the model wrote itself over {rounds} rounds; no instruction, label or reward model

@@ -1,4 +1,4 @@
-"""BERT-type sentence encoders."""
+"""BERT-type sentence encoders: the model, and its Hugging Face format."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Models from files and into files: load, save, convert, verify."""
+"""Model files: open once, load, save, convert, verify."""
 
 import lazy_loader
 

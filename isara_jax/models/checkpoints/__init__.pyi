@@ -1,6 +1,6 @@
 from .card import (
     front_matter as front_matter,
-    licence_words as licence_words,
+    licence_text as licence_text,
     write_card as write_card,
 )
 from .convert import (

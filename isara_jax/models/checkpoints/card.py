@@ -21,8 +21,8 @@ def front_matter(fields: Mapping[str, Any]) -> str:
     return "\n".join(("---", *lines, "---"))
 
 
-def licence_words(license: str) -> str:
-    """Writes what a model's files say of their licence, which may be nothing."""
+def licence_text(license: str) -> str:
+    """Returns a licence as a card states it; an empty one is not stated."""
     return f"`{license}`" if license else "not stated in its files"
 
 
@@ -52,7 +52,7 @@ def write_card(
     text = f"""{head}
 # {title}
 
-- **Base**: `{base}`, licence {licence_words(license)}
+- **Base**: `{base}`, licence {licence_text(license)}
 - **Weights**: {where}, under Hugging Face's names and in its orientation
 - **Precision**: {dtype}, from {", ".join(sorted(found))} in the source
 

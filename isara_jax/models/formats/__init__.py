@@ -1,4 +1,4 @@
-"""What file formats have in common: attributes, tensor names, safetensors."""
+"""What the families' file formats share: attributes, tensor maps, safetensors."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What decoder layers are made of: norms, rotary positions, linear maps, score head."""
+"""The parts of a decoder: norms, rotary positions, linear maps, score head."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""LoRA adapters on a model, and PEFT's format of them."""
+"""LoRA: low-rank adapters on a model's linear weights, and PEFT's files of them."""
 
 import lazy_loader
 

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from isara_jax.models.checkpoints.card import front_matter, licence_words, write_card
+from isara_jax.models.checkpoints.card import front_matter, licence_text, write_card
 
 HOSTILE = 'a": b\n---\n# "'
 
@@ -50,5 +50,5 @@ def test_the_head_is_yaml_whatever_it_says(value):
 
 
 def test_the_words_of_a_licence():
-    assert licence_words("mit") == "`mit`"
-    assert licence_words("") == "not stated in its files"
+    assert licence_text("mit") == "`mit`"
+    assert licence_text("") == "not stated in its files"

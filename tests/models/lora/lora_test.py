@@ -1,17 +1,24 @@
-"""Adapters as a value: how they begin, which kernels have them, what merging does."""
+"""Adapters as a value: how they begin, which weights have them, what merging does."""
+
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from peft_twin import drawn_adapters, our_logits
+from tiny_families import drawn
 from tiny_llama import TINY, tiny_llama
 
 from isara_jax.errors import InputError
 from isara_jax.models.checkpoints.load import abstract_model, named_tensors
+from isara_jax.models.checkpoints.open import open_model
+from isara_jax.models.families import family_of
+from isara_jax.models.layers.linear import input_axes
 from isara_jax.models.lora.lora import (
     abstract_adapters,
     fresh_adapters,
+    linear_weights,
     merge,
     quantize_model,
     target_weights,
@@ -74,6 +81,23 @@ def test_an_opt_has_other_kernels():
     assert set(target_weights(model, ALL)) == {"q", "k", "v", "o", "up", "down"}
     with pytest.raises(InputError, match="no linear weight has an axis kv_heads"):
         target_weights(model, ("kv_heads",))
+
+
+@pytest.mark.parametrize("name", ["LLaMA GQA", "OPT 350m"])
+def test_a_linear_weight_has_the_inputs_that_its_file_has(tmp_path, name):
+    drawn(name).save_pretrained(tmp_path)
+    config = open_model(tmp_path).config
+    found = linear_weights(abstract_model(config, dtype="float32"))
+    maps = {
+        tensor.path[-1]: tensor
+        for tensor in family_of(config).tensor_maps(config)
+        if tensor.is_linear
+    }
+    assert list(found) == list(maps)
+    for own, weight in found.items():
+        shape = weight.get_value().shape[1:]
+        _, inputs = maps[own].hf_shape(shape)
+        assert math.prod(shape[: input_axes(weight)]) == inputs
 
 
 @pytest.mark.parametrize("target", ["gates", "norm", "attention_norm", "layers"])
