@@ -1,4 +1,4 @@
-"""Loss spikes: a step whose loss is far above the history ones is skipped.
+"""Loss spikes: a step whose loss is far above the recent ones is skipped.
 
 A spike comes from a damaged text, or from examples unlike all others. One step is
 skipped and its examples are named. Several in a row mean that the model has diverged,
