@@ -3,7 +3,12 @@
 import pytest
 import yaml
 
-from isara_jax.models.checkpoints.card import front_matter, licence_text, write_card
+from isara_jax.models.checkpoints.card import (
+    front_matter,
+    licence_of_card,
+    licence_text,
+    write_card,
+)
 
 HOSTILE = 'a": b\n---\n# "'
 
@@ -52,3 +57,26 @@ def test_the_head_is_yaml_whatever_it_says(value):
 def test_the_words_of_a_licence():
     assert licence_text("mit") == "`mit`"
     assert licence_text("") == "not stated in its files"
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: apache-2.0\n---\n# M", "apache-2.0"),
+        ("---\ntags:\n- a\nlicense: 'mit'\n---\n", "mit"),
+        ('---\nlicense:   "llama3.2"\n---\n', "llama3.2"),
+        ("---\r\nlicense: mit\r\n---\r\n", "mit"),
+        ("---\nlicense:\n- mit\n- gpl\n---\n", "mit"),
+        ("---\nlicense: [mit, gpl]\n---\n", "mit"),
+        ("---\ntags: x\n---\nlicense: mit\n", ""),
+        ("---\nlicense_name: own\n---\n", ""),
+        ("---\nlicense:\n---\n", ""),
+        ("# M\nlicense: mit\n", ""),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_licence_of_a_model_card(tmp_path, card, licence):
+    if card is not None:
+        (tmp_path / "README.md").write_bytes(card.encode())
+    assert licence_of_card(tmp_path / "README.md") == licence

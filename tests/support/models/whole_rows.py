@@ -1,7 +1,8 @@
-"""The logits of rows of tokens, all positions at once."""
+"""Rows of tokens at all positions at once: their logits, or their hidden states."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from isara_jax.models.decoder import hidden_states, left_padded_positions
 
@@ -24,3 +25,16 @@ def jitted_logits(model, tokens, segments):
     )
     flat = model.logits(hidden.reshape(-1, hidden.shape[-1]))
     return flat.reshape(*tokens.shape, -1)
+
+
+_whole = jax.jit(hidden_states, static_argnames="remat")
+
+
+def drawn_tokens(rows, length):
+    return jnp.asarray(np.random.default_rng(0).integers(0, 97, (rows, length)))
+
+
+def states(model, tokens, *, segments=None, positions=None, remat="none"):
+    segments = jnp.ones_like(tokens) if segments is None else segments
+    positions = left_padded_positions(segments) if positions is None else positions
+    return _whole(model, tokens, segments=segments, positions=positions, remat=remat)
