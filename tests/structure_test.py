@@ -4,7 +4,9 @@
 """
 
 import pytest
-from documents import broken_references
+from documents import broken_references, text_files
+from mirror import unattached_tests, untested_modules
+from python_source import ROOT
 from structure import read_folders
 
 MOST_FILES = 12
@@ -15,7 +17,45 @@ MORE_FILES: dict[str, str] = {
     "tests": "mirrors the top of the package, and tests the repository itself",
 }
 
+# Modules that no test file is named after, and where they are tested.
+TESTED_ELSEWHERE = {
+    "api/prompting": "a call each: by api/engine_test and api/evaluating_test",
+    "report/run_data/values": "values: by report/run_data/read_test",
+    "tools/text_model": "by the commands that open it: chat_test and generate_test",
+}
+# Tests that are named after no module of the package, and what they are about.
+ABOUT_ELSE = {
+    "benchmarks/": "benchmarks/, which they mirror",
+    "cli/field_names_test.py": "the errors of all modules",
+    "configs/": "configs/",
+    "docs/": "the documents' programs",
+    "end_to_end/": "the whole loop",
+    "launch/": "launch/",
+    "conftest_test.py": "tests/conftest.py",
+    "conventions_test.py": "the code of all modules",
+    "import_test.py": "the package as it is imported",
+    "layering_test.py": "the imports of all modules",
+    "setup_test.py": "setup.py",
+    "structure_test.py": "the repository",
+}
+
 FOLDERS = {folder.name: folder for folder in read_folders()}
+
+
+def test_every_module_has_a_test_file_of_its_name():
+    assert [name for name in untested_modules() if name not in TESTED_ELSEWHERE] == []
+
+
+def test_every_test_file_is_named_after_a_module():
+    found = unattached_tests()
+    assert [test for test in found if not test.startswith(tuple(ABOUT_ELSE))] == []
+
+
+@pytest.mark.parametrize(
+    "path", text_files(), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_no_reference_is_broken(path):
+    assert broken_references(path) == []
 
 
 @pytest.mark.parametrize("name", FOLDERS)
