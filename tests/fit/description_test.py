@@ -1,11 +1,10 @@
 """The lines about a request and its programs say the numbers that they are given."""
 
-from types import SimpleNamespace
-
 import pytest
 from fit_outcomes import outcome
 
 from isara_jax.fit.description import heading, nearest_line, outcome_lines, table_row
+from isara_jax.fit.nearest_fit import NearestFit
 
 
 def test_the_heading_names_model_machine_and_mesh(fit_request):
@@ -23,8 +22,9 @@ def test_a_program_has_its_verdict_first_and_its_bound(verdict):
     assert others[-1] == "    compiled in 0 s"
 
 
-def test_the_nearest_fit_has_its_fields_with_a_prefix():
-    found = SimpleNamespace(
+def test_the_nearest_fit_has_its_fields_with_a_prefix(fit_request):
+    found = NearestFit(
+        request=fit_request(),
         outcomes=(outcome("fits"), outcome("fits", needed=2 << 30)),
         changes={"remat": "full", "train_batch": "1"},
     )

@@ -1,5 +1,7 @@
 """The largest call of the engine, by a request's prompts and slots."""
 
+import pytest
+
 from isara_jax.fit.generation import OPEN_TURN, generation_programs, largest_call
 
 
@@ -15,7 +17,10 @@ def test_unknown_memory_stays_unknown_and_the_weights_are_taken_off(fit_request)
     assert largest_call(fit_request(memory=1 << 30)).free < 1 << 30
 
 
+@pytest.mark.usefixtures("shapes_for_arrays")
 def test_a_prefill_and_a_decode_step_are_compiled(fit_request):
     prefill, decode = generation_programs(fit_request())
-    assert prefill.parts["parameters"] == decode.parts["parameters"] > 0
+    assert (
+        prefill.argument_bytes["parameters"] == decode.argument_bytes["parameters"] > 0
+    )
     assert prefill.work.tokens >= 1 and decode.work.tokens >= 1

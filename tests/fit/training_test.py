@@ -13,13 +13,13 @@ def test_rows_are_full_and_divided_as_the_settings_say(fit_request):
 
 
 def test_fp32_moments_take_twice_the_parameters(fit_request):
-    parts = train_program(fit_request()).parts
+    parts = train_program(fit_request()).argument_bytes
     assert parts["optimizer state"] == pytest.approx(2 * parts["parameters"], rel=0.01)
     assert "frozen base" not in parts
 
 
 def test_adapters_are_trained_on_a_frozen_base(fit_request):
     request = fit_request(lora={"lora_rank": 2})
-    parts = train_program(request).parts
+    parts = train_program(request).argument_bytes
     assert parts["frozen base"] == bytes_on_device(request.weights)
     assert parts["parameters"] < parts["frozen base"]

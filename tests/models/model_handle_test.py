@@ -4,7 +4,7 @@ import jax
 import pytest
 from tiny_llama import tiny_llama
 
-from isara_jax.models.lora import fresh_adapters, targeted
+from isara_jax.models.lora import fresh_adapters, target_weights
 from isara_jax.models.model_handle import LoraModelHandle, ModelHandle
 from isara_jax.runtime.mesh import make_mesh
 
@@ -30,7 +30,7 @@ def adapters():
     model = tiny_llama()
     return fresh_adapters(
         model,
-        targeted(model, ("q",)),
+        target_weights(model, ("q",)),
         rank=2,
         alpha=4.0,
         key=jax.random.key(0),
@@ -55,7 +55,7 @@ def test_a_model_that_is_donated_or_dropped_is_loaded_again(load):
     handle = ModelHandle(load)
     assert handle.donate() is load.made[0]
     assert handle() is load.made[1]
-    handle.drop()
+    handle.unload()
     assert handle() is load.made[2]
 
 
