@@ -10,8 +10,7 @@ from isara_jax.fit.machines.machine import this_host
 @pytest.fixture
 def rates(monkeypatch):
     found = type("Rates", (), {"flops_per_second": 8e9, "bytes_per_second": 16e9})
-    for name in ("machine_rates", "peak_rates"):
-        monkeypatch.setattr(module, name, lambda dtype: found, raising=False)
+    monkeypatch.setattr(module, "device_peak_rates", lambda dtype: found)
 
 
 @pytest.mark.usefixtures("rates")
