@@ -1,4 +1,4 @@
-"""What people have in a notebook, as the values that the loop moves."""
+"""Converts what a notebook passes (tuples, mappings, paths) into examples and pools."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

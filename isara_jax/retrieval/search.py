@@ -1,4 +1,4 @@
-"""Which vectors of a pool are nearest to a query: ScaNN, or exact with one contract.
+"""Nearest-neighbour search in a pool of vectors, by ScaNN or exact.
 
 All vectors have length 1, so the largest dot product is the largest cosine and the
 smallest Euclidean distance, by which the paper sorts (docs/method.md, "The algorithm").

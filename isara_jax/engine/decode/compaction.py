@@ -58,8 +58,16 @@ def decode_compacted(
 ) -> tuple[DecodeState, bool]:
     """Decodes in the kept rows only, if that computes the same bits as all rows.
 
-    `has_parity` says whether it does; None: both are decoded and compared. Returns the
-    state after it, and whether it is that of the kept rows, which is also the answer.
+    Args:
+      state: all rows.
+      kept: the rows that stay, of `rows_to_keep`.
+      decode: the decode program.
+      has_parity: whether it does; None decodes both and compares their bits.
+      mesh: the mesh of the state.
+
+    Returns:
+      The next state, and whether it holds the kept rows only. The second is also the
+      parity that the caller passes next time.
     """
     if has_parity is False:
         return decode(state), False

@@ -64,10 +64,10 @@ def _cost(chunks: Sequence[int], widths: ChunkWidths) -> int:
 
 @dataclass(frozen=True)
 class PrefillSpan:
-    """Positions that are computed together, in chunks that begin at `start`.
+    """Positions `start` to `end` that are computed together, in chunks.
 
-    Of a prompt's spans each counts up to where the next one starts. It may have been
-    computed for a longer prompt, up to `end`.
+    A prompt reads a span up to the start of its next span. `end` may lie beyond that:
+    the span was then computed for another prompt, which shares its first positions.
     """
 
     start: int

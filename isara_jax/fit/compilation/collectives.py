@@ -1,11 +1,11 @@
-"""The bytes that a program's devices exchange, read out of its compiled text.
+"""Counts the bytes that a program's devices exchange, from its compiled HLO text.
 
-Counted is the array that a collective yields on a device, or that it sums up there, as
-often as the loops around it run. A loop's trips stand beside it, where the compiler has
-written them down, or follow from the number that its condition compares with.
+A collective counts with the size of its result on one device (a reduction: of what it
+sums), times the trips of the loops around it. The trip count of a loop is the one that
+the compiler annotates, or else the constant that the loop's condition compares with.
 
-The compiler for TPU spreads a collective over the products that it hides behind: its
-pieces share one channel, and are counted once.
+The compiler for TPU splits a collective into pieces to overlap it with products. The
+pieces share a channel id and count once.
 """
 
 import re
@@ -63,7 +63,7 @@ _Text = Mapping[str, list[_Instruction]]
 def collective_bytes(text: str) -> dict[str, int]:
     """Returns the bytes by kind of a program's text, largest first.
 
-    A loop of which nothing says how often it runs counts once.
+    A loop whose trip count is not known counts once.
     """
     computations, entry = _parsed(text)
     totals: dict[str, int] = defaultdict(int)
