@@ -12,12 +12,20 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
+from isara_jax.engine.beam import (
+    BeamState,
+    empty_beams,
+    insert_beams,
+    search,
+    search_results,
+)
 from isara_jax.engine.decode import (
     DecodeState,
     decode,
@@ -38,6 +46,7 @@ from isara_jax.engine.metrics import (
     timed,
 )
 from isara_jax.engine.prefill import Prefix, PrefixCache
+from isara_jax.engine.request import Request
 from isara_jax.engine.sampling import (
     Completion,
     SamplingParams,
@@ -53,6 +62,8 @@ from isara_jax.runtime import Mesh, shard_batch
 STEPS_BETWEEN_SYNCS = 8
 # While prompts wait, a slot that has ended is idle until the next sync.
 STEPS_BETWEEN_SYNCS_WHILE_WAITING = 4
+
+State = DecodeState | BeamState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,16 +137,26 @@ def continuous_batching(
         )
 
 
-def _empty_batch(
-    generation: Generation, group: PrefixGroup
-) -> tuple[DecodeState, Slots]:
+def _empty_batch(generation: Generation, group: PrefixGroup) -> tuple[State, Slots]:
+    params, mesh = generation.sampling_params, generation.mesh
+    if params.beams > 1:
+        beams = empty_beams(
+            generation.layer_blocks,
+            rows=group.rows,
+            max_len=group.max_len,
+            max_shared_len=group.max_shared_len,
+            beams=params.beams,
+            new_tokens=params.max_new_tokens,
+            mesh=mesh,
+        )
+        return beams, empty_slots(group.rows)
     state = empty_state(
         generation.layer_blocks,
         rows=group.rows,
         max_len=group.max_len,
         max_shared_len=group.max_shared_len,
-        new_tokens=generation.sampling_params.max_new_tokens,
-        mesh=generation.mesh,
+        new_tokens=params.max_new_tokens,
+        mesh=mesh,
     )
     return state, empty_slots(group.rows)
 
@@ -143,29 +164,21 @@ def _empty_batch(
 def _prefill_into_slot(
     generation: Generation,
     prefix_cache: PrefixCache,
-    state: DecodeState,
+    state: State,
     planned: PlannedRequest,
     slot: int,
     *,
     shared_len: int,
-) -> tuple[PrefixCache, DecodeState, StepMetrics]:
+) -> tuple[PrefixCache, State, StepMetrics]:
     """Prefills a prompt; its first `shared_len` positions are for all slots."""
     request = planned.request
-    mesh = generation.mesh
 
-    def run() -> tuple[PrefixCache, Prefix, DecodeState]:
+    def run() -> tuple[PrefixCache, Prefix, State]:
         cache, prefix = prefix_cache.prefill(request.token_ids, planned.spans)
-        batch = (
-            share_prefix(state, prefix, shared_len, mesh=mesh) if shared_len else state
-        )
-        batch = insert(
-            batch,
-            prefix,
-            slot,
-            limit=request.limit(generation.sampling_params.max_new_tokens),
-            key=jax.random.fold_in(generation.key, request.sample_index),
-            mesh=mesh,
-        )
+        batch = state
+        if shared_len:
+            batch = share_prefix(batch, prefix, shared_len, mesh=generation.mesh)
+        batch = _insert(generation, batch, prefix, slot, request)
         jax.block_until_ready(prefix.kv_row.blocks)
         return cache, prefix, batch
 
@@ -174,23 +187,34 @@ def _prefill_into_slot(
     return prefix_cache, state, metrics
 
 
+def _insert(
+    generation: Generation, state: State, prefix: Prefix, slot: int, request: Request
+) -> State:
+    limit = request.limit(generation.sampling_params.max_new_tokens)
+    key = jax.random.fold_in(generation.key, request.sample_index)
+    mesh = generation.mesh
+    if isinstance(state, BeamState):
+        return insert_beams(state, prefix, slot, limit=limit, key=key, mesh=mesh)
+    return insert(state, prefix, slot, limit=limit, key=key, mesh=mesh)
+
+
 def _decode_steps(
     generation: Generation,
-    state: DecodeState,
+    state: State,
     slots: Slots,
     *,
     is_draining: bool,
     shared_len: int,
-) -> tuple[DecodeState, Slots, StepMetrics]:
+) -> tuple[State, Slots, StepMetrics]:
     """Decodes until the next host sync, in fewer slots if that is possible."""
     kept, steps = None, STEPS_BETWEEN_SYNCS_WHILE_WAITING
     if is_draining:
         kept = rows_to_keep(state, slots.occupied, mesh=generation.mesh)
         steps = STEPS_BETWEEN_SYNCS
 
-    def run() -> tuple[DecodeState, Slots, np.ndarray]:
+    def run() -> tuple[State, Slots, np.ndarray]:
         decoded, left = _decode(generation, state, slots, kept=kept, steps=steps)
-        return decoded, left, np.asarray(decoded.texts.generated, np.int64)
+        return decoded, left, np.asarray(decoded.generated, np.int64)
 
     (state, slots, generated), timing = timed(run)
     metrics = decode_metrics(
@@ -198,6 +222,7 @@ def _decode_steps(
         timing,
         lengths=slots.lengths,
         shared_len=shared_len,
+        beams=generation.sampling_params.beams,
         sizes=generation.sizes,
     )
     return state, replace(slots, generated=generated), metrics
@@ -205,25 +230,26 @@ def _decode_steps(
 
 def _decode(
     generation: Generation,
-    state: DecodeState,
+    state: State,
     slots: Slots,
     *,
     kept: np.ndarray | None,
     steps: int,
-) -> tuple[DecodeState, Slots]:
+) -> tuple[State, Slots]:
     """Decodes so many steps; in the kept slots only, where that changes no bit."""
     static, mesh = generation.sampling_params.static, generation.mesh
+    how: dict[str, Any] = {
+        "eos": jnp.asarray(generation.stop_criteria.eos, jnp.int32),
+        "static": static,
+        "steps": jnp.int32(steps),
+        "mesh": mesh,
+    }
 
-    def run(state: DecodeState) -> DecodeState:
-        return decode(
-            generation.layer_blocks,
-            state,
-            generation.sampling_params.traced,
-            eos=jnp.asarray(generation.stop_criteria.eos, jnp.int32),
-            static=static,
-            steps=jnp.int32(steps),
-            mesh=mesh,
-        )
+    def run(state: State) -> State:
+        traced = generation.sampling_params.traced
+        if isinstance(state, BeamState):
+            return search(generation.layer_blocks, state, traced, **how)
+        return decode(generation.layer_blocks, state, traced, **how)
 
     if kept is None:
         return run(state), slots
@@ -237,28 +263,36 @@ def _decode(
 
 
 def _take_ended(
-    generation: Generation, state: DecodeState, slots: Slots
-) -> tuple[DecodeState, Slots, list[Completion]]:
+    generation: Generation, state: State, slots: Slots
+) -> tuple[State, Slots, list[Completion]]:
     """Frees the slots whose continuations have ended, and returns these."""
     stop_criteria = generation.stop_criteria
-    done = np.array(state.done)
-    token_ids = np.asarray(state.texts.token_ids)
-    ended = []
-    for slot, request in enumerate(slots.requests):
-        if request is None:
-            continue
-        start = len(request.token_ids)
-        tokens = token_ids[slot, start : start + slots.generated[slot]]
-        if done[slot] or has_stop(tokens, stop_criteria):
-            ended.append((slot, request, tokens))
-    if not ended:
-        return state, slots, []
-    scores = np.asarray(state.log_probabilities)
-    for slot, _, _ in ended:
+    done, completions = np.array(state.done), []
+    for slot, tokens, log_probabilities in _ended(state, slots, stop_criteria):
+        request = cast(Request, slots.requests[slot])
         slots, done[slot] = slots.release(slot), True
-    completions = [
-        completion_of(request, tokens, scores=scores[slot], stop_criteria=stop_criteria)
-        for slot, request, tokens in ended
-    ]
-    state = replace(state, done=shard_batch(done, generation.mesh))
+        completions.append(
+            completion_of(
+                request, tokens, scores=log_probabilities, stop_criteria=stop_criteria
+            )
+        )
+    if completions:
+        state = replace(state, done=shard_batch(done, generation.mesh))
     return state, slots, completions
+
+
+def _ended(
+    state: State, slots: Slots, stop_criteria: StopCriteria
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yields the slots that have ended, their tokens, and the log-probabilities."""
+    done, occupied = np.asarray(state.done), slots.occupied
+    if isinstance(state, BeamState):
+        yield from search_results(state, np.flatnonzero(done & occupied))
+        return
+    token_ids = np.asarray(state.texts.token_ids)
+    starts = slots.lengths - slots.generated
+    log_probabilities = np.asarray(state.log_probabilities)
+    for slot in np.flatnonzero(occupied).tolist():
+        tokens = token_ids[slot, starts[slot] : slots.lengths[slot]]
+        if done[slot] or has_stop(tokens, stop_criteria):
+            yield slot, tokens, log_probabilities[slot]

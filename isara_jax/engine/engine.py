@@ -5,7 +5,6 @@ decoded beside it decides anything. The host looks at the slots once every few t
 what was decoded past a stop string is dropped.
 """
 
-from collections import defaultdict
 from collections.abc import (
     Callable,
     Collection,
@@ -16,12 +15,11 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import chain
 
 import jax
 from jaxtyping import Array, Key
 
-from isara_jax.engine.beam import beam_batch
+from isara_jax.engine.beam import beam_backend
 from isara_jax.engine.continuous_batching import (
     Generation,
     StepOutput,
@@ -29,7 +27,6 @@ from isara_jax.engine.continuous_batching import (
 )
 from isara_jax.engine.kv_cache import LayerBlocks, make_layer_blocks, rows_within
 from isara_jax.engine.metrics import EngineMetrics
-from isara_jax.engine.padded_batch import Batch, plan
 from isara_jax.engine.prefill import empty_prefix_cache
 from isara_jax.engine.request import Request
 from isara_jax.engine.sampling import Completion, SamplingParams, StopCriteria
@@ -90,14 +87,6 @@ class Engine:
         Raises:
           InputError: a prompt and its continuation do not fit the model's context.
         """
-        if sampling_params.beams > 1:
-            return self._beams(
-                self._batches(requests, sampling_params),
-                sampling_params=sampling_params,
-                stop_criteria=stop_criteria,
-                key=key,
-                done=done,
-            )
         generation = Generation(
             layer_blocks=self.layer_blocks,
             mesh=self.mesh,
@@ -128,6 +117,7 @@ class Engine:
                         self.layer_blocks,
                         longest=_prefix_cache_len(groups),
                         mesh=self.mesh,
+                        backend=beam_backend(self.mesh) if group.beams > 1 else None,
                     )
                 try:
                     for output in continuous_batching(
@@ -154,6 +144,7 @@ class Engine:
             row_multiple=self.mesh.shape["data"],
             max_new_tokens=sampling_params.max_new_tokens,
             context=self.context,
+            beams=sampling_params.beams,
         )
         groups = within(slots=self.slots)
         fits = [
@@ -165,50 +156,7 @@ class Engine:
             return groups
         fitting, wanted = min(short)
         log(f"memory has room for {fitting} slots, not {wanted}")
-        return within(slots=fitting)
-
-    def _batches(
-        self, requests: Sequence[Request], sampling_params: SamplingParams
-    ) -> tuple[Batch, ...]:
-        """Plans for beams, each of which takes a slot; a batch has one limit."""
-        limits = defaultdict(list)
-        for request in requests:
-            limits[request.limit(sampling_params.max_new_tokens)].append(request)
-        planned = (
-            plan(
-                limits[limit],
-                slots=self.slots // sampling_params.beams,
-                row_multiple=self.mesh.shape["data"],
-                max_new_tokens=limit,
-                context=self.context,
-            )
-            for limit in sorted(limits, reverse=True)
-        )
-        return tuple(chain.from_iterable(planned))
-
-    def _beams(
-        self,
-        batches: Sequence[Batch],
-        *,
-        sampling_params: SamplingParams,
-        stop_criteria: StopCriteria,
-        key: Key[Array, ""],
-        done: Collection[str],
-    ) -> Iterator[list[Completion]]:
-        for batch in batches:
-            if all(prompt.id in done for prompt in batch.prompts):
-                continue
-            limit = batch.prompts[0].limit(sampling_params.max_new_tokens)
-            completions = beam_batch(
-                self.layer_blocks,
-                batch,
-                sampling_params=replace(sampling_params, max_new_tokens=limit),
-                stop_criteria=stop_criteria,
-                key=key,
-                mesh=self.mesh,
-                check=self.check,
-            )
-            yield [c for c in completions if c.id not in done]
+        return within(slots=fitting * sampling_params.beams)
 
 
 def _counted(

@@ -12,10 +12,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from isara_jax.engine.beam import BeamState, constrain_beams, search, start
+from isara_jax.engine.beam import beam_backend, empty_beams, search
 from isara_jax.engine.decode import decode, empty_state
 from isara_jax.engine.kv_cache import LayerBlocks, make_layer_blocks
-from isara_jax.engine.padded_batch import plan
 from isara_jax.engine.prefill import (
     chunk_widths,
     chunks_for,
@@ -34,12 +33,10 @@ from isara_jax.engine.scheduler import (
 from isara_jax.models import Decoder
 from isara_jax.runtime import (
     Mesh,
-    abstract_keys,
     abstract_on,
     abstract_outputs,
     abstract_replicated,
     abstract_replicated_tree,
-    abstract_sharded,
     bytes_on_device,
     platform_of,
 )
@@ -94,9 +91,17 @@ class LargestCall:
 
     def programs(self) -> Iterator[EngineProgram]:
         """Yields the largest prefill, and the decode step."""
-        if self.sampling_params.beams > 1:
-            return self._beam_programs()
-        return self._slot_programs()
+        make_row = partial(
+            empty_row,
+            max_len=prefix_cache_len(self._longest, self.mesh),
+            mesh=self.mesh,
+            backend=beam_backend(self.mesh) if self._beams > 1 else None,
+        )
+        kv_row = abstract_outputs(make_row, self.layer_blocks)
+        state = abstract_outputs(self._empty_batch(), self.layer_blocks)
+        prefix_cache, slots = {"prefix cache": kv_row}, _state_parts(state)
+        yield self._prefill(kv_row, resident=slots | self.copied_layers)
+        yield self._decode(state, resident=prefix_cache | self.copied_layers)
 
     @cached_property
     def layer_blocks(self) -> LayerBlocks:
@@ -125,13 +130,14 @@ class LargestCall:
             row_multiple=self.mesh.shape["data"],
             max_new_tokens=self.sampling_params.max_new_tokens,
             context=self.context,
+            beams=self._beams,
         )
         (group,) = plan_within(slots=self._wanted_slots)
         if self.free is None:
             return group
         free = self.free - bytes_on_device(self.copied_layers)
         rows = rows_that_fit(self.layer_blocks, group, mesh=self.mesh, free=free)
-        return group if rows >= group.rows else plan_within(slots=rows)[0]
+        return group if rows >= group.rows else plan_within(slots=rows * self._beams)[0]
 
     @property
     def _wanted_slots(self) -> int:
@@ -148,32 +154,35 @@ class LargestCall:
             for index in range(self.requests)
         ]
 
-    def _slot_programs(self) -> Iterator[EngineProgram]:
-        mesh, params, group = self.mesh, self.sampling_params, self.group
-        longest = max(group.longest_prompt, group.max_len)
-        make_row = partial(
-            empty_row, max_len=prefix_cache_len(longest, mesh), mesh=mesh
-        )
-        make_state = partial(
-            empty_state,
+    @property
+    def _beams(self) -> int:
+        return self.sampling_params.beams
+
+    @property
+    def _longest(self) -> int:
+        return max(self.group.longest_prompt, self.group.max_len)
+
+    def _empty_batch(self) -> Callable[[LayerBlocks], Any]:
+        group = self.group
+        return partial(
+            partial(empty_beams, beams=self._beams) if self._beams > 1 else empty_state,
             rows=group.rows,
             max_len=group.max_len,
             max_shared_len=group.max_shared_len,
-            new_tokens=params.max_new_tokens,
-            mesh=mesh,
+            new_tokens=self.sampling_params.max_new_tokens,
+            mesh=self.mesh,
         )
-        kv_row = abstract_outputs(make_row, self.layer_blocks)
-        state = abstract_outputs(make_state, self.layer_blocks)
-        prefix_cache, slots = {"prefix cache": kv_row}, _state_parts(state)
-        scalar = abstract_replicated((), jnp.int32, mesh)
-        end = group.longest_prompt
+
+    def _prefill(self, kv_row: Any, *, resident: Mapping[str, Any]) -> EngineProgram:
+        mesh, end = self.mesh, self.group.longest_prompt
         width = max(chunks_for(end, widths=chunk_widths(mesh)))
-        yield EngineProgram(
+        scalar = abstract_replicated((), jnp.int32, mesh)
+        return EngineProgram(
             name=f"prompt, {width} positions of {end}",
             kind="prefill",
             unit="chunk",
-            arguments=prefix_cache,
-            resident=slots | self.copied_layers,
+            arguments={"prefix cache": kv_row},
+            resident=resident,
             rows=1,
             start=max(0, end - width),
             end=end,
@@ -187,84 +196,39 @@ class LargestCall:
                 mesh=mesh,
             ),
         )
-        yield EngineProgram(
-            name=f"decoding, {group.rows} slots of {group.max_len}",
-            kind="decode",
-            unit="token of every slot",
-            arguments=slots,
-            resident=prefix_cache | self.copied_layers,
-            rows=group.rows,
-            start=group.max_len - 1,
-            end=group.max_len,
-            lower=lambda: decode.lower(
-                self.layer_blocks,
-                state,
-                abstract_replicated_tree(params.traced, mesh),
-                eos=abstract_replicated((1,), jnp.int32, mesh),
-                static=params.static,
-                steps=scalar,
-                mesh=mesh,
-            ),
-        )
 
-    def _beam_programs(self) -> Iterator[EngineProgram]:
-        mesh, params = self.mesh, self.sampling_params
-        batch, *_ = plan(
-            self._prompts(),
-            slots=self._wanted_slots // params.beams,
-            row_multiple=mesh.shape["data"],
-            max_new_tokens=params.max_new_tokens,
-            context=self.context,
-        )
-        rows, length = batch.shape.rows, batch.shape.prompt
-        tokens = abstract_sharded((rows, length), jnp.int32, mesh)
-        begin = partial(
-            start, beams=params.beams, new_tokens=params.max_new_tokens, mesh=mesh
-        )
-        shapes = jax.eval_shape(begin, self.layer_blocks, tokens, tokens)
-        state = abstract_outputs(partial(_empty_beams, shapes, mesh))
-        yield EngineProgram(
-            name=f"prompts of beams, {rows} rows of {length}",
-            kind="prefill",
-            unit="batch",
-            arguments={},
-            resident=self.copied_layers,
-            rows=rows,
-            start=0,
-            end=length,
-            lower=lambda: jax.jit(begin).lower(self.layer_blocks, tokens, tokens),
-        )
-        yield EngineProgram(
-            name=f"beam search, {rows} x {params.beams} beams",
+    def _decode(self, state: Any, *, resident: Mapping[str, Any]) -> EngineProgram:
+        mesh, params, group = self.mesh, self.sampling_params, self.group
+        program, name = decode, f"decoding, {group.rows} slots of {group.max_len}"
+        unit, end = "token of every slot", group.max_len
+        if self._beams > 1:
+            program, name = search, f"beam search, {group.rows} x {self._beams} beams"
+            unit, end = "token of every beam", group.longest_prompt + 1
+        return EngineProgram(
+            name=name,
             kind="decode",
-            unit="token of every beam",
+            unit=unit,
             arguments=_state_parts(state),
-            resident=self.copied_layers,
-            rows=rows,
-            start=length,
-            end=length + 1,
-            beams=params.beams,
-            lower=lambda: search.lower(
+            resident=resident,
+            rows=group.rows,
+            start=end - 1,
+            end=end,
+            beams=self._beams,
+            lower=lambda: program.lower(
                 self.layer_blocks,
                 state,
                 abstract_replicated_tree(params.traced, mesh),
-                prompts=(tokens, tokens),
-                keys=abstract_keys((rows,), mesh),
                 eos=abstract_replicated((1,), jnp.int32, mesh),
-                last=abstract_replicated((), jnp.int32, mesh),
                 static=params.static,
+                steps=abstract_replicated((), jnp.int32, mesh),
+                mesh=mesh,
             ),
         )
 
 
 def _state_parts(state: Any) -> dict[str, Any]:
-    """Divides the arrays of a decode batch into its KV cache and the rest."""
-    cached = {id(leaf) for leaf in jax.tree.leaves(state.cache)}
+    """Divides the arrays of a decode batch into its KV caches and the rest."""
+    caches = [state.cache, getattr(state, "branches", None)]
+    cached = {id(leaf) for leaf in jax.tree.leaves(caches)}
     others = [leaf for leaf in jax.tree.leaves(state) if id(leaf) not in cached]
-    return {"KV cache": state.cache, "texts and logits": others}
-
-
-def _empty_beams(shapes: BeamState, mesh: Mesh) -> BeamState:
-    """Returns an empty state of beams with its shardings."""
-    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return constrain_beams(empty, mesh)
+    return {"KV cache": caches, "texts and logits": others}

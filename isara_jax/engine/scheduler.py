@@ -51,12 +51,17 @@ class PrefixGroup:
       shared_len: the tokens of the prefix that all of them share; may be 0.
       rows: the slots of the batch.
       max_len: the positions that a slot can hold behind the shared ones.
+      beams: the beams of each slot.
+      max_branch_len: the positions that the beams of a slot write beside its row; 0
+        without beams, as a continuation is in the row.
     """
 
     planned: tuple[PlannedRequest, ...]
     shared_len: int
     rows: int
     max_len: int
+    beams: int = 1
+    max_branch_len: int = 0
 
     @property
     def longest_prompt(self) -> int:
@@ -84,10 +89,12 @@ def plan_groups(
     row_multiple: int,
     max_new_tokens: int,
     context: int,
+    beams: int = 1,
 ) -> tuple[PrefixGroup, ...]:
     """Groups the requests by prefix, each group with at most `slots` rows.
 
-    The rows are a multiple of `row_multiple`, and at least that.
+    The rows are a multiple of `row_multiple`, and at least that. With beams, each of
+    which takes a slot, there are as many rows as the slots have prompts.
 
     Raises:
       InputError: a prompt and its continuation do not fit the model's context.
@@ -96,7 +103,7 @@ def plan_groups(
         validate_length(request, new=request.limit(max_new_tokens), context=context)
     if not requests:
         return ()
-    most = rows_within(slots, multiple=row_multiple)
+    most = rows_within(slots // beams, multiple=row_multiple)
     ordered = sorted(requests, key=lambda request: request.sort_key)
     return tuple(
         _make_group(
@@ -104,6 +111,7 @@ def plan_groups(
             most=most,
             row_multiple=row_multiple,
             max_new_tokens=max_new_tokens,
+            beams=beams,
         )
         for members in _split_by_prefix(ordered, min_size=most)
     )
@@ -125,8 +133,9 @@ def rows_that_fit(
         return group.rows
     config = layer_blocks.model.config
     position = position_bytes(layer_blocks, attention_backend(mesh))
-    # A row's logits, and which tokens it has seen; sampling takes copies of both.
-    row = position * group.max_len + 4 * 5 * config.vocab_size
+    # A text's logits, and which tokens it has seen; sampling takes copies of both.
+    texts = group.beams * 4 * 5 * config.vocab_size
+    row = position * (group.max_len + group.max_branch_len) + texts
     fixed = position * (group.max_shared_len + group.max_len + group.longest_prompt)
     devices = mesh.shape["data"] if platform_of(mesh) != "cpu" else 1
     fitting = int(MEMORY_SHARE * free - fixed) // row * devices
@@ -175,10 +184,18 @@ def _shared_len(ordered: Sequence[Request]) -> int:
 
 
 def _make_group(
-    members: Sequence[Request], *, most: int, row_multiple: int, max_new_tokens: int
+    members: Sequence[Request],
+    *,
+    most: int,
+    row_multiple: int,
+    max_new_tokens: int,
+    beams: int,
 ) -> PrefixGroup:
     shared_len = _shared_len(members)
-    max_len = max(len(r.token_ids) + r.limit(max_new_tokens) for r in members)
+    max_len = max(
+        len(r.token_ids) + (r.limit(max_new_tokens) if beams == 1 else 0)
+        for r in members
+    )
     planned = [
         PlannedRequest(request=request, spans=spans)
         for request, spans in zip(
@@ -187,11 +204,16 @@ def _make_group(
             strict=True,
         )
     ]
+    # Beams of prompts that begin together end together: batches of equally many rows.
+    batches = -(-len(members) // most) if beams > 1 else 1
+    wanted = max(-(-len(members) // batches), MIN_ROWS)
     return PrefixGroup(
         planned=tuple(_longest_first(planned, max_new_tokens=max_new_tokens)),
         shared_len=shared_len,
-        rows=min(most, round_up(max(len(members), MIN_ROWS), row_multiple)),
+        rows=min(most, round_up(wanted, row_multiple)),
         max_len=bucketed_len(max_len - shared_len),
+        beams=beams,
+        max_branch_len=beams * max_new_tokens if beams > 1 else 0,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from isara_jax.engine import EngineProgram, LargestCall
-from isara_jax.fit.bounds import Work, chunk_work, rows_work, token_work
+from isara_jax.fit.bounds import Work, chunk_work, token_work
 from isara_jax.fit.program import Program, frozen_base_bytes
 from isara_jax.fit.request import FitRequest
 from isara_jax.runtime import bytes_on_device
@@ -54,6 +54,4 @@ def _work(request: FitRequest, program: EngineProgram) -> Work:
         return token_work(
             request, rows=program.rows, length=program.start, beams=program.beams
         )
-    if program.rows > 1:
-        return rows_work(request, rows=program.rows, length=program.end)
     return chunk_work(request, width=program.end - program.start, end=program.end)

@@ -16,8 +16,6 @@ from completions import (
 from hypothesis import given, settings, strategies as st
 from tiny_llama import tiny_llama
 
-from isara_jax.engine import engine as stream
-from isara_jax.engine.beam.search import beam_batch
 from isara_jax.engine.metrics.throughput import EngineMetrics
 from isara_jax.errors import InputError
 from isara_jax.runtime.mesh import make_mesh
@@ -168,19 +166,16 @@ def test_number_and_key_decide_the_sample(alone):
     assert all(others[id].tokens != alone[id].tokens for id in alone)
 
 
-@pytest.mark.parametrize(("beams", "rows"), [(2, [2, 2, 1]), (5, [2, 2, 1])])
-def test_beams_have_their_own_decoder_and_take_a_slot_each(monkeypatch, beams, rows):
-    batches = []
-
-    def noted(stack, batch, **rest):
-        batches.append(len(batch.prompts))
-        return beam_batch(stack, batch, **rest)
-
-    monkeypatch.setattr(stream, "beam_batch", noted)
+@pytest.mark.parametrize("beams", [2, 5])
+def test_beams_take_a_slot_each(beams):
     sampling_params = dataclasses.replace(GREEDY, beams=beams)
-    prompts = PROMPTS[:5]
-    whole = complete(tiny_llama(), prompts, sampling_params=sampling_params, slots=2)
-    assert batches == rows and len(whole) == 5
+    prompts, metrics = PROMPTS[:5], EngineMetrics()
+    whole = complete(
+        tiny_llama(), prompts, sampling_params=sampling_params, slots=2, metrics=metrics
+    )
+    # Two prompts at once, the third time one.
+    assert metrics.new_tokens == beams * 5 * 20
+    assert metrics.slot_steps == beams * 6 * 20
     done = {prompts[0].id}
     rest = complete(
         tiny_llama(), prompts, sampling_params=sampling_params, slots=2, done=done

@@ -1,7 +1,6 @@
 """The programs that are compiled are those that a run would run."""
 
 import dataclasses
-import importlib
 from functools import partial
 
 import jax
@@ -23,9 +22,6 @@ from isara_jax.fit.programs import programs_of
 from isara_jax.fit.training import train_program
 from isara_jax.models.llama.model import Llama
 from isara_jax.runtime.mesh import model_shardings
-
-# Not by `from ... import search`, which may be the function of the folder's door.
-beam = importlib.import_module("isara_jax.engine.beam.search")
 
 pytestmark = pytest.mark.usefixtures("shapes_for_arrays")
 STATIC = ("config", "dtype", "mesh", "static", "kv_len", "beams", "new_tokens")
@@ -71,8 +67,7 @@ def noted(monkeypatch):
     watch(trainer, "train_step", last=True)
     watch(prefix_cache, "prefill_chunk", last=False)
     watch(continuous_batching, "decode", last=True)
-    watch(beam, "start", last=False)
-    watch(beam, "search", last=True)
+    watch(continuous_batching, "search", last=True)
     return calls
 
 
@@ -144,7 +139,7 @@ def test_beams_are_the_engine_s(fit_request, noted):
     asked = fit_request(shape=ROOMY, devices=2, sampling_params=sampling_params)
     _, prompts, search = programs_of(asked)
     written(asked)
-    assert given(prompts) == noted["start"]
+    assert given(prompts) == noted["prefill_chunk"]
     assert given(search) == noted["search"]
 
 

@@ -1,7 +1,8 @@
-from .search import (
+from .search import search as search
+from .state import (
     BeamState as BeamState,
-    beam_batch as beam_batch,
-    constrain_beams as constrain_beams,
-    search as search,
-    start as start,
+    beam_backend as beam_backend,
+    empty_beams as empty_beams,
+    insert_beams as insert_beams,
+    search_results as search_results,
 )

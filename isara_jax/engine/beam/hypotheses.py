@@ -21,7 +21,7 @@ from isara_jax.engine.sampling import (
 )
 
 # The score of what is no text. It is finite: transformers adds and divides it as well.
-NEVER = -1e9
+NO_SCORE = -1e9
 
 
 @jax.tree_util.register_dataclass
@@ -63,12 +63,12 @@ def no_hypotheses(*, rows: int, beams: int, new_tokens: int) -> Hypotheses:
         tokens=jnp.zeros((*shape, new_tokens), jnp.int32),
         log_probabilities=jnp.zeros((*shape, new_tokens)),
         lengths=jnp.zeros(shape, jnp.int32),
-        scores=jnp.full(shape, NEVER, jnp.float32),
+        scores=jnp.full(shape, NO_SCORE, jnp.float32),
     )
 
 
 def extensions(
-    own: Float[Array, "B W V"],
+    log_probabilities: Float[Array, "B W V"],
     static: StaticParams,
     *,
     traced: TracedParams,
@@ -79,12 +79,12 @@ def extensions(
 ) -> Extensions:
     """Takes the best extensions, or draws as many without replacement, by their score.
 
-    `own` are log-probabilities, and `texts` those of all beams as rows. There are
-    enough extensions that W of them do not end their text.
+    `texts` are those of all beams, B * W rows. There are enough extensions that W of
+    them do not end their text.
     """
-    rows, beams, vocabulary = own.shape
+    rows, beams, vocabulary = log_probabilities.shape
     scores, tokens = candidates(
-        own.reshape(rows * beams, vocabulary),
+        log_probabilities.reshape(rows * beams, vocabulary),
         static,
         traced=traced,
         texts=texts,
@@ -105,16 +105,17 @@ def extensions(
 
 
 def extended(
-    running: Hypotheses, by: Extensions, *, own: Float[Array, "B W V"]
+    running: Hypotheses, by: Extensions, *, log_probabilities: Float[Array, "B W V"]
 ) -> Hypotheses:
     """Writes the extensions behind the texts of their beams."""
-    row, place = jnp.arange(own.shape[0])[:, None], jnp.arange(by.beams.shape[1])
+    row = jnp.arange(by.beams.shape[0])[:, None]
+    place = jnp.arange(by.beams.shape[1])
     texts = running.at(by.beams)
     at = (row, place, texts.lengths)
     return Hypotheses(
         tokens=texts.tokens.at[at].set(by.tokens),
         log_probabilities=texts.log_probabilities.at[at].set(
-            own[row, by.beams, by.tokens]
+            log_probabilities[row, by.beams, by.tokens]
         ),
         lengths=texts.lengths + 1,
         scores=by.scores,
@@ -125,7 +126,7 @@ def still_open(
     texts: Hypotheses, *, ended: Bool[Array, "B C"], beams: int
 ) -> tuple[Hypotheses, Int[Array, "B W"]]:
     """Returns the best texts to go on with, and their places among all."""
-    scores = jnp.where(ended, NEVER + texts.scores, texts.scores)
+    scores = jnp.where(ended, NO_SCORE + texts.scores, texts.scores)
     places = best_of(scores, beams)
     return replace(texts, scores=scores).at(places), places
 
@@ -148,7 +149,7 @@ def with_finished(
     entering = replace(
         texts,
         lengths=jnp.where(enters, texts.lengths, 0),
-        scores=jnp.where(enters, ranked, NEVER),
+        scores=jnp.where(enters, ranked, NO_SCORE),
     )
     both = jax.tree.map(
         lambda old, new: jnp.concatenate([old, new], axis=1), finished, entering
@@ -165,7 +166,7 @@ def is_decided(
     """
     best = running.scores[:, 0] / running.lengths[:, 0] ** traced.length_penalty
     full = jnp.all(finished.lengths > 0, axis=1)
-    worst = jnp.where(full, jnp.min(finished.scores, axis=1), NEVER)
+    worst = jnp.where(full, jnp.min(finished.scores, axis=1), NO_SCORE)
     return ~(best > worst)
 
 

@@ -1,3 +1,4 @@
+from .batch import DecodeBatch as DecodeBatch, share_prefix as share_prefix
 from .compaction import (
     decode_compacted as decode_compacted,
     program_key as program_key,
@@ -7,6 +8,5 @@ from .state import (
     DecodeState as DecodeState,
     empty_state as empty_state,
     insert as insert,
-    share_prefix as share_prefix,
 )
 from .step import decode as decode

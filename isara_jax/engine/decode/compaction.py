@@ -8,18 +8,17 @@ it decodes in all slots as well, and the caller keeps the answer for as long as 
 program lives.
 """
 
+import math
 from collections.abc import Callable, Hashable
-from dataclasses import fields
 from functools import partial
-from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from isara_jax.engine.decode.state import DecodeState, constrain_state
-from isara_jax.engine.kv_cache import DenseKVCache, FlashKVCache, XlaKVCache
+from isara_jax.engine.decode.batch import B, DecodeBatch
+from isara_jax.engine.kv_cache import DenseKVCache
 from isara_jax.runtime import Mesh
 
 # A batch is compacted once, to a share that is worth compiling for: at 32 slots of 832
@@ -27,11 +26,9 @@ from isara_jax.runtime import Mesh
 COMPACTION_FACTOR = 4
 MIN_COMPACTED_ROWS = 8
 
-Decode = Callable[[DecodeState], DecodeState]
-
 
 def rows_to_keep(
-    state: DecodeState, occupied: np.ndarray, *, mesh: Mesh
+    state: DecodeBatch, occupied: np.ndarray, *, mesh: Mesh
 ) -> np.ndarray | None:
     """Returns the rows of a smaller batch that holds all occupied slots.
 
@@ -40,8 +37,10 @@ def rows_to_keep(
     of accelerators skip empty slots themselves.
     """
     count = state.done.shape[0] // COMPACTION_FACTOR
+    # Beams of a prompt are rows of the model's products as well.
+    rows = count * math.prod(state.logits.shape[1:-1])
     on_cpu = jax.default_backend() == "cpu" and isinstance(state.cache, DenseKVCache)
-    if not on_cpu or count < MIN_COMPACTED_ROWS or count % mesh.shape["data"]:
+    if not on_cpu or rows < MIN_COMPACTED_ROWS or count % mesh.shape["data"]:
         return None
     if occupied.sum() > count:
         return None
@@ -49,13 +48,13 @@ def rows_to_keep(
 
 
 def decode_compacted(
-    state: DecodeState,
+    state: B,
     kept: np.ndarray,
     *,
-    decode: Decode,
+    decode: Callable[[B], B],
     has_parity: bool | None,
     mesh: Mesh,
-) -> tuple[DecodeState, bool]:
+) -> tuple[B, bool]:
     """Decodes in the kept rows only, if that computes the same bits as all rows.
 
     Args:
@@ -80,32 +79,20 @@ def decode_compacted(
     return narrow, True
 
 
-def program_key(state: DecodeState, *static: Hashable) -> Hashable:
+def program_key(state: DecodeBatch, *static: Hashable) -> Hashable:
     """Returns what a decode program is compiled for: shapes, and static arguments."""
     shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(state))
     return (shapes, *static)
 
 
 @partial(jax.jit, static_argnames=("mesh",))
-def compact(state: DecodeState, kept: Int[Array, " b"], *, mesh: Mesh) -> DecodeState:
+def compact(state: B, kept: Int[Array, " b"], *, mesh: Mesh) -> B:
     """Returns a state that holds the kept rows only."""
-
-    def pick(array: Array) -> Array:
-        return array[kept]
-
-    parts = {
-        field.name: jax.tree.map(pick, getattr(state, field.name))
-        for field in fields(state)
-        if field.name != "cache"
-    }
-    cache = cast(XlaKVCache | FlashKVCache, state.cache).take_rows(kept)
-    return constrain_state(DecodeState(cache=cache, **parts), mesh)
+    return state.take(kept).constrain(mesh)
 
 
 @jax.jit
-def _has_bits_of(
-    narrow: DecodeState, wide: DecodeState, kept: Int[Array, " b"]
-) -> Bool[Array, ""]:
+def _has_bits_of(narrow: B, wide: B, kept: Int[Array, " b"]) -> Bool[Array, ""]:
     return jnp.array_equal(narrow.logits, wide.logits[kept]) & jnp.array_equal(
-        narrow.log_probabilities, wide.log_probabilities[kept]
+        narrow.token_log_probabilities, wide.token_log_probabilities[kept]
     )

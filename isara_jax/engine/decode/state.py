@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
+from isara_jax.engine.decode.batch import DecodeBatch
 from isara_jax.engine.kv_cache import (
+    DenseCache,
     KVCache,
     LayerBlocks,
     constrain_cache,
@@ -22,22 +25,55 @@ from isara_jax.runtime import Mesh, constrain
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class DecodeState:
-    """A row a slot: its text, its KV cache, and what sampling needs.
+class DecodeState(DecodeBatch):
+    """A decode batch in which each slot samples one continuation.
 
     Attributes:
+      texts: prompts and continuations.
       log_probabilities: those of the continuation's tokens.
-      limits: the most tokens that a continuation may have.
-      done: decode steps leave a slot that is done, or empty, as it is.
     """
 
-    cache: KVCache
     texts: TokenBuffer
     logits: Float[Array, "B V"]
     log_probabilities: Float[Array, "B N"]
-    limits: Int[Array, " B"]
-    keys: Key[Array, " B"]
-    done: Bool[Array, " B"]
+
+    @property
+    def generated(self) -> Int[Array, " B"]:
+        return self.texts.generated
+
+    @property
+    def token_log_probabilities(self) -> Float[Array, "B N"]:
+        return self.log_probabilities
+
+    def take(self, slots: Int[Array, " b"]) -> "DecodeState":
+        parts = {
+            name: jax.tree.map(lambda array: array[slots], part)
+            for name, part in vars(self).items()
+            if name != "cache"
+        }
+        cache = cast(DenseCache, self.cache).take_rows(slots)
+        return DecodeState(cache=cache, **parts)
+
+    def constrain(self, mesh: Mesh) -> "DecodeState":
+        def split(array: Array, *words: str) -> Array:
+            return constrain(array, words, mesh)
+
+        texts = self.texts
+        return replace(
+            self,
+            cache=constrain_cache(self.cache, mesh),
+            texts=TokenBuffer(
+                token_ids=split(texts.token_ids, "batch", "time"),
+                segments=split(texts.segments, "batch", "time"),
+                ends=split(texts.ends, "batch"),
+                generated=split(texts.generated, "batch"),
+                seen=split(texts.seen, "batch", "vocab"),
+            ),
+            logits=split(self.logits, "batch", "vocab"),
+            log_probabilities=split(self.log_probabilities, "batch", "time"),
+            limits=split(self.limits, "batch"),
+            done=split(self.done, "batch"),
+        )
 
 
 @partial(
@@ -77,17 +113,7 @@ def empty_state(
         keys=jnp.broadcast_to(jax.random.key(0), (rows,)),
         done=jnp.ones(rows, bool),
     )
-    return constrain_state(state, mesh)
-
-
-def share_prefix(
-    state: DecodeState, prefix: Prefix, shared_len: int, *, mesh: Mesh
-) -> DecodeState:
-    """Copies the first `shared_len` positions of a prefix to where all slots see them.
-
-    The state's buffers are donated: the given value is consumed.
-    """
-    return _share(state, prefix.kv_row, jnp.int32(shared_len), mesh=mesh)
+    return state.constrain(mesh)
 
 
 def insert(
@@ -116,14 +142,6 @@ def insert(
         key=key,
         mesh=mesh,
     )
-
-
-@partial(jax.jit, donate_argnames=("state",), static_argnames=("mesh",))
-def _share(
-    state: DecodeState, kv_row: KVCache, shared_len: Int[Array, ""], *, mesh: Mesh
-) -> DecodeState:
-    cache = state.cache.share_prefix(kv_row, shared_len)
-    return constrain_state(replace(state, cache=cache), mesh)
 
 
 @partial(jax.jit, donate_argnames=("state",), static_argnames=("mesh",))
@@ -157,32 +175,4 @@ def _insert(
         keys=state.keys.at[slot].set(key),
         done=state.done.at[slot].set(False),
     )
-    return constrain_state(state, mesh)
-
-
-def constrain_state(state: DecodeState, mesh: Mesh) -> DecodeState:
-    """Constrains the state to the sharding that all programs keep.
-
-    Left to the compiler, the sharding changed from one program to the next: programs
-    were compiled twice, and the state could not be updated in place.
-    """
-
-    def split(array: Array, *words: str) -> Array:
-        return constrain(array, words, mesh)
-
-    texts = state.texts
-    return replace(
-        state,
-        cache=constrain_cache(state.cache, mesh),
-        texts=TokenBuffer(
-            token_ids=split(texts.token_ids, "batch", "time"),
-            segments=split(texts.segments, "batch", "time"),
-            ends=split(texts.ends, "batch"),
-            generated=split(texts.generated, "batch"),
-            seen=split(texts.seen, "batch", "vocab"),
-        ),
-        logits=split(state.logits, "batch", "vocab"),
-        log_probabilities=split(state.log_probabilities, "batch", "time"),
-        limits=split(state.limits, "batch"),
-        done=split(state.done, "batch"),
-    )
+    return state.constrain(mesh)

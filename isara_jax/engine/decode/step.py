@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from isara_jax.engine.decode.state import DecodeState, constrain_state
+from isara_jax.engine.decode.state import DecodeState
 from isara_jax.engine.kv_cache import LayerBlocks, step
 from isara_jax.engine.sampling import StaticParams, TracedParams, sample
 from isara_jax.runtime import Mesh
@@ -32,9 +32,8 @@ def decode(
 
     def one(numbered: tuple) -> tuple:
         count, state = numbered
-        return count + 1, constrain_state(
-            _next_token(layer_blocks, state, traced, eos=eos, static=static), mesh
-        )
+        state = _next_token(layer_blocks, state, traced, eos=eos, static=static)
+        return count + 1, state.constrain(mesh)
 
     _, state = jax.lax.while_loop(unfinished, one, (jnp.int32(0), state))
     return state

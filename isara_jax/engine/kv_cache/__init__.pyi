@@ -1,4 +1,5 @@
 from .cache import (
+    DenseCache as DenseCache,
     KVCache as KVCache,
     constrain_cache as constrain_cache,
     empty_kv_cache as empty_kv_cache,
@@ -9,6 +10,7 @@ from .dense import DenseKVCache as DenseKVCache
 from .flash import FlashKVCache as FlashKVCache
 from .layer_blocks import (
     LayerBlocks as LayerBlocks,
+    block_sizes as block_sizes,
     make_layer_blocks as make_layer_blocks,
 )
 from .sizes import (

@@ -23,7 +23,8 @@ from isara_jax.models.attention import (
 )
 from isara_jax.runtime import Mesh, dtype_of
 
-KVCache = XlaKVCache | FlashKVCache | PagedKVCache
+DenseCache = XlaKVCache | FlashKVCache
+KVCache = DenseCache | PagedKVCache
 
 
 def empty_kv_cache(

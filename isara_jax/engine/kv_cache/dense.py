@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from isara_jax.models import DecoderConfig
-from isara_jax.models.attention import AttentionBackend
+from isara_jax.models.attention import AttentionBackend, KVSegment
 from isara_jax.runtime import Mesh, constrain
 
 ROW = 1
@@ -132,6 +132,45 @@ class DenseKVCache:
             values=tuple(map(put, self.values, values)),
             lengths=self.lengths.at[row].set(length - self.shared_len),
         )
+
+    def kv_segments(
+        self, positions: Int[Array, "B T"], *, window: int | None
+    ) -> Callable[[tuple[Array, ...], Array], list[KVSegment]]:
+        """Returns what queries at these positions see of the written ones.
+
+        The function takes a block and the number of a layer in it.
+        """
+        own, early = jnp.arange(self.max_len), jnp.arange(self.max_shared_len)
+        own_visible = jnp.broadcast_to(
+            (own < self.lengths[:, None])[:, None],
+            (*positions.shape, own.size),
+        )
+        early_visible = jnp.broadcast_to(
+            early < self.shared_len, (*positions.shape, early.size)
+        )
+        if window:
+            oldest = positions[..., None] - window
+            own_visible &= self.shared_len + own > oldest
+            early_visible &= early > oldest
+
+        def segments(block: tuple[Array, ...], number: Array) -> list[KVSegment]:
+            keys, values, shared_keys, shared_values = (
+                array[number] for array in block
+            )
+            found = [KVSegment(self._by_position(keys), values, own_visible)]
+            if early.size:
+                found.append(
+                    KVSegment(
+                        self._by_position(shared_keys), shared_values, early_visible
+                    )
+                )
+            return found
+
+        return segments
+
+    def _by_position(self, keys: Float[Array, "B K ..."]) -> Float[Array, "B K S H"]:
+        """Returns a layer's keys with their axes in the order of the values'."""
+        return keys if self.KEY_AXES == self.VALUE_AXES else keys.swapaxes(2, 3)
 
     def take_rows(self, rows: Int[Array, " b"]) -> Self:
         """Returns a cache that holds these rows only."""

@@ -77,12 +77,19 @@ def prefill_cost(sizes: ModelSizes, *, start: int, end: int) -> Cost:
 
 
 def decode_cost(
-    sizes: ModelSizes, *, lengths: np.ndarray, new: np.ndarray, shared_len: int
+    sizes: ModelSizes,
+    *,
+    lengths: np.ndarray,
+    new: np.ndarray,
+    shared_len: int,
+    beams: int = 1,
 ) -> Cost:
     """Returns the lower bound of decoding `new` [B] tokens, a step for each token.
 
     `lengths` are the slots' positions before. The first `shared_len` of them lie in
-    memory once: each step reads these once for all slots.
+    memory once: each step reads these once for all slots. With `beams`, every slot
+    decodes so many tokens a step, which read what they share once: at least as much as
+    one of them.
     """
     steps, tokens = int(new.max(initial=0)), int(new.sum())
     pairs = sum(
@@ -94,7 +101,7 @@ def decode_cost(
     return Cost(
         bytes=steps * weights * sizes.itemsize
         + (pairs - read_together) * sizes.position_bytes,
-        flops=2 * weights * tokens + sizes.pair * pairs,
+        flops=beams * (2 * weights * tokens + sizes.pair * pairs),
     )
 
 

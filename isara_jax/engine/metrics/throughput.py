@@ -89,6 +89,7 @@ def decode_metrics(
     *,
     lengths: np.ndarray,
     shared_len: int,
+    beams: int = 1,
     sizes: ModelSizes,
 ) -> StepMetrics:
     """Returns the metrics of decode steps that gave each slot `new` tokens.
@@ -96,13 +97,15 @@ def decode_metrics(
     `lengths` are the slots' positions before, the first `shared_len` of them shared.
     """
     return StepMetrics(
-        new_tokens=int(new.sum()),
-        slot_steps=int(new.max(initial=0)) * new.size,
+        new_tokens=beams * int(new.sum()),
+        slot_steps=beams * int(new.max(initial=0)) * new.size,
         decode_seconds=timing.seconds,
         compilations=timing.compilations,
         compile_seconds=timing.compile_seconds,
         decode_costs=(
-            decode_cost(sizes, lengths=lengths, new=new, shared_len=shared_len),
+            decode_cost(
+                sizes, lengths=lengths, new=new, shared_len=shared_len, beams=beams
+            ),
         ),
     )
 

@@ -29,7 +29,7 @@ from isara_jax.engine.prefill.chunking import (
     count_reusable_spans,
 )
 from isara_jax.models import Decoder, run_blocks
-from isara_jax.models.attention import KEY_BLOCK, attention_backend
+from isara_jax.models.attention import KEY_BLOCK, AttentionBackend, attention_backend
 from isara_jax.runtime import Mesh, constrain
 
 
@@ -105,10 +105,18 @@ class PrefixCache:
 
 
 def empty_prefix_cache(
-    layer_blocks: LayerBlocks, *, longest: int, mesh: Mesh
+    layer_blocks: LayerBlocks,
+    *,
+    longest: int,
+    mesh: Mesh,
+    backend: AttentionBackend | None = None,
 ) -> PrefixCache:
-    """Returns a cache for prompts of up to `longest` tokens, with nothing computed."""
-    row = empty_row(layer_blocks, max_len=prefix_cache_len(longest, mesh), mesh=mesh)
+    """Returns a cache for prompts of up to `longest` tokens, with nothing computed.
+
+    `backend` is the one that the slots are for: the platform's own unless given.
+    """
+    max_len = prefix_cache_len(longest, mesh)
+    row = empty_row(layer_blocks, max_len=max_len, mesh=mesh, backend=backend)
     return PrefixCache(layer_blocks=layer_blocks, mesh=mesh, kv_row=row)
 
 
@@ -139,15 +147,21 @@ def _prefill_span(
     return kv_row, hidden
 
 
-@partial(jax.jit, static_argnames=("max_len", "mesh"))
-def empty_row(layer_blocks: LayerBlocks, *, max_len: int, mesh: Mesh) -> KVCache:
+@partial(jax.jit, static_argnames=("max_len", "mesh", "backend"))
+def empty_row(
+    layer_blocks: LayerBlocks,
+    *,
+    max_len: int,
+    mesh: Mesh,
+    backend: AttentionBackend | None = None,
+) -> KVCache:
     """Returns a KV cache of one row, with nothing written."""
     row = empty_kv_cache(
         layer_blocks,
         rows=1,
         max_len=max_len,
         max_shared_len=0,
-        backend=attention_backend(mesh),
+        backend=backend or attention_backend(mesh),
     )
     return constrain_cache(row, mesh)
 

@@ -7,13 +7,18 @@ import itertools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 import torch
-from completions import complete
+from completions import one_device
 from tiny_llama import TINY, torch_llama
 
-from isara_jax.engine.request import Request
+from isara_jax.engine.beam.search import search
+from isara_jax.engine.beam.state import empty_beams, insert_beams, search_results
+from isara_jax.engine.kv_cache.layer_blocks import make_layer_blocks
+from isara_jax.engine.prefill.chunking import plan_spans
+from isara_jax.engine.prefill.prefix_cache import empty_prefix_cache
 from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.models.llama.model import Llama
 
@@ -97,6 +102,40 @@ def chances_of_texts(log_probabilities):
     return texts
 
 
+def drawn_texts(count, *, slots=2000):
+    """Yields the texts of so many samples of the prompt, which is in all slots."""
+    mesh, key = one_device(), jax.random.key(7)
+    blocks = make_layer_blocks(small_llama(), mesh=mesh)
+    (spans,) = plan_spans([START])
+    cache = empty_prefix_cache(blocks, longest=len(START), mesh=mesh)
+    _, prefix = cache.prefill(START, spans)
+    limit = PAIRS.max_new_tokens
+    for first in range(0, count, slots):
+        empty = empty_beams(
+            blocks,
+            rows=1,
+            max_len=len(START),
+            max_shared_len=0,
+            beams=PAIRS.beams,
+            new_tokens=limit,
+            mesh=mesh,
+        )
+        one = insert_beams(empty, prefix, 0, limit=limit, key=key, mesh=mesh)
+        sample_indices = jnp.arange(first, first + slots)
+        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(sample_indices)
+        state = search(
+            blocks,
+            dataclasses.replace(one.take(jnp.zeros(slots, int)), keys=keys),
+            PAIRS.traced,
+            eos=jnp.array([EOS]),
+            static=PAIRS.static,
+            steps=jnp.int32(limit),
+            mesh=mesh,
+        )
+        for _, tokens, _ in search_results(state, np.arange(slots)):
+            yield tuple(tokens.tolist())
+
+
 def test_beam_sample_has_its_distribution():
     twin = torch_llama(small_llama()).eval()
 
@@ -109,13 +148,7 @@ def test_beam_sample_has_its_distribution():
     chances = chances_of_texts(log_probabilities)
     assert math.isclose(sum(chances.values()), 1.0)
     draws = 20_000
-    prompts = [
-        Request(id=str(n), sample_index=n, token_ids=START) for n in range(draws)
-    ]
-    completions = complete(
-        small_llama(), prompts, sampling_params=PAIRS, eos=(EOS,), slots=2000
-    )
-    counts = collections.Counter(c.tokens for c in completions.values())
+    counts = collections.Counter(drawn_texts(draws))
     assert set(counts) <= set(chances)
     assert {len(text) for text in counts} == {1, 2}
     often = [text for text in chances if draws * chances[text] >= 5]

@@ -6,31 +6,30 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from completions import (
     EVERY_RULE,
+    SHARING,
     assert_same,
     assert_scored,
     complete,
     letters,
-    one_device,
     place,
     random_prompts,
 )
 from counting_llama import counting_llama
 from tiny_llama import TINY, tiny_llama
 
-from isara_jax.engine.beam import search as beam
-from isara_jax.engine.beam.search import search, start
+from isara_jax.engine import continuous_batching
+from isara_jax.engine.beam.search import search
+from isara_jax.engine.beam.state import empty_beams
 from isara_jax.engine.kv_cache import layer_blocks as stack
 from isara_jax.engine.kv_cache.layer_blocks import make_layer_blocks
-from isara_jax.engine.padded_batch import plan
+from isara_jax.engine.metrics.throughput import EngineMetrics
 from isara_jax.engine.request import Request
-from isara_jax.engine.sampling.completion import StopCriteria
 from isara_jax.engine.sampling.params import SamplingParams
 from isara_jax.models.llama.model import Llama
-from isara_jax.runtime.mesh import make_mesh, shard_batch
+from isara_jax.runtime.mesh import make_mesh
 
 PROMPTS = random_prompts(1, 5, 70, 12, 30, 3)
 SEARCH = SamplingParams(max_new_tokens=20, temperature=0.0, beams=4)
@@ -68,7 +67,8 @@ def test_eight_devices_are_one_and_compile_once(alone, compilations):
     mesh = make_mesh(data=4, model=2)
     split = place(tiny_llama(), mesh)
     assert_same(sampled(split, PROMPTS, mesh=mesh), alone)
-    assert compilations.count("jit(start)") == 1
+    assert compilations.count("jit(empty_beams)") == 1
+    assert compilations.count("jit(_insert_beams)") == 1
     assert compilations.count("jit(search)") == 1
     compilations.clear()
     changed = dataclasses.replace(SAMPLED, length_penalty=0.3, temperature=0.5)
@@ -86,7 +86,7 @@ def test_number_and_key_decide_the_sample(alone):
 
 
 def test_stretches_change_nothing(monkeypatch, alone):
-    monkeypatch.setattr(beam, "STEPS_BETWEEN_SYNCS", 5)
+    monkeypatch.setattr(continuous_batching, "STEPS_BETWEEN_SYNCS", 5)
     assert_same(sampled(tiny_llama(), PROMPTS), alone)
 
 
@@ -118,7 +118,8 @@ def test_a_stop_string_cuts_the_chosen_text():
 def test_check_is_called_before_every_stretch_and_may_raise():
     calls = []
     assert count_up(check=lambda: calls.append(None)).tokens == tuple(range(1, 21))
-    assert len(calls) == 3
+    # Before the prompt, and before 8, 8 and 4 tokens.
+    assert len(calls) == 4
 
     def check():
         if len(calls) == 5:
@@ -136,44 +137,75 @@ def test_the_search_ends_once_nothing_better_can_come():
     assert len(calls) < 3
 
 
-def test_a_batch_planned_for_fewer_tokens_is_refused():
-    (batch,) = plan(
-        PROMPTS[:1], slots=1, row_multiple=1, max_new_tokens=1, context=TINY.context
-    )
-    with pytest.raises(
-        ValueError, match=r"^max_new_tokens=90: the batch was planned with room for "
-    ):
-        beam.beam_batch(
-            make_layer_blocks(tiny_llama()),
-            batch,
-            sampling_params=dataclasses.replace(SEARCH, max_new_tokens=90),
-            stop_criteria=StopCriteria(eos=(), stops=(), decode=letters),
-            key=jax.random.key(7),
-            mesh=one_device(),
-            check=lambda: None,
-        )
-
-
 @pytest.mark.usefixtures("types_unchecked")
 def test_the_cache_is_updated_in_place():
     mesh = make_mesh(data=4, model=2)
     config = dataclasses.replace(TINY, layers=8)
     deep = jax.jit(lambda key: Llama(config, key=key))(jax.random.key(0))
-    prompts = (shard_batch(np.ones((8, 32), np.int32), mesh),) * 2
     split = make_layer_blocks(place(deep, mesh), mesh=mesh)
-    state = start(split, *prompts, beams=3, new_tokens=500, mesh=mesh)
+    state = empty_beams(
+        split,
+        rows=8,
+        max_len=64,
+        max_shared_len=0,
+        beams=3,
+        new_tokens=500,
+        mesh=mesh,
+    )
     loop = search.lower(
         split,
         state,
         SAMPLED.traced,
-        prompts=prompts,
-        keys=jax.random.split(jax.random.key(0), 8),
         eos=jnp.zeros(1, jnp.int32),
-        last=jnp.int32(0),
         static=SAMPLED.static,
+        steps=jnp.int32(8),
+        mesh=mesh,
     )
     memory = loop.compile().memory_analysis()
-    a_device = sum(array.nbytes for array in jax.tree.leaves(state.cache.pairs))
-    a_device //= mesh.size
+    cached = jax.tree.leaves((state.cache.blocks, state.branches.blocks))
+    a_device = sum(array.nbytes for array in cached) // mesh.size
     assert memory.alias_size_in_bytes >= a_device
-    assert memory.temp_size_in_bytes < a_device
+    assert memory.temp_size_in_bytes < a_device // 2
+
+
+def test_what_beams_share_is_computed_once_and_counted():
+    metrics = EngineMetrics()
+    found = complete(
+        tiny_llama(),
+        SHARING,
+        sampling_params=SAMPLED,
+        eos=(8, 40),
+        slots=4,
+        metrics=metrics,
+    )
+    given = sum(len(request.token_ids) for request in SHARING)
+    prefixes = 2 * 70
+    own = sum(len(ids[70:]) for ids in {request.token_ids for request in SHARING})
+    assert metrics.computed_tokens == prefixes + own
+    assert metrics.computed_tokens + metrics.reused_tokens == given
+    assert 0 < metrics.new_tokens <= metrics.slot_steps
+    assert metrics.new_tokens >= SAMPLED.beams * sum(
+        len(completion.tokens) for completion in found.values()
+    )
+    assert metrics.prefill_seconds > 0 < metrics.decode_seconds
+    alone = {}
+    for request in SHARING[::5]:
+        alone |= sampled(tiny_llama(), [request])
+    assert_same({id: found[id] for id in alone}, alone)
+
+
+def test_prompts_that_end_early_leave_their_slots_to_others():
+    """Each prompt's beams end with its own limit, and the next prompt takes over."""
+    limits = [3, 12, 4, 12, 5, 2]
+    requests = [
+        dataclasses.replace(request, max_new_tokens=limit)
+        for request, limit in zip(PROMPTS, limits, strict=True)
+    ]
+    metrics = EngineMetrics()
+    found = sampled(tiny_llama(), requests, slots=2, metrics=metrics)
+    # As long as the longest three times over is what batches of two would take.
+    assert metrics.slot_steps < SAMPLED.beams * 2 * 3 * max(limits)
+    for request in requests:
+        assert_same(
+            {request.id: found[request.id]}, sampled(tiny_llama(), [request], slots=1)
+        )
