@@ -1,11 +1,11 @@
-"""Prompts into batches of few shapes, the same ones whenever the run is resumed."""
+"""Texts to score in padded batches of few shapes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from isara_jax.engine.kv_cache import bucketed_len, round_up, rows_within
+from isara_jax.engine.kv_cache import round_up, rows_within
 from isara_jax.engine.request import Request, validate_length
 
 PROMPT_STEP = 64
@@ -13,16 +13,15 @@ PROMPT_STEP = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """What a batch is compiled for: rows, prompt positions, and cached positions."""
+    """What a batch is compiled for: rows, and their positions."""
 
     rows: int
     prompt: int
-    capacity: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Prompts that are continued together."""
+    """Texts that are scored together."""
 
     prompts: tuple[Request, ...]
     shape: Shape
@@ -33,7 +32,6 @@ def plan(
     *,
     slots: int,
     row_multiple: int,
-    max_new_tokens: int,
     context: int,
 ) -> tuple[Batch, ...]:
     """Sorts the prompts by length and cuts them into batches of equally many rows.
@@ -41,10 +39,10 @@ def plan(
     These are at most `slots`, a multiple of `row_multiple`, and at least that.
 
     Raises:
-      InputError: a prompt and its continuation do not fit the model's context.
+      InputError: a text is empty, or does not fit the model's context.
     """
     for prompt in prompts:
-        validate_length(prompt, new=max_new_tokens, context=context)
+        validate_length(prompt, new=0, context=context)
     if not prompts:
         return ()
     most = rows_within(slots, multiple=row_multiple)
@@ -53,7 +51,7 @@ def plan(
     padded_rows = round_up(rows, row_multiple)
     ordered = sorted(prompts, key=lambda p: (len(p.token_ids), p.sample_index))
     return tuple(
-        _batch(ordered[start : start + rows], padded_rows, max_new_tokens)
+        _batch(ordered[start : start + rows], padded_rows)
         for start in range(0, len(ordered), rows)
     )
 
@@ -61,7 +59,7 @@ def plan(
 def left_padded(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     """Lays the prompts out as [B, T] tokens and segments (1 token, 0 padding).
 
-    Rows beyond the prompts repeat the last one; their samples are thrown away.
+    Rows beyond the prompts repeat the last one; their scores are thrown away.
     """
     tokens = np.zeros((batch.shape.rows, batch.shape.prompt), np.int32)
     segments = np.zeros_like(tokens)
@@ -72,23 +70,6 @@ def left_padded(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     return tokens, segments
 
 
-def validate_room(shape: Shape, max_new_tokens: int) -> None:
-    """Refuses to continue a batch by more tokens than it was planned for.
-
-    Raises:
-      ValueError: it was planned for fewer.
-    """
-    room = shape.capacity - shape.prompt
-    if max_new_tokens > room:
-        raise ValueError(
-            f"max_new_tokens={max_new_tokens}: the batch was planned with room for "
-            f"{room}"
-        )
-
-
-def _batch(prompts: Sequence[Request], rows: int, max_new_tokens: int) -> Batch:
+def _batch(prompts: Sequence[Request], rows: int) -> Batch:
     length = round_up(max(len(p.token_ids) for p in prompts), PROMPT_STEP)
-    shape = Shape(
-        rows=rows, prompt=length, capacity=bucketed_len(length + max_new_tokens)
-    )
-    return Batch(prompts=tuple(prompts), shape=shape)
+    return Batch(prompts=tuple(prompts), shape=Shape(rows=rows, prompt=length))

@@ -95,18 +95,6 @@ def chunk_work(request: FitRequest, *, width: int, end: int) -> Work:
     )
 
 
-def rows_work(request: FitRequest, *, rows: int, length: int) -> Work:
-    """Returns the work of prefilling `rows` prompts of `length` positions."""
-    sizes = model_sizes(request.weights)
-    cost = prefill_cost(sizes, start=0, end=length)
-    cached = rows * length * sizes.position_bytes
-    return Work(
-        flops=rows * cost.flops / request.mesh.size,
-        bytes=_weight_bytes(request, sizes) + cached / request.mesh.size,
-        tokens=rows * length,
-    )
-
-
 def token_work(request: FitRequest, *, rows: int, length: int, beams: int = 1) -> Work:
     """Returns the work of decoding one token in each row of `length` positions.
 

@@ -9,7 +9,6 @@ from .decoder import (
 )
 from .decoder_cached import (
     Cache as Cache,
-    branch as branch,
     extend as extend,
     layers_of as layers_of,
     prefill as prefill,

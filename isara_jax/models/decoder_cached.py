@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from isara_jax.models.attention import AttentionBackend, attention, causal_attention
 from isara_jax.models.decoder import Attend, Decoder, left_padded_positions
@@ -27,22 +27,15 @@ KeysAndValues = tuple[Float[Array, "l B K S H"], Float[Array, "l B K S H"]]
 class Cache:
     """Keys and values of every layer, left-padded rows, all rows at one length.
 
-        slot      0 1 2 3 4 5 6 7
-        segments  0 0 1 1 1 1 - -     0: padding, or not yet written
-                          length=6
-
-    `keys` and `values` are [l, B, K, S, H] for each block of l layers.
+    column    0 1 2 3 4 5 6 7
+    segments  0 0 1 1 1 1 - -     0: padding, or not yet written
+                      length=6
     """
 
-    keys: tuple[Float[Array, "l B K S H"], ...]
-    values: tuple[Float[Array, "l B K S H"], ...]
+    keys: Float[Array, "L B K S H"]
+    values: Float[Array, "L B K S H"]
     segments: Int[Array, "B S"]
     length: Int[Array, ""]
-
-    @property
-    def pairs(self) -> tuple[KeysAndValues, ...]:
-        """The keys and values of each block."""
-        return tuple(zip(self.keys, self.values, strict=True))
 
 
 def run_blocks(
@@ -82,14 +75,11 @@ def prefill(
     segments: Int[Array, "B T"],
     capacity: int,
     backend: AttentionBackend | None = None,
-    blocks: Blocks | None = None,
 ) -> tuple[Float[Array, "B D"], Cache]:
     """Runs left-padded prompts into a new cache with room for `capacity` positions.
 
-    Returns the hidden state at the last position of every row, and the cache. `blocks`
-    are the model's layers: one block unless given.
+    Returns the hidden state at the last position of every row, and the cache.
     """
-    blocks = blocks or (model.layers,)
     positions = left_padded_positions(segments)
     rows, length = tokens.shape
 
@@ -108,17 +98,17 @@ def prefill(
 
         return attended
 
-    empty = empty_cache(model, rows=rows, capacity=capacity, blocks=blocks)
-    x, pairs = run_blocks(
+    empty = empty_cache(model, rows=rows, capacity=capacity)
+    x, ((keys, values),) = run_blocks(
         model,
-        blocks,
+        (model.layers,),
         model.embed(tokens, positions),
         positions=positions,
-        caches=empty.pairs,
+        caches=((empty.keys, empty.values),),
         attend=attend,
     )
     padded = jnp.pad(segments, ((0, 0), (0, capacity - length)))
-    return x[:, -1], _cache_of(pairs, segments=padded, length=jnp.int32(length))
+    return x[:, -1], Cache(keys, values, segments=padded, length=jnp.int32(length))
 
 
 def extend(
@@ -130,65 +120,39 @@ def extend(
     segments = jax.lax.dynamic_update_slice(cache.segments, written, (0, start))
     before = jnp.sum(cache.segments != 0, axis=1, keepdims=True)
     positions = before + jnp.arange(length)
-    slots = jnp.arange(segments.shape[1])
-    back = (start + jnp.arange(length))[:, None] - slots[None, :]
+    columns = jnp.arange(segments.shape[1])
+    back = (start + jnp.arange(length))[:, None] - columns[None, :]
     near = (back >= 0) & (back < (model.config.window or segments.shape[1]))
     visible = (segments != 0)[:, None, :] & near[None]
-    return branch(model, tokens, cache, positions=positions, visible=visible)
 
-
-def branch(
-    model: Decoder,
-    tokens: Int[Array, "B T"],
-    cache: Cache,
-    *,
-    positions: Int[Array, "B T"],
-    visible: Bool[Array, "B T S"],
-    blocks: Blocks | None = None,
-) -> tuple[Float[Array, "B T D"], Cache]:
-    """Runs T more tokens of each row, which see the cache indices of a mask.
-
-    They are written at the next T indices of the cache. Several of them may have one
-    position, in the branches of a text. `visible` includes a token's own index, and
-    keeps to the model's window. `blocks` are those that the cache was made for.
-    """
-    start, length = cache.length, tokens.shape[1]
-    written = jnp.ones(tokens.shape, cache.segments.dtype)
-    segments = jax.lax.dynamic_update_slice(cache.segments, written, (0, start))
-
-    def attend(cache: KeysAndValues, number: Array) -> Attend:
+    def attend(pair: KeysAndValues, number: Array) -> Attend:
         def attended(q: Array, k: Array, v: Array) -> tuple[Array, KeysAndValues]:
             k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-            longer = _written(cache, k, v, layer=number, start=start)
+            longer = _written(pair, k, v, layer=number, start=start)
             own_keys, own_values = (array[number] for array in longer)
             return attention(q, own_keys, own_values, visible=visible), longer
 
         return attended
 
-    x, pairs = run_blocks(
+    x, ((keys, values),) = run_blocks(
         model,
-        blocks or (model.layers,),
+        (model.layers,),
         model.embed(tokens, positions),
         positions=positions,
-        caches=cache.pairs,
+        caches=((cache.keys, cache.values),),
         attend=attend,
     )
-    return x, _cache_of(pairs, segments=segments, length=start + length)
+    return x, Cache(keys, values, segments=segments, length=start + length)
 
 
-def empty_cache(
-    model: Decoder, *, rows: int, capacity: int, blocks: Blocks | None = None
-) -> Cache:
+def empty_cache(model: Decoder, *, rows: int, capacity: int) -> Cache:
     """Returns a cache with nothing written."""
     c = model.config
-    blocks = blocks or (model.layers,)
+    shape = (c.layers, rows, c.kv_heads, capacity, c.head_size)
     dtype = dtype_of(model.layers)
-    shapes = [
-        (layers_of(block), rows, c.kv_heads, capacity, c.head_size) for block in blocks
-    ]
     return Cache(
-        keys=tuple(jnp.zeros(shape, dtype) for shape in shapes),
-        values=tuple(jnp.zeros(shape, dtype) for shape in shapes),
+        keys=jnp.zeros(shape, dtype),
+        values=jnp.zeros(shape, dtype),
         segments=jnp.zeros((rows, capacity), jnp.int32),
         length=jnp.zeros((), jnp.int32),
     )
@@ -205,13 +169,6 @@ def _layer_pass(
     x, cache = carry
     number, layer = numbered
     return model.run_layer(layer, x, positions, attend(cache, number)), None
-
-
-def _cache_of(
-    pairs: Sequence[KeysAndValues], *, segments: Array, length: Array
-) -> Cache:
-    keys, values = zip(*pairs, strict=True)
-    return Cache(keys=keys, values=values, segments=segments, length=length)
 
 
 def _written(

@@ -10,7 +10,7 @@ from isara_jax.engine.padded_batch import PROMPT_STEP, Batch, Shape, left_padded
 from isara_jax.engine.request import Request
 from isara_jax.errors import InputError
 
-CONTEXT, NEW = 400, 30
+CONTEXT = 400
 
 
 def planned(prompts, *, slots, row_multiple=1):
@@ -18,14 +18,13 @@ def planned(prompts, *, slots, row_multiple=1):
         prompts,
         slots=slots,
         row_multiple=row_multiple,
-        max_new_tokens=NEW,
         context=CONTEXT,
     )
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(
-    lengths=st.lists(st.integers(1, CONTEXT - NEW), min_size=1, max_size=60),
+    lengths=st.lists(st.integers(1, CONTEXT), min_size=1, max_size=60),
     slots=st.integers(1, 40),
     row_multiple=st.sampled_from([1, 2, 4, 8]),
     random=st.randoms(use_true_random=False),
@@ -57,7 +56,6 @@ def fits(batch):
     longest = max(len(prompt.token_ids) for prompt in batch.prompts)
     assert longest <= batch.shape.prompt < longest + PROMPT_STEP
     assert batch.shape.prompt % PROMPT_STEP == 0
-    assert batch.shape.capacity >= batch.shape.prompt + NEW
 
 
 def test_prompts_of_one_length_keep_the_order_of_their_numbers():
@@ -86,12 +84,12 @@ def test_nothing_is_planned_for_no_prompts():
     assert planned([], slots=4) == ()
 
 
-@pytest.mark.parametrize("length", [0, CONTEXT - NEW + 1])
+@pytest.mark.parametrize("length", [0, CONTEXT + 1])
 def test_a_prompt_that_does_not_fit_is_refused_by_its_id(length):
-    prompts = random_prompts(5, CONTEXT - NEW, length)
+    prompts = random_prompts(5, CONTEXT, length)
     with pytest.raises(
         InputError,
-        match=f"the prompt r01-0002 has {length} tokens; with {NEW} new ones "
+        match=f"the prompt r01-0002 has {length} tokens; with 0 new ones "
         f".* context of {CONTEXT}",
     ):
         planned(prompts, slots=4)
@@ -115,7 +113,7 @@ def test_rows_are_padded_on_the_left_and_missing_ones_repeat_the_last():
         Request(id=str(number), sample_index=number, token_ids=tokens)
         for number, tokens in enumerate([(5,), (0, 7, 8)])
     )
-    shape = Shape(rows=4, prompt=4, capacity=6)
+    shape = Shape(rows=4, prompt=4)
     tokens, segments = left_padded(Batch(prompts=prompts, shape=shape))
     assert tokens.tolist() == [[0, 0, 0, 5], *[[0, 0, 7, 8]] * 3]
     assert segments.tolist() == [[0, 0, 0, 1], *[[0, 1, 1, 1]] * 3]

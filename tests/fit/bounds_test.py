@@ -5,7 +5,7 @@ from tiny_llama import TINY
 
 from benchmarks.finetune.random_weights import step_flops
 from isara_jax.finetune.data.training_example import TrainingExample
-from isara_jax.fit.bounds import chunk_work, rows_work, step_work, token_work
+from isara_jax.fit.bounds import chunk_work, step_work, token_work
 
 LENGTH, EXAMPLES, STATE = 40, 6, 1000
 
@@ -45,7 +45,6 @@ def test_writing_reads_the_weights_and_the_cache(fit_request):
     weights, position = 4 * 21_696, 2 * 2 * 2 * 8 * 4
     assert token_work(asked, rows=3, length=9).bytes == weights + 3 * 10 * position
     assert chunk_work(asked, width=4, end=10).bytes == weights + 10 * position
-    assert rows_work(asked, rows=3, length=5).bytes == weights + 15 * position
 
 
 def test_beams_compute_for_each_and_read_once(fit_request):

@@ -7,7 +7,7 @@ import pytest
 from tiny_llama import tiny_llama
 from whole_rows import drawn_tokens, states
 
-from isara_jax.models.decoder_cached import branch, empty_cache, extend, prefill
+from isara_jax.models.decoder_cached import empty_cache, extend, prefill
 
 run_prompt = jax.jit(prefill, static_argnames="capacity")
 run_more = jax.jit(extend)
@@ -33,28 +33,6 @@ def test_cached_passes_are_the_whole_pass(model, steps):
         jnp.concatenate(got, axis=1), expected[:, 11:], atol=2e-5
     )
     assert int(cache.length) == 20
-
-
-def test_branches_of_a_row_are_rows_of_their_own(model):
-    prompt, ways = drawn_tokens(1, 12), drawn_tokens(3, 17)[:, 12:]
-    texts = jnp.concatenate([jnp.repeat(prompt, 3, axis=0), ways], axis=1)
-    segments = jnp.ones_like(prompt)
-    _, cache = run_prompt(model, prompt, segments=segments, capacity=30)
-    visible, got = jnp.repeat(cache.segments[:, None] != 0, 3, axis=1), []
-    for step in range(5):
-        order = np.roll(np.arange(3), step)  # in which they stand side by side
-        place = np.argsort(order)
-        visible = visible.at[0, np.arange(3), 12 + 3 * step + place].set(True)
-        hidden, cache = jax.jit(branch)(
-            model,
-            ways[order, step][None],
-            cache,
-            positions=jnp.full((1, 3), 12 + step),
-            visible=visible[:, order],
-        )
-        got.append(hidden[0, place])
-    expected = states(model, texts)[:, 12:]
-    np.testing.assert_allclose(jnp.stack(got, axis=1), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("passes", ["whole", "prefill", "prefill and extend"])
@@ -123,8 +101,7 @@ def test_jit_changes_nothing(model):
 
 def test_an_empty_cache_is_the_model_s(model):
     cache = empty_cache(tiny_llama(dtype=jnp.bfloat16), rows=3, capacity=11)
-    ((keys, values),) = cache.pairs
-    assert keys.shape == values.shape == (2, 3, 2, 11, 8)
-    assert keys.dtype == values.dtype == jnp.bfloat16
+    assert cache.keys.shape == cache.values.shape == (2, 3, 2, 11, 8)
+    assert cache.keys.dtype == cache.values.dtype == jnp.bfloat16
     assert cache.segments.shape == (3, 11) and not cache.segments.any()
     assert int(cache.length) == 0

@@ -66,7 +66,6 @@ def _batches(
         ],
         slots=slots,
         row_multiple=mesh.shape["data"],
-        max_new_tokens=0,
         context=context,
     )
 

@@ -62,7 +62,7 @@ def _score_group(
     prompts = tuple(
         Request(id="", sample_index=0, token_ids=tuple(item.prompt)) for item in items
     )
-    shape = Shape(rows=rows, prompt=length, capacity=length)
+    shape = Shape(rows=rows, prompt=length)
     tokens, segments = left_padded(Batch(prompts=prompts, shape=shape))
     hidden, cache = _prefill(
         model, shard_batch(tokens, mesh), shard_batch(segments, mesh), mesh=mesh
@@ -144,8 +144,8 @@ def _log_probabilities(
     room = tokens.shape[1]
     tail = ((0, 0), (0, 0), (0, 0), (0, room), (0, 0))
     own = Cache(
-        keys=tuple(jnp.pad(keys[:, owner], tail) for keys in cache.keys),
-        values=tuple(jnp.pad(values[:, owner], tail) for values in cache.values),
+        keys=jnp.pad(cache.keys[:, owner], tail),
+        values=jnp.pad(cache.values[:, owner], tail),
         segments=jnp.pad(cache.segments[owner], ((0, 0), (0, room))),
         length=cache.length,
     )
