@@ -24,6 +24,12 @@ many tokens as we did: ends of text are forbidden, and a batch goes on until its
 text has its number. So both sides hand over texts of the same lengths; transformers is
 spared the search for stop strings. The seconds are those of generation alone.
 
+Beams are drafted with the paper's preset, without peers, whose texts cannot be held to
+a length:
+
+    python -m benchmarks.generation --work=drafting --peers= \
+        --run=configs/paper_llama.flags --slots=80 --shrink=16
+
     python -m benchmarks.generation --shape=llama7b --dtype=bfloat16
 
 makes random weights on the GPU instead and measures decode64 and prefill, one side

@@ -1,5 +1,7 @@
 """The engine goes on with fewer slots where memory cannot hold all of them."""
 
+import dataclasses
+
 import jax
 import pytest
 from completions import GREEDY, PROMPTS, SAMPLED, SHARING, assert_same, complete
@@ -35,6 +37,28 @@ def test_a_group_that_memory_has_no_room_for_goes_on_in_fewer_slots(
     assert_same(found, alone)
     assert calls[0] == 5 and calls[-1] == 2
     assert "memory has no room for 5 slots: going on with 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["empty_beams", "search"])
+def test_beams_that_memory_has_no_room_for_go_on_in_fewer_slots(
+    monkeypatch, capsys, place
+):
+    params = dataclasses.replace(SAMPLED, beams=2, max_new_tokens=6)
+    alone = complete(tiny_llama(), PROMPTS, sampling_params=params, slots=2)
+    program, calls = getattr(continuous_batching, place), []
+
+    def failing(*arguments, **named):
+        rows = named["rows"] if "rows" in named else arguments[1].done.shape[0]
+        calls.append(rows)
+        if rows > 2 and (place == "empty_beams" or len(calls) > 1):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return program(*arguments, **named)
+
+    monkeypatch.setattr(continuous_batching, place, failing)
+    found = complete(tiny_llama(), PROMPTS, sampling_params=params, slots=4)
+    assert_same(found, alone)
+    assert calls[0] == 4 and calls[-1] == 2
+    assert "memory has no room for 4 slots: going on with 2" in capsys.readouterr().err
 
 
 def test_memory_for_no_slot_at_all_is_told(monkeypatch):
