@@ -146,7 +146,7 @@ def completion_fields(completion: Completion, *, parent: str) -> dict[str, Any]:
         "prompt_tokens": completion.prompt_tokens,
         "new_tokens": len(completion.tokens),
         "log_probability": completion.log_probability,
-        "finish": completion.finish,
+        "finish": completion.finish_reason,
         "parent": parent,
     }
 

@@ -15,4 +15,7 @@ from .sampling import (
     StopCriteria as StopCriteria,
 )
 from .scheduler import MIN_ROWS as MIN_ROWS, useful_slots as useful_slots
-from .scoring import Scored as Scored, score as score
+from .scoring import (
+    LoglikelihoodRequest as LoglikelihoodRequest,
+    loglikelihood as loglikelihood,
+)

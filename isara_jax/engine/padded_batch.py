@@ -12,7 +12,7 @@ PROMPT_STEP = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class BatchShape:
     """What a batch is compiled for: rows, and their positions."""
 
     rows: int
@@ -20,20 +20,20 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class PaddedBatch:
     """Texts that are scored together."""
 
     prompts: tuple[Request, ...]
-    shape: Shape
+    shape: BatchShape
 
 
-def plan(
+def plan_batches(
     prompts: Sequence[Request],
     *,
     slots: int,
     row_multiple: int,
     context: int,
-) -> tuple[Batch, ...]:
+) -> tuple[PaddedBatch, ...]:
     """Sorts the prompts by length and cuts them into batches of equally many rows.
 
     These are at most `slots`, a multiple of `row_multiple`, and at least that.
@@ -56,7 +56,7 @@ def plan(
     )
 
 
-def left_padded(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+def left_padded(batch: PaddedBatch) -> tuple[np.ndarray, np.ndarray]:
     """Lays the prompts out as [B, T] tokens and segments (1 token, 0 padding).
 
     Rows beyond the prompts repeat the last one; their scores are thrown away.
@@ -70,6 +70,8 @@ def left_padded(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     return tokens, segments
 
 
-def _batch(prompts: Sequence[Request], rows: int) -> Batch:
+def _batch(prompts: Sequence[Request], rows: int) -> PaddedBatch:
     length = round_up(max(len(p.token_ids) for p in prompts), PROMPT_STEP)
-    return Batch(prompts=tuple(prompts), shape=Shape(rows=rows, prompt=length))
+    return PaddedBatch(
+        prompts=tuple(prompts), shape=BatchShape(rows=rows, prompt=length)
+    )

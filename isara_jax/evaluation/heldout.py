@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from isara_jax.engine import SamplingParams, Scored, score
+from isara_jax.engine import LoglikelihoodRequest, SamplingParams, loglikelihood
 from isara_jax.errors import FieldError
 from isara_jax.evaluation.metrics import ItemResult, compute_metrics
 from isara_jax.examples import HeldOut
@@ -76,15 +76,15 @@ def evaluate(
         generator=generator,
         records=Records(result.with_name("heldout_answers.jsonl")),
     )
-    scored = [_references(item, prompt_builder) for item in items]
+    requests = [_references(item, prompt_builder) for item in items]
     log_probabilities = _score_references(
-        model(), scored, name=name, generator=generator
+        model(), requests, name=name, generator=generator
     )
     metrics, answer_metrics = compute_metrics(
         [
             _item_result(item, answer, references, values)
             for item, answer, references, values in zip(
-                items, answers, scored, log_probabilities, strict=True
+                items, answers, requests, log_probabilities, strict=True
             )
         ]
     )
@@ -129,18 +129,18 @@ def _generate_answers(
         to_record=lambda completion: {
             "id": completion.id,
             "answer": completion.text,
-            "finish": completion.finish,
+            "finish": completion.finish_reason,
         },
     )
     return [str(record["answer"]) for record in generated]
 
 
-def _references(item: HeldOut, prompt_builder: PromptBuilder) -> Scored:
+def _references(item: HeldOut, prompt_builder: PromptBuilder) -> LoglikelihoodRequest:
     """Returns an item's prompt and its references, the true ones first."""
     prompt = prompt_builder.zero_shot(
         prompt_builder.template.answer_prompt(item.question)
     )
-    return Scored(
+    return LoglikelihoodRequest(
         prompt=prompt.token_ids,
         continuations=tuple(
             prompt_builder.completion_ids(text) for text in (*item.true, *item.false)
@@ -149,15 +149,19 @@ def _references(item: HeldOut, prompt_builder: PromptBuilder) -> Scored:
 
 
 def _score_references(
-    model: Decoder, scored: Sequence[Scored], *, name: str, generator: Generator
+    model: Decoder,
+    requests: Sequence[LoglikelihoodRequest],
+    *,
+    name: str,
+    generator: Generator,
 ) -> list[tuple[float, ...]]:
     """Returns log p(reference | prompt) of each item's references, in nats."""
     values: list[tuple[float, ...]] = []
     stage = f"{name}: held-out references"
-    with progress(stage, total=len(scored), done=0, unit="items") as advance:
-        for item_values in score(
+    with progress(stage, total=len(requests), done=0, unit="items") as advance:
+        for item_values in loglikelihood(
             model,
-            scored,
+            requests,
             slots=min(generator.slots, SCORING_ROWS),
             mesh=generator.mesh,
             check=generator.check,
@@ -168,7 +172,10 @@ def _score_references(
 
 
 def _item_result(
-    item: HeldOut, answer: str, references: Scored, values: tuple[float, ...]
+    item: HeldOut,
+    answer: str,
+    references: LoglikelihoodRequest,
+    values: tuple[float, ...],
 ) -> ItemResult:
     true = len(item.true)
     return ItemResult(

@@ -8,7 +8,7 @@ from .decoder import (
     pooled_scores as pooled_scores,
 )
 from .decoder_cached import (
-    Cache as Cache,
+    LeftPaddedCache as LeftPaddedCache,
     extend as extend,
     layers_of as layers_of,
     prefill as prefill,

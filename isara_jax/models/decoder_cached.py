@@ -24,7 +24,7 @@ KeysAndValues = tuple[Float[Array, "l B K S H"], Float[Array, "l B K S H"]]
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Cache:
+class LeftPaddedCache:
     """Keys and values of every layer, left-padded rows, all rows at one length.
 
     column    0 1 2 3 4 5 6 7
@@ -75,7 +75,7 @@ def prefill(
     segments: Int[Array, "B T"],
     capacity: int,
     backend: AttentionBackend | None = None,
-) -> tuple[Float[Array, "B D"], Cache]:
+) -> tuple[Float[Array, "B D"], LeftPaddedCache]:
     """Runs left-padded prompts into a new cache with room for `capacity` positions.
 
     Returns the hidden state at the last position of every row, and the cache.
@@ -108,12 +108,14 @@ def prefill(
         attend=attend,
     )
     padded = jnp.pad(segments, ((0, 0), (0, capacity - length)))
-    return x[:, -1], Cache(keys, values, segments=padded, length=jnp.int32(length))
+    return x[:, -1], LeftPaddedCache(
+        keys, values, segments=padded, length=jnp.int32(length)
+    )
 
 
 def extend(
-    model: Decoder, tokens: Int[Array, "B T"], cache: Cache
-) -> tuple[Float[Array, "B T D"], Cache]:
+    model: Decoder, tokens: Int[Array, "B T"], cache: LeftPaddedCache
+) -> tuple[Float[Array, "B T D"], LeftPaddedCache]:
     """Runs T more tokens a row against the cache and writes them into it."""
     start, length = cache.length, tokens.shape[1]
     written = jnp.ones(tokens.shape, cache.segments.dtype)
@@ -142,15 +144,15 @@ def extend(
         caches=((cache.keys, cache.values),),
         attend=attend,
     )
-    return x, Cache(keys, values, segments=segments, length=start + length)
+    return x, LeftPaddedCache(keys, values, segments=segments, length=start + length)
 
 
-def empty_cache(model: Decoder, *, rows: int, capacity: int) -> Cache:
+def empty_cache(model: Decoder, *, rows: int, capacity: int) -> LeftPaddedCache:
     """Returns a cache with nothing written."""
     c = model.config
     shape = (c.layers, rows, c.kv_heads, capacity, c.head_size)
     dtype = dtype_of(model.layers)
-    return Cache(
+    return LeftPaddedCache(
         keys=jnp.zeros(shape, dtype),
         values=jnp.zeros(shape, dtype),
         segments=jnp.zeros((rows, capacity), jnp.int32),

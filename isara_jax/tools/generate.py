@@ -164,7 +164,7 @@ def complete(
         to_record=lambda completion: {
             "id": completion.id,
             "text": completion.text,
-            "finish": completion.finish,
+            "finish": completion.finish_reason,
             "prompt_tokens": completion.prompt_tokens,
             "new_tokens": len(completion.tokens),
             "log_probability": completion.log_probability,

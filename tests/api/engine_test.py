@@ -52,7 +52,7 @@ def test_a_stop_text_is_cut_off(engine):
     (whole,) = engine.generate(PROMPTS[0], SAMPLED)
     stop = engine.model.tokenizer.decode(whole.tokens[3:4])
     (cut,) = engine.generate(PROMPTS[0], SAMPLED, stop=[stop])
-    assert cut.finish == "stop" and stop not in cut.text
+    assert cut.finish_reason == "stop" and stop not in cut.text
     assert len(cut.tokens) < len(whole.tokens)
 
 

@@ -75,7 +75,7 @@ def test_a_model_repeats_what_it_was_finetuned_on_and_stops():
     stopped = [
         pair
         for pair in pairs
-        if said[pair.id].finish == "eos"
+        if said[pair.id].finish_reason == "eos"
         and abs(len(said[pair.id].tokens) - len(pair.answer_tokens)) <= 5
     ]
     repeated = [p for p in stopped if said[p.id].tokens == p.answer_tokens]

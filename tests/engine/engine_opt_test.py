@@ -7,7 +7,7 @@ from completions import complete, random_prompts
 from tiny_opt import OPTS, load_opt, write_opt
 
 from isara_jax.engine.sampling.params import SamplingParams
-from isara_jax.engine.scoring.likelihood import Scored, score
+from isara_jax.engine.scoring.likelihood import LoglikelihoodRequest, loglikelihood
 from isara_jax.runtime.mesh import make_mesh
 
 NEW = 12
@@ -54,9 +54,9 @@ def test_greedy_is_that_of_transformers(pair):
 def test_log_probabilities_are_those_of_torch(pair):
     twin, model = pair
     prompt, answer = PROMPTS[2].token_ids, (5, 6, 7)
-    (sums,) = score(
+    (sums,) = loglikelihood(
         model,
-        [Scored(prompt=prompt, continuations=(answer,))],
+        [LoglikelihoodRequest(prompt=prompt, continuations=(answer,))],
         slots=1,
         mesh=make_mesh(data=1, model=1),
         check=lambda: None,

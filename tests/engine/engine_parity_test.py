@@ -38,4 +38,7 @@ def test_greedy_is_that_of_transformers(rules):
     ours = complete(model, FIFTY, sampling_params=sampling_params, eos=(eos,))
     theirs = their_texts(twin, FIFTY, sampling_params=sampling_params, eos=(eos,))
     assert {id: completion.tokens for id, completion in ours.items()} == theirs
-    assert {completion.finish for completion in ours.values()} == {"eos", "length"}
+    assert {completion.finish_reason for completion in ours.values()} == {
+        "eos",
+        "length",
+    }

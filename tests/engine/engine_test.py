@@ -97,7 +97,7 @@ def test_a_prompt_may_ask_for_fewer_tokens(alone):
     for prompt in fewer:
         count = min(prompt.max_new_tokens, SAMPLED.max_new_tokens)
         assert found[prompt.id].tokens == alone[prompt.id].tokens[:count]
-        assert found[prompt.id].finish == "length"
+        assert found[prompt.id].finish_reason == "length"
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths():

@@ -6,7 +6,13 @@ from completions import random_prompts
 from hypothesis import given, settings, strategies as st
 
 from isara_jax.engine.kv_cache.sizes import bucketed_len
-from isara_jax.engine.padded_batch import PROMPT_STEP, Batch, Shape, left_padded, plan
+from isara_jax.engine.padded_batch import (
+    PROMPT_STEP,
+    BatchShape,
+    PaddedBatch,
+    left_padded,
+    plan_batches,
+)
 from isara_jax.engine.request import Request
 from isara_jax.errors import InputError
 
@@ -14,7 +20,7 @@ CONTEXT = 400
 
 
 def planned(prompts, *, slots, row_multiple=1):
-    return plan(
+    return plan_batches(
         prompts,
         slots=slots,
         row_multiple=row_multiple,
@@ -113,8 +119,8 @@ def test_rows_are_padded_on_the_left_and_missing_ones_repeat_the_last():
         Request(id=str(number), sample_index=number, token_ids=tokens)
         for number, tokens in enumerate([(5,), (0, 7, 8)])
     )
-    shape = Shape(rows=4, prompt=4)
-    tokens, segments = left_padded(Batch(prompts=prompts, shape=shape))
+    shape = BatchShape(rows=4, prompt=4)
+    tokens, segments = left_padded(PaddedBatch(prompts=prompts, shape=shape))
     assert tokens.tolist() == [[0, 0, 0, 5], *[[0, 0, 7, 8]] * 3]
     assert segments.tolist() == [[0, 0, 0, 1], *[[0, 1, 1, 1]] * 3]
     assert tokens.dtype == segments.dtype == np.int32

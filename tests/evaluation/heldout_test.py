@@ -47,10 +47,10 @@ def run(monkeypatch, prompt_builder, result):
 
     def run(engine=None, *, model=tiny_llama, items=ITEMS):
         engine = engine or ScriptedEngine(ANSWERS.__getitem__)
-        scored = []
+        requests = []
 
-        def score(model, asked, *, slots, mesh, check):
-            scored.extend(asked)
+        def loglikelihood(model, asked, *, slots, mesh, check):
+            requests.extend(asked)
             for item in asked:
                 texts = [
                     prompt_builder.tokenizer.decode(tokens)
@@ -59,7 +59,7 @@ def run(monkeypatch, prompt_builder, result):
                 yield tuple(SCORES[text] for text in texts)
 
         engine.take_over(monkeypatch)
-        monkeypatch.setattr(module, "score", score)
+        monkeypatch.setattr(module, "loglikelihood", loglikelihood)
         evaluate(
             model,
             items,
@@ -69,7 +69,7 @@ def run(monkeypatch, prompt_builder, result):
             generator=tiny_generator(slots=1, context=128),
             result=result,
         )
-        return engine, scored
+        return engine, requests
 
     return run
 
@@ -107,11 +107,11 @@ def test_the_model_is_asked_without_demonstrations_and_greedily(run, prompt_buil
 
 
 def test_references_are_scored_as_they_would_be_trained(run, prompt_builder):
-    _, scored = run()
-    assert [len(item.continuations) for item in scored] == [3, 3]
-    assert scored[0].continuations[1] == prompt_builder.completion_ids("A dog.")
-    assert scored[0].continuations[1][-1] == prompt_builder.tokenizer.eos[0]
-    text = prompt_builder.tokenizer.hugging_face.decode(scored[0].prompt)
+    _, requests = run()
+    assert [len(item.continuations) for item in requests] == [3, 3]
+    assert requests[0].continuations[1] == prompt_builder.completion_ids("A dog.")
+    assert requests[0].continuations[1][-1] == prompt_builder.tokenizer.eos[0]
+    text = prompt_builder.tokenizer.hugging_face.decode(requests[0].prompt)
     assert text == "BEGINNING OF CONVERSATION: USER: who sat ? ASSISTANT:"
 
 
@@ -122,8 +122,8 @@ def no_model():
 def test_what_is_evaluated_is_not_evaluated_again(run, result):
     run()
     before = result.read_bytes()
-    engine, scored = run(model=no_model)
-    assert (engine.batches, scored, result.read_bytes()) == ([], [], before)
+    engine, requests = run(model=no_model)
+    assert (engine.batches, requests, result.read_bytes()) == ([], [], before)
 
 
 def test_no_item_is_no_evaluation(run, result):

@@ -73,8 +73,8 @@ class BeamState(DecodeBatch):
         generated = jnp.repeat(self.depth, beams)
         return TokenBuffer(
             token_ids=token_ids,
-            segments=jnp.ones_like(token_ids),
-            ends=jnp.repeat(self.prompt_lengths, beams) + generated,
+            mask=jnp.ones_like(token_ids),
+            lengths=jnp.repeat(self.prompt_lengths, beams) + generated,
             generated=generated,
             seen=self.seen.reshape(rows * beams, -1),
         )

@@ -64,8 +64,8 @@ class DecodeState(DecodeBatch):
             cache=constrain_cache(self.cache, mesh),
             texts=TokenBuffer(
                 token_ids=split(texts.token_ids, "batch", "time"),
-                segments=split(texts.segments, "batch", "time"),
-                ends=split(texts.ends, "batch"),
+                mask=split(texts.mask, "batch", "time"),
+                lengths=split(texts.lengths, "batch"),
                 generated=split(texts.generated, "batch"),
                 seen=split(texts.seen, "batch", "vocab"),
             ),
@@ -93,8 +93,8 @@ def empty_state(
     zeros, columns = jnp.zeros(rows, jnp.int32), max_shared_len + max_len
     texts = TokenBuffer(
         token_ids=jnp.zeros((rows, columns), jnp.int32),
-        segments=jnp.ones((rows, columns), jnp.int32),
-        ends=zeros,
+        mask=jnp.ones((rows, columns), jnp.int32),
+        lengths=zeros,
         generated=zeros,
         seen=jnp.zeros((rows, vocabulary), bool),
     )
@@ -164,8 +164,8 @@ def _insert(
         cache=state.cache.insert(kv_row, row=slot, length=length),
         texts=TokenBuffer(
             token_ids=texts.token_ids.at[slot].set(token_ids),
-            segments=texts.segments,
-            ends=texts.ends.at[slot].set(length),
+            mask=texts.mask,
+            lengths=texts.lengths.at[slot].set(length),
             generated=texts.generated.at[slot].set(0),
             seen=texts.seen.at[slot].set(seen),
         ),

@@ -24,18 +24,18 @@ def decode(
     steps: Int[Array, ""],
     mesh: Mesh,
 ) -> DecodeState:
-    """Decodes so many tokens a slot, or until every slot is done."""
+    """Decodes `steps` tokens a slot, or until every slot is done."""
 
-    def unfinished(numbered: tuple) -> Bool[Array, ""]:
-        count, state = numbered
+    def unfinished(counted: tuple) -> Bool[Array, ""]:
+        count, state = counted
         return (count < steps) & ~jnp.all(state.done)
 
-    def one(numbered: tuple) -> tuple:
-        count, state = numbered
+    def next_token(counted: tuple) -> tuple:
+        count, state = counted
         state = _next_token(layer_blocks, state, traced, eos=eos, static=static)
         return count + 1, state.constrain(mesh)
 
-    _, state = jax.lax.while_loop(unfinished, one, (jnp.int32(0), state))
+    _, state = jax.lax.while_loop(unfinished, next_token, (jnp.int32(0), state))
     return state
 
 
@@ -53,10 +53,12 @@ def _next_token(
         state.logits, static, traced=traced, texts=texts, eos=eos, keys=now
     ).astype(jnp.int32)
     rows, going = jnp.arange(token.shape[0]), ~state.done
-    own = state.logits[rows, token] - jax.nn.logsumexp(state.logits, axis=-1)
-    # Beyond the last column nothing is written.
-    place = jnp.where(going, texts.ends, texts.token_ids.shape[1])
-    number = jnp.where(going, texts.generated, state.log_probabilities.shape[1])
+    log_probability = state.logits[rows, token] - jax.nn.logsumexp(
+        state.logits, axis=-1
+    )
+    # A column beyond the last one is not written: that of a slot that is done.
+    column = jnp.where(going, texts.lengths, texts.token_ids.shape[1])
+    step_index = jnp.where(going, texts.generated, state.log_probabilities.shape[1])
     hidden, longer = step(layer_blocks, token, cache)
     generated = texts.generated + going
     ended = jnp.any(token[:, None] == eos, axis=1) | (generated >= state.limits)
@@ -65,12 +67,14 @@ def _next_token(
         cache=replace(longer, lengths=cache.lengths + going),
         texts=replace(
             texts,
-            token_ids=texts.token_ids.at[rows, place].set(token),
-            ends=texts.ends + going,
+            token_ids=texts.token_ids.at[rows, column].set(token),
+            lengths=texts.lengths + going,
             generated=generated,
             seen=texts.seen.at[rows, token].max(going),
         ),
         logits=layer_blocks.model.logits(hidden),
-        log_probabilities=state.log_probabilities.at[rows, number].set(own),
+        log_probabilities=state.log_probabilities.at[rows, step_index].set(
+            log_probability
+        ),
         done=state.done | ended,
     )

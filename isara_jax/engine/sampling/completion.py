@@ -24,7 +24,7 @@ class Completion:
     """A prompt's continuation: its text is cut at the stop string and stripped.
 
     `log_probability` is the sum over `tokens` under the model's own distribution, in
-    nats, before any rule. `finish` is `eos`, `stop` or `length`.
+    nats, before any rule. `finish_reason` is `eos`, `stop` or `length`.
     """
 
     id: str
@@ -33,7 +33,7 @@ class Completion:
     tokens: tuple[int, ...]
     prompt_tokens: int
     log_probability: float
-    finish: str
+    finish_reason: str
 
 
 def has_stop(tokens: np.ndarray, stop_criteria: StopCriteria) -> bool:
@@ -53,12 +53,12 @@ def completion_of(
 ) -> Completion:
     """Cuts what was decoded for a prompt; `scores` are its log-probabilities."""
     kept, ended = _until_eos(tokens, stop_criteria.eos)
-    finish, counted = ("eos", len(kept) + 1) if ended else ("length", len(kept))
+    finish_reason, counted = ("eos", len(kept) + 1) if ended else ("length", len(kept))
     stop = tokens_until_stop(
         kept, stops=stop_criteria.stops, decode=stop_criteria.decode
     )
     if stop is not None:
-        kept, finish, counted = kept[:stop], "stop", stop
+        kept, finish_reason, counted = kept[:stop], "stop", stop
     text = stop_criteria.decode(kept)
     return Completion(
         id=prompt.id,
@@ -67,7 +67,7 @@ def completion_of(
         tokens=tuple(tokens[:counted].tolist()),
         prompt_tokens=len(prompt.token_ids),
         log_probability=float(scores[:counted].sum(dtype=np.float64)),
-        finish=finish,
+        finish_reason=finish_reason,
     )
 
 

@@ -20,17 +20,17 @@ HIGHEST = 1e30
 class TokenBuffer:
     """What the rules look at: prompt and continuation of every row so far.
 
-        history   . . p p p c c . .
-        segments  0 0 1 1 1 1 1 ? ?     0: no part of the text
-                            ends=7      after the newest token
-                      generated=2       of the continuation
+        token_ids  . . p p p c c . .
+        mask       0 0 1 1 1 1 1 ? ?     0: no part of the text
+                          lengths=7      the columns up to the newest token
+                        generated=2      the tokens of the continuation
 
-    What stands from `ends` on counts for nothing, whatever its segment says.
+    Columns from `lengths` on count for nothing, whatever the mask says.
     """
 
     token_ids: Int[Array, "B S"]
-    segments: Int[Array, "B S"]
-    ends: Int[Array, " B"]
+    mask: Int[Array, "B S"]
+    lengths: Int[Array, " B"]
     generated: Int[Array, " B"]
     seen: Bool[Array, "B V"]
 
@@ -48,10 +48,10 @@ def repeated_ngrams(
 ) -> Bool[Array, "B V"]:
     """Marks the tokens that would end an n-gram which the row already holds."""
     rows, slots = texts.token_ids.shape
-    written = (texts.segments != 0) & (jnp.arange(slots) < texts.ends[:, None])
+    written = (texts.mask != 0) & (jnp.arange(slots) < texts.lengths[:, None])
     repeats = written
     for back in range(1, length):
-        at = jnp.maximum(texts.ends - back, 0)[:, None]
+        at = jnp.maximum(texts.lengths - back, 0)[:, None]
         newest = jnp.take_along_axis(texts.token_ids, at, axis=1)
         earlier = jnp.roll(texts.token_ids, back, axis=1)
         inside = jnp.roll(written, back, axis=1) & (jnp.arange(slots) >= back)

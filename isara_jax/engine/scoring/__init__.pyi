@@ -1,1 +1,4 @@
-from .likelihood import Scored as Scored, score as score
+from .likelihood import (
+    LoglikelihoodRequest as LoglikelihoodRequest,
+    loglikelihood as loglikelihood,
+)

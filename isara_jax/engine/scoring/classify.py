@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
-from isara_jax.engine.padded_batch import Batch, left_padded, plan
+from isara_jax.engine.padded_batch import PaddedBatch, left_padded, plan_batches
 from isara_jax.engine.request import Request
 from isara_jax.errors import InputError
 from isara_jax.models import Decoder, pooled_scores
@@ -19,7 +19,7 @@ from isara_jax.models.attention import attention_backend
 from isara_jax.runtime import Mesh, shard_batch
 
 
-def scores(
+def classify(
     model: Decoder,
     prompts: Sequence[Sequence[int]],
     *,
@@ -58,8 +58,8 @@ def scores(
 
 def _batches(
     prompts: Sequence[Sequence[int]], *, slots: int, mesh: Mesh, context: int
-) -> tuple[Batch, ...]:
-    return plan(
+) -> tuple[PaddedBatch, ...]:
+    return plan_batches(
         [
             Request(id=str(number), sample_index=number, token_ids=tuple(tokens))
             for number, tokens in enumerate(prompts)
@@ -71,7 +71,7 @@ def _batches(
 
 
 def _score_batch(
-    model: Decoder, batch: Batch, *, mesh: Mesh
+    model: Decoder, batch: PaddedBatch, *, mesh: Mesh
 ) -> Float32[np.ndarray, "B labels"]:
     place = partial(shard_batch, mesh=mesh)
     tokens, segments = map(place, left_padded(batch))

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from isara_jax.engine.kv_cache import round_up, rows_within
-from isara_jax.engine.padded_batch import Batch, Shape, left_padded
+from isara_jax.engine.padded_batch import BatchShape, PaddedBatch, left_padded
 from isara_jax.engine.request import Request
 from isara_jax.errors import InputError
-from isara_jax.models import Cache, Decoder, extend, prefill
+from isara_jax.models import Decoder, LeftPaddedCache, extend, prefill
 from isara_jax.models.attention import attention_backend
 from isara_jax.runtime import Mesh, shard_batch
 
@@ -24,16 +24,16 @@ HEAD_CHUNK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class LoglikelihoodRequest:
     """A prompt and the continuations whose log-probabilities are asked for."""
 
     prompt: tuple[int, ...]
     continuations: tuple[tuple[int, ...], ...]
 
 
-def score(
+def loglikelihood(
     model: Decoder,
-    items: Sequence[Scored],
+    items: Sequence[LoglikelihoodRequest],
     *,
     slots: int,
     mesh: Mesh,
@@ -57,13 +57,18 @@ def score(
 
 
 def _score_group(
-    model: Decoder, items: Sequence[Scored], *, rows: int, length: int, mesh: Mesh
+    model: Decoder,
+    items: Sequence[LoglikelihoodRequest],
+    *,
+    rows: int,
+    length: int,
+    mesh: Mesh,
 ) -> list[tuple[float, ...]]:
     prompts = tuple(
         Request(id="", sample_index=0, token_ids=tuple(item.prompt)) for item in items
     )
-    shape = Shape(rows=rows, prompt=length)
-    tokens, segments = left_padded(Batch(prompts=prompts, shape=shape))
+    shape = BatchShape(rows=rows, prompt=length)
+    tokens, segments = left_padded(PaddedBatch(prompts=prompts, shape=shape))
     hidden, cache = _prefill(
         model, shard_batch(tokens, mesh), shard_batch(segments, mesh), mesh=mesh
     )
@@ -88,7 +93,7 @@ def _score_group(
 
 def _continue(
     model: Decoder,
-    cache: Cache,
+    cache: LeftPaddedCache,
     hidden: Float[Array, "B D"],
     *,
     owners: Sequence[int],
@@ -121,7 +126,7 @@ def _prefill(
     segments: Int[Array, "B T"],
     *,
     mesh: Mesh,
-) -> tuple[Float[Array, "B D"], Cache]:
+) -> tuple[Float[Array, "B D"], LeftPaddedCache]:
     return prefill(
         model,
         tokens,
@@ -134,7 +139,7 @@ def _prefill(
 @jax.jit
 def _log_probabilities(
     model: Decoder,
-    cache: Cache,
+    cache: LeftPaddedCache,
     hidden: Float[Array, "P D"],
     owner: Int[Array, " B"],
     tokens: Int[Array, "B T"],
@@ -143,7 +148,7 @@ def _log_probabilities(
     """Scores tokens[place], each from the hidden state one position before it."""
     room = tokens.shape[1]
     tail = ((0, 0), (0, 0), (0, 0), (0, room), (0, 0))
-    own = Cache(
+    own = LeftPaddedCache(
         keys=jnp.pad(cache.keys[:, owner], tail),
         values=jnp.pad(cache.values[:, owner], tail),
         segments=jnp.pad(cache.segments[owner], ((0, 0), (0, room))),
@@ -164,7 +169,7 @@ def _score_chunk(model: Decoder, chunk: tuple[Array, Array]) -> Float[Array, " M
     return own - jax.nn.logsumexp(logits, axis=-1)
 
 
-def _refuse_misfit(item: Scored, *, number: int, context: int) -> None:
+def _refuse_misfit(item: LoglikelihoodRequest, *, number: int, context: int) -> None:
     lengths = [len(continuation) for continuation in item.continuations]
     empty = not item.prompt or 0 in lengths
     if empty or len(item.prompt) + max(lengths, default=0) > context:

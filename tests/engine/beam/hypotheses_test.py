@@ -15,8 +15,8 @@ BEAMS, VOCABULARY = 2, 9
 NOTHING = jnp.zeros((BEAMS, 1), jnp.int32)
 TEXTS = TokenBuffer(
     token_ids=NOTHING,
-    segments=NOTHING,
-    ends=NOTHING[:, 0],
+    mask=NOTHING,
+    lengths=NOTHING[:, 0],
     generated=NOTHING[:, 0],
     seen=jnp.zeros((BEAMS, VOCABULARY), bool),
 )

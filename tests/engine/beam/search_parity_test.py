@@ -64,7 +64,7 @@ def ending_somewhere(model, *, sampling_params, count):
     for token, _ in held.most_common():
         eos = (token, 95)[:count]
         completions = run(eos=eos)
-        if {c.finish for c in completions.values()} == {"eos", "length"}:
+        if {c.finish_reason for c in completions.values()} == {"eos", "length"}:
             return completions, eos
     raise AssertionError("no token ends some of the texts")
 

@@ -52,7 +52,10 @@ def alone():
 
 
 def test_a_sample_does_not_depend_on_its_batch(alone):
-    assert {completion.finish for completion in alone.values()} == {"eos", "length"}
+    assert {completion.finish_reason for completion in alone.values()} == {
+        "eos",
+        "length",
+    }
     assert len({completion.tokens for completion in alone.values()}) == len(PROMPTS)
     assert_same(sampled(tiny_llama(), PROMPTS[::-1]), alone)
 
@@ -109,7 +112,7 @@ def count_up(*, stops=(), eos=(90,), check=lambda: None):
 
 def test_a_stop_string_cuts_the_chosen_text():
     span = count_up(stops=(letters([4, 5]),))
-    assert (span.text, span.tokens, span.finish) == (
+    assert (span.text, span.tokens, span.finish_reason) == (
         *(letters([1, 2, 3]), (1, 2, 3, 4, 5), "stop"),
     )
     assert span.log_probability == pytest.approx(5 * math.log(0.9), rel=1e-4)
@@ -133,7 +136,7 @@ def test_check_is_called_before_every_stretch_and_may_raise():
 def test_the_search_ends_once_nothing_better_can_come():
     calls = []
     ended = count_up(eos=(4,), check=lambda: calls.append(None))
-    assert (ended.tokens, ended.finish) == ((1, 2, 3, 4), "eos")
+    assert (ended.tokens, ended.finish_reason) == ((1, 2, 3, 4), "eos")
     assert len(calls) < 3
 
 

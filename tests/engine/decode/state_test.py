@@ -28,7 +28,7 @@ def empty(layer_blocks):
 
 def test_empty_slots_are_done(layer_blocks):
     state = empty(layer_blocks)
-    assert np.all(state.done) and not np.any(state.texts.ends)
+    assert np.all(state.done) and not np.any(state.texts.lengths)
     assert state.log_probabilities.shape == (3, 4)
 
 
@@ -45,7 +45,7 @@ def test_a_prompt_enters_its_slot_and_no_other(layer_blocks):
     state = insert(empty(layer_blocks), prefix, 1, limit=2, key=key, mesh=MESH)
     assert state.done.tolist() == [True, False, True]
     assert state.limits.tolist() == [0, 2, 0]
-    assert state.texts.ends.tolist() == [0, len(PROMPT), 0]
+    assert state.texts.lengths.tolist() == [0, len(PROMPT), 0]
     assert state.texts.token_ids[1, :5].tolist() == [*PROMPT, 0]
     assert np.flatnonzero(state.texts.seen[1]).tolist() == [5, 6, 7]
     assert not np.any(state.texts.seen[0])

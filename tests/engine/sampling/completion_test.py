@@ -84,7 +84,7 @@ def test_an_ending(monkeypatch, stop_criteria, prompts, stretch):
     script, stops, text, finish, count = ENDINGS[stop_criteria]
     completions = play(script, stops, prompts)
     played = completions["script"]
-    assert (played.text, played.finish) == (text, finish)
+    assert (played.text, played.finish_reason) == (text, finish)
     assert played.tokens == tuple(range(1, count + 1))
     assert played.prompt_tokens == 2
     assert played.log_probability == pytest.approx(
@@ -115,7 +115,7 @@ def completions():
 
 
 def test_records_do_not_depend_on_when_a_stop_is_noticed(monkeypatch, completions):
-    assert {c.finish for c in completions.values()} == {"eos", "stop", "length"}
+    assert {c.finish_reason for c in completions.values()} == {"eos", "stop", "length"}
     for stretch in (1, 3, 25):
         monkeypatch.setattr(group_run, "STEPS_BETWEEN_SYNCS", stretch)
         monkeypatch.setattr(group_run, "STEPS_BETWEEN_SYNCS_WHILE_WAITING", stretch + 1)

@@ -67,7 +67,7 @@ def test_the_rules_are_those_of_transformers(rules):
         theirs = their_scores(rules, state)
         np.testing.assert_allclose(our_scores(rules, state), theirs, rtol=1e-5)
     ragged = left_aligned(state)
-    assert len(set(ragged.ends)) > 20
+    assert len(set(ragged.lengths)) > 20
     np.testing.assert_allclose(our_scores(rules, ragged), theirs, rtol=1e-5)
 
 

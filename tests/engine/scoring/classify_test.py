@@ -7,7 +7,7 @@ import transformers
 from completions import one_device
 from tiny_llama import tiny_llama
 
-from isara_jax.engine.scoring.classify import scores
+from isara_jax.engine.scoring.classify import classify
 from isara_jax.errors import InputError
 from isara_jax.models.checkpoints.load import load_model
 from isara_jax.models.checkpoints.open import open_model
@@ -64,7 +64,7 @@ def llama(tmp_path_factory):
 
 
 def scored(model, prompts, *, slots=4, mesh=None, check=lambda: None):
-    return scores(model, prompts, slots=slots, mesh=mesh or one_device(), check=check)
+    return classify(model, prompts, slots=slots, mesh=mesh or one_device(), check=check)
 
 
 def load(folder, mesh=None):

@@ -7,7 +7,11 @@ import pytest
 from completions import one_device, place
 from tiny_llama import TINY, tiny_llama, torch_llama
 
-from isara_jax.engine.scoring.likelihood import HEAD_CHUNK, Scored, score
+from isara_jax.engine.scoring.likelihood import (
+    HEAD_CHUNK,
+    LoglikelihoodRequest,
+    loglikelihood,
+)
 from isara_jax.errors import InputError
 from isara_jax.runtime.mesh import make_mesh
 
@@ -30,7 +34,7 @@ def random_items():
         (20, (25, 25, 25, 25)),
     ]
     return [
-        Scored(
+        LoglikelihoodRequest(
             prompt=random_tokens(random, prompt),
             continuations=tuple(random_tokens(random, count) for count in counts),
         )
@@ -43,7 +47,7 @@ ITEMS = random_items()
 
 def scores(items, *, slots=8, model=None, mesh=None, check=lambda: None):
     return list(
-        score(
+        loglikelihood(
             model or tiny_llama(),
             items,
             slots=slots,
@@ -104,7 +108,7 @@ def test_eight_devices_are_one(by_torch, compilations, data, model):
 def test_order_and_company_make_no_difference(by_torch):
     assert_close(scores(ITEMS[::-1])[::-1], by_torch)
     one_each = [
-        Scored(prompt=item.prompt, continuations=(text,))
+        LoglikelihoodRequest(prompt=item.prompt, continuations=(text,))
         for item in ITEMS
         for text in item.continuations
     ]
@@ -118,7 +122,10 @@ def test_nothing_is_compiled_for_more_of_the_same_shapes(compilations):
     scores(ITEMS)
     compilations.clear()
     scores(
-        [Scored(prompt=i.prompt[::-1], continuations=i.continuations) for i in ITEMS]
+        [
+            LoglikelihoodRequest(prompt=i.prompt[::-1], continuations=i.continuations)
+            for i in ITEMS
+        ]
     )
     assert compilations == []
 
@@ -137,7 +144,7 @@ def test_check_is_called_before_every_group():
     ("prompt", "continuations"), [(0, [3]), (4, [3, 0]), (100, [1, 29]), (129, [])]
 )
 def test_what_cannot_be_scored_is_refused(prompt, continuations):
-    misfit = Scored(
+    misfit = LoglikelihoodRequest(
         prompt=(5,) * prompt, continuations=tuple((6,) * n for n in continuations)
     )
     sizes = f"a prompt of {prompt} tokens and continuations of {continuations}"

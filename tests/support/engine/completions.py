@@ -10,7 +10,7 @@ from isara_jax.engine.engine import Engine
 from isara_jax.engine.request import Request
 from isara_jax.engine.sampling.completion import StopCriteria
 from isara_jax.engine.sampling.params import SamplingParams
-from isara_jax.engine.scoring.likelihood import Scored, score
+from isara_jax.engine.scoring.likelihood import LoglikelihoodRequest, loglikelihood
 from isara_jax.runtime.mesh import make_mesh, model_shardings
 
 
@@ -123,15 +123,17 @@ def assert_same(completions, others):
 
 
 def by_id(completions):
-    return {id: (c.tokens, c.finish) for id, c in completions.items()}
+    return {id: (c.tokens, c.finish_reason) for id, c in completions.items()}
 
 
 def assert_scored(model, prompts, completions):
     """Checks the log-probabilities against those of scoring the whole texts."""
     items = [
-        Scored(prompt=prompt.token_ids, continuations=(completions[prompt.id].tokens,))
+        LoglikelihoodRequest(
+            prompt=prompt.token_ids, continuations=(completions[prompt.id].tokens,)
+        )
         for prompt in prompts
     ]
-    sums = score(model, items, slots=8, mesh=one_device(), check=lambda: None)
+    sums = loglikelihood(model, items, slots=8, mesh=one_device(), check=lambda: None)
     for prompt, (total,) in zip(prompts, sums, strict=True):
         assert completions[prompt.id].log_probability == pytest.approx(total, abs=1e-4)

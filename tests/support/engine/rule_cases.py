@@ -26,13 +26,13 @@ class State:
 
     logits: np.ndarray
     token_ids: np.ndarray
-    segments: np.ndarray
-    ends: np.ndarray
+    mask: np.ndarray
+    lengths: np.ndarray
     generated: np.ndarray
 
     def text(self, row):
-        end = self.ends[row]
-        return self.token_ids[row, :end][self.segments[row, :end] != 0]
+        end = self.lengths[row]
+        return self.token_ids[row, :end][self.mask[row, :end] != 0]
 
     @property
     def texts(self):
@@ -41,8 +41,8 @@ class State:
             seen[row, self.text(row)] = True
         return TokenBuffer(
             token_ids=jnp.asarray(self.token_ids),
-            segments=jnp.asarray(self.segments),
-            ends=jnp.asarray(self.ends),
+            mask=jnp.asarray(self.mask),
+            lengths=jnp.asarray(self.lengths),
             generated=jnp.asarray(self.generated),
             seen=jnp.asarray(seen),
         )
@@ -55,19 +55,19 @@ def random_state(seed, *, end):
     """
     random = np.random.default_rng(seed)
     token_ids = random.integers(0, VOCABULARY, (ROWS, SLOTS))
-    segments = np.zeros((ROWS, SLOTS), np.int32)
-    lengths = np.arange(ROWS) // 2 + 1
+    mask = np.zeros((ROWS, SLOTS), np.int32)
+    text_lengths = np.arange(ROWS) // 2 + 1
     for row in range(ROWS):
-        segments[row, max(end - lengths[row], 0) : end] = 1
+        mask[row, max(end - text_lengths[row], 0) : end] = 1
         if row % 2:  # one that turns in circles, so that long n-grams do come back
             token_ids[row] = np.resize(token_ids[row, : row % 5 + 2], SLOTS)
     logits = random.normal(size=(ROWS, VOCABULARY)) * 3
     return State(
         logits=logits.astype(np.float32),
         token_ids=token_ids.astype(np.int32),
-        segments=segments,
-        ends=np.full(ROWS, end, np.int32),
-        generated=(random.integers(0, 20, ROWS) % lengths).astype(np.int32),
+        mask=mask,
+        lengths=np.full(ROWS, end, np.int32),
+        generated=(random.integers(0, 20, ROWS) % text_lengths).astype(np.int32),
     )
 
 
@@ -83,8 +83,8 @@ def left_aligned(state):
     return dataclasses.replace(
         state,
         token_ids=token_ids,
-        segments=np.ones_like(state.segments),
-        ends=np.array([len(text) for text in texts], np.int32),
+        mask=np.ones_like(state.mask),
+        lengths=np.array([len(text) for text in texts], np.int32),
     )
 
 
@@ -95,8 +95,8 @@ def without_text(logits):
     return State(
         logits=np.asarray(logits, np.float32),
         token_ids=nothing,
-        segments=nothing,
-        ends=none,
+        mask=nothing,
+        lengths=none,
         generated=none,
     )
 

@@ -75,7 +75,7 @@ class ScriptedEngine:
             tokens=(7, 8),
             prompt_tokens=len(prompt.token_ids),
             log_probability=-1.5,
-            finish="eos",
+            finish_reason="eos",
         )
 
     @property
