@@ -22,7 +22,6 @@ from jaxtyping import Array, Key
 from isara_jax.engine.beam import (
     BeamState,
     empty_beams,
-    insert_beams,
     search,
     search_results,
 )
@@ -178,24 +177,20 @@ def _prefill_into_slot(
         batch = state
         if shared_len:
             batch = share_prefix(batch, prefix, shared_len, mesh=generation.mesh)
-        batch = _insert(generation, batch, prefix, slot, request)
+        batch = insert(
+            batch,
+            prefix,
+            slot,
+            limit=request.limit(generation.sampling_params.max_new_tokens),
+            key=jax.random.fold_in(generation.key, request.sample_index),
+            mesh=generation.mesh,
+        )
         jax.block_until_ready(prefix.kv_row.blocks)
         return cache, prefix, batch
 
     (prefix_cache, prefix, state), timing = timed(run)
     metrics = prefill_metrics(prefix, timing, sizes=generation.sizes)
     return prefix_cache, state, metrics
-
-
-def _insert(
-    generation: Generation, state: State, prefix: Prefix, slot: int, request: Request
-) -> State:
-    limit = request.limit(generation.sampling_params.max_new_tokens)
-    key = jax.random.fold_in(generation.key, request.sample_index)
-    mesh = generation.mesh
-    if isinstance(state, BeamState):
-        return insert_beams(state, prefix, slot, limit=limit, key=key, mesh=mesh)
-    return insert(state, prefix, slot, limit=limit, key=key, mesh=mesh)
 
 
 def _decode_steps(

@@ -3,6 +3,5 @@ from .state import (
     BeamState as BeamState,
     beam_backend as beam_backend,
     empty_beams as empty_beams,
-    insert_beams as insert_beams,
     search_results as search_results,
 )

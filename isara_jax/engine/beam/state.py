@@ -19,7 +19,6 @@ from isara_jax.engine.kv_cache import (
     LayerBlocks,
     empty_kv_cache,
 )
-from isara_jax.engine.prefill import Prefix
 from isara_jax.engine.sampling import TokenBuffer
 from isara_jax.models.attention import XLA, AttentionBackend, attention_backend
 from isara_jax.runtime import Mesh, constrain
@@ -77,6 +76,48 @@ class BeamState(DecodeBatch):
             lengths=jnp.repeat(self.prompt_lengths, beams) + generated,
             generated=generated,
             seen=self.seen.reshape(rows * beams, -1),
+        )
+
+    @property
+    def columns(self) -> int:
+        """The token ids that a slot has room for."""
+        return self.prompts.shape[1]
+
+    def with_prompt(
+        self,
+        kv_row: KVCache,
+        logits: Float[Array, " V"],
+        *,
+        slot: Int[Array, ""],
+        token_ids: Int[Array, " S"],
+        length: Int[Array, ""],
+        limit: Int[Array, ""],
+        key: Key[Array, ""],
+    ) -> "BeamState":
+        """Puts a prompt into a slot, with one open beam: all of them would be alike."""
+        seen = jnp.zeros(self.seen.shape[2], bool)
+        seen = seen.at[token_ids].max(jnp.arange(token_ids.shape[0]) < length)
+        _, beams, new = self.running.tokens.shape
+        none = no_hypotheses(rows=1, beams=beams, new_tokens=new)
+        # The beams are alike, so all but the first are out of the first choice.
+        first = replace(none, scores=none.scores.at[:, 0].set(0.0))
+
+        def put(texts: Hypotheses, row: Hypotheses) -> Hypotheses:
+            return jax.tree.map(lambda all, one: all.at[slot].set(one[0]), texts, row)
+
+        return BeamState(
+            cache=self.cache.insert(kv_row, row=slot, length=length),
+            branches=self.branches.cleared(slot),
+            prompts=self.prompts.at[slot].set(token_ids),
+            prompt_lengths=self.prompt_lengths.at[slot].set(length),
+            logits=self.logits.at[slot].set(logits),
+            seen=self.seen.at[slot].set(seen),
+            running=put(self.running, first),
+            finished=put(self.finished, none),
+            depth=self.depth.at[slot].set(0),
+            limits=self.limits.at[slot].set(limit),
+            keys=self.keys.at[slot].set(key),
+            done=self.done.at[slot].set(False),
         )
 
     def take(self, slots: Int[Array, " b"]) -> "BeamState":
@@ -171,74 +212,6 @@ def beam_backend(mesh: Mesh) -> AttentionBackend:
     """
     backend = attention_backend(mesh)
     return replace(XLA, mesh=mesh) if backend.kind == "tpu" else backend
-
-
-def insert_beams(
-    state: BeamState,
-    prefix: Prefix,
-    slot: int,
-    *,
-    limit: int,
-    key: Key[Array, ""],
-    mesh: Mesh,
-) -> BeamState:
-    """Copies a prefilled prompt into a slot, whose beams generate up to `limit` tokens.
-
-    The state's buffers are donated: the given value is consumed. `key` is the sample's.
-    """
-    token_ids = np.zeros(state.prompts.shape[1], np.int32)
-    token_ids[: prefix.length] = prefix.token_ids
-    return _insert_beams(
-        state,
-        prefix.kv_row,
-        prefix.logits,
-        slot=jnp.int32(slot),
-        token_ids=jnp.asarray(token_ids),
-        length=jnp.int32(prefix.length),
-        limit=jnp.int32(limit),
-        key=key,
-        mesh=mesh,
-    )
-
-
-@partial(jax.jit, donate_argnames=("state",), static_argnames=("mesh",))
-def _insert_beams(
-    state: BeamState,
-    kv_row: KVCache,
-    logits: Float[Array, " V"],
-    *,
-    slot: Int[Array, ""],
-    token_ids: Int[Array, " S"],
-    length: Int[Array, ""],
-    limit: Int[Array, ""],
-    key: Key[Array, ""],
-    mesh: Mesh,
-) -> BeamState:
-    seen = jnp.zeros(state.seen.shape[2], bool)
-    seen = seen.at[token_ids].max(jnp.arange(token_ids.shape[0]) < length)
-    _, beams, new = state.running.tokens.shape
-    none = no_hypotheses(rows=1, beams=beams, new_tokens=new)
-    # The beams are alike, so all but the first are out of the first choice.
-    first = replace(none, scores=none.scores.at[:, 0].set(0.0))
-
-    def put(texts: Hypotheses, row: Hypotheses) -> Hypotheses:
-        return jax.tree.map(lambda all, one: all.at[slot].set(one[0]), texts, row)
-
-    state = BeamState(
-        cache=state.cache.insert(kv_row, row=slot, length=length),
-        branches=state.branches.cleared(slot),
-        prompts=state.prompts.at[slot].set(token_ids),
-        prompt_lengths=state.prompt_lengths.at[slot].set(length),
-        logits=state.logits.at[slot].set(logits),
-        seen=state.seen.at[slot].set(seen),
-        running=put(state.running, first),
-        finished=put(state.finished, none),
-        depth=state.depth.at[slot].set(0),
-        limits=state.limits.at[slot].set(limit),
-        keys=state.keys.at[slot].set(key),
-        done=state.done.at[slot].set(False),
-    )
-    return state.constrain(mesh)
 
 
 def search_results(

@@ -1,4 +1,8 @@
-from .batch import DecodeBatch as DecodeBatch, share_prefix as share_prefix
+from .batch import (
+    DecodeBatch as DecodeBatch,
+    insert as insert,
+    share_prefix as share_prefix,
+)
 from .compaction import (
     decode_compacted as decode_compacted,
     program_key as program_key,
@@ -7,6 +11,5 @@ from .compaction import (
 from .state import (
     DecodeState as DecodeState,
     empty_state as empty_state,
-    insert as insert,
 )
 from .step import decode as decode

@@ -7,6 +7,7 @@ from typing import Self, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from isara_jax.engine.kv_cache import KVCache
@@ -42,6 +43,25 @@ class DecodeBatch(ABC):
     def token_log_probabilities(self) -> Float[Array, "B ..."]:
         """Those of the continuations' tokens."""
 
+    @property
+    @abstractmethod
+    def columns(self) -> int:
+        """The token ids that a slot has room for."""
+
+    @abstractmethod
+    def with_prompt(
+        self,
+        kv_row: KVCache,
+        logits: Float[Array, " V"],
+        *,
+        slot: Int[Array, ""],
+        token_ids: Int[Array, " S"],
+        length: Int[Array, ""],
+        limit: Int[Array, ""],
+        key: Key[Array, ""],
+    ) -> Self:
+        """Puts a prompt of `length` tokens into a slot, to be continued from there."""
+
     @abstractmethod
     def take(self, slots: Int[Array, " b"]) -> Self:
         """Returns a batch that holds these slots only."""
@@ -56,6 +76,59 @@ class DecodeBatch(ABC):
 
 
 B = TypeVar("B", bound=DecodeBatch)
+
+
+def insert(
+    state: B,
+    prefix: Prefix,
+    slot: int,
+    *,
+    limit: int,
+    key: Key[Array, ""],
+    mesh: Mesh,
+) -> B:
+    """Copies a prefilled prompt into a slot, which generates up to `limit` tokens.
+
+    The state's buffers are donated: the given value is consumed. `key` is the sample's.
+    """
+    token_ids = np.zeros(state.columns, np.int32)
+    token_ids[: prefix.length] = prefix.token_ids
+    return _insert(
+        state,
+        prefix.kv_row,
+        prefix.logits,
+        slot=jnp.int32(slot),
+        token_ids=jnp.asarray(token_ids),
+        length=jnp.int32(prefix.length),
+        limit=jnp.int32(limit),
+        key=key,
+        mesh=mesh,
+    )
+
+
+@partial(jax.jit, donate_argnames=("state",), static_argnames=("mesh",))
+def _insert(
+    state: B,
+    kv_row: KVCache,
+    logits: Float[Array, " V"],
+    *,
+    slot: Int[Array, ""],
+    token_ids: Int[Array, " S"],
+    length: Int[Array, ""],
+    limit: Int[Array, ""],
+    key: Key[Array, ""],
+    mesh: Mesh,
+) -> B:
+    state = state.with_prompt(
+        kv_row,
+        logits,
+        slot=slot,
+        token_ids=token_ids,
+        length=length,
+        limit=limit,
+        key=key,
+    )
+    return state.constrain(mesh)
 
 
 def share_prefix(state: B, prefix: Prefix, shared_len: int, *, mesh: Mesh) -> B:

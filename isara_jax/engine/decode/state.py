@@ -6,7 +6,6 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from isara_jax.engine.decode.batch import DecodeBatch
@@ -17,7 +16,6 @@ from isara_jax.engine.kv_cache import (
     constrain_cache,
     empty_kv_cache,
 )
-from isara_jax.engine.prefill import Prefix
 from isara_jax.engine.sampling import TokenBuffer
 from isara_jax.models.attention import attention_backend
 from isara_jax.runtime import Mesh, constrain
@@ -44,6 +42,42 @@ class DecodeState(DecodeBatch):
     @property
     def token_log_probabilities(self) -> Float[Array, "B N"]:
         return self.log_probabilities
+
+    @property
+    def columns(self) -> int:
+        """The token ids that a slot has room for."""
+        return self.texts.token_ids.shape[1]
+
+    def with_prompt(
+        self,
+        kv_row: KVCache,
+        logits: Float[Array, " V"],
+        *,
+        slot: Int[Array, ""],
+        token_ids: Int[Array, " S"],
+        length: Int[Array, ""],
+        limit: Int[Array, ""],
+        key: Key[Array, ""],
+    ) -> "DecodeState":
+        """Puts a prompt into a slot, with no token sampled yet."""
+        texts = self.texts
+        seen = jnp.zeros(texts.seen.shape[1], bool)
+        seen = seen.at[token_ids].max(jnp.arange(token_ids.shape[0]) < length)
+        return DecodeState(
+            cache=self.cache.insert(kv_row, row=slot, length=length),
+            texts=TokenBuffer(
+                token_ids=texts.token_ids.at[slot].set(token_ids),
+                mask=texts.mask,
+                lengths=texts.lengths.at[slot].set(length),
+                generated=texts.generated.at[slot].set(0),
+                seen=texts.seen.at[slot].set(seen),
+            ),
+            logits=self.logits.at[slot].set(logits),
+            log_probabilities=self.log_probabilities,
+            limits=self.limits.at[slot].set(limit),
+            keys=self.keys.at[slot].set(key),
+            done=self.done.at[slot].set(False),
+        )
 
     def take(self, slots: Int[Array, " b"]) -> "DecodeState":
         parts = {
@@ -112,67 +146,5 @@ def empty_state(
         limits=zeros,
         keys=jnp.broadcast_to(jax.random.key(0), (rows,)),
         done=jnp.ones(rows, bool),
-    )
-    return state.constrain(mesh)
-
-
-def insert(
-    state: DecodeState,
-    prefix: Prefix,
-    slot: int,
-    *,
-    limit: int,
-    key: Key[Array, ""],
-    mesh: Mesh,
-) -> DecodeState:
-    """Copies a prefilled prompt into a slot, which samples up to `limit` tokens.
-
-    The state's buffers are donated: the given value is consumed. `key` is the sample's.
-    """
-    token_ids = np.zeros(state.texts.token_ids.shape[1], np.int32)
-    token_ids[: prefix.length] = prefix.token_ids
-    return _insert(
-        state,
-        prefix.kv_row,
-        prefix.logits,
-        slot=jnp.int32(slot),
-        token_ids=jnp.asarray(token_ids),
-        length=jnp.int32(prefix.length),
-        limit=jnp.int32(limit),
-        key=key,
-        mesh=mesh,
-    )
-
-
-@partial(jax.jit, donate_argnames=("state",), static_argnames=("mesh",))
-def _insert(
-    state: DecodeState,
-    kv_row: KVCache,
-    logits: Float[Array, " V"],
-    *,
-    slot: Int[Array, ""],
-    token_ids: Int[Array, " S"],
-    length: Int[Array, ""],
-    limit: Int[Array, ""],
-    key: Key[Array, ""],
-    mesh: Mesh,
-) -> DecodeState:
-    texts = state.texts
-    seen = jnp.zeros(texts.seen.shape[1], bool)
-    seen = seen.at[token_ids].max(jnp.arange(token_ids.shape[0]) < length)
-    state = DecodeState(
-        cache=state.cache.insert(kv_row, row=slot, length=length),
-        texts=TokenBuffer(
-            token_ids=texts.token_ids.at[slot].set(token_ids),
-            mask=texts.mask,
-            lengths=texts.lengths.at[slot].set(length),
-            generated=texts.generated.at[slot].set(0),
-            seen=texts.seen.at[slot].set(seen),
-        ),
-        logits=state.logits.at[slot].set(logits),
-        log_probabilities=state.log_probabilities,
-        limits=state.limits.at[slot].set(limit),
-        keys=state.keys.at[slot].set(key),
-        done=state.done.at[slot].set(False),
     )
     return state.constrain(mesh)

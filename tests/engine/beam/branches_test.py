@@ -11,7 +11,8 @@ from tiny_llama import TINY, tiny_llama
 
 from isara_jax.engine.beam import branches
 from isara_jax.engine.beam.search import _advance
-from isara_jax.engine.beam.state import empty_beams, insert_beams
+from isara_jax.engine.beam.state import empty_beams
+from isara_jax.engine.decode.batch import insert
 from isara_jax.engine.kv_cache.layer_blocks import make_layer_blocks
 from isara_jax.engine.prefill.chunking import plan_spans
 from isara_jax.engine.prefill.prefix_cache import empty_prefix_cache
@@ -32,7 +33,7 @@ def inserted(model, *, slots):
         (spans,) = plan_spans([prompt])
         cache, prefix = cache.prefill(prompt, spans)
         how = {"limit": STEPS, "key": jax.random.key(0), "mesh": mesh}
-        state = insert_beams(state, prefix, slot, **how)
+        state = insert(state, prefix, slot, **how)
     return blocks, state
 
 

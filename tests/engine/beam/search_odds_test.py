@@ -15,7 +15,8 @@ from completions import one_device
 from tiny_llama import TINY, torch_llama
 
 from isara_jax.engine.beam.search import search
-from isara_jax.engine.beam.state import empty_beams, insert_beams, search_results
+from isara_jax.engine.beam.state import empty_beams, search_results
+from isara_jax.engine.decode.batch import insert
 from isara_jax.engine.kv_cache.layer_blocks import make_layer_blocks
 from isara_jax.engine.prefill.chunking import plan_spans
 from isara_jax.engine.prefill.prefix_cache import empty_prefix_cache
@@ -120,7 +121,7 @@ def drawn_texts(count, *, slots=2000):
             new_tokens=limit,
             mesh=mesh,
         )
-        one = insert_beams(empty, prefix, 0, limit=limit, key=key, mesh=mesh)
+        one = insert(empty, prefix, 0, limit=limit, key=key, mesh=mesh)
         sample_indices = jnp.arange(first, first + slots)
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(sample_indices)
         state = search(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tiny_llama import TINY, tiny_llama
 
-from isara_jax.engine.decode.state import empty_state, insert
+from isara_jax.engine.decode.batch import insert
+from isara_jax.engine.decode.state import empty_state
 from isara_jax.engine.kv_cache.layer_blocks import make_layer_blocks
 from isara_jax.engine.prefill.prefix_cache import Prefix, empty_row
 from isara_jax.runtime.mesh import make_mesh
