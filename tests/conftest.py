@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 if "jax" in sys.modules:
@@ -77,6 +78,22 @@ def _as_optimized_as_asked(request: pytest.FixtureRequest) -> None:
     if before != wanted:
         jax.clear_caches()  # the setting is no part of their keys
         jax.config.update("jax_disable_most_optimizations", wanted)
+
+
+# XLA maps about seven regions of memory for a program. At the system's limit, 65,530 on
+# most, the compiler crashes.
+MOST_MAPPED_REGIONS = 30_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drop_programs_in_time() -> Iterator[None]:
+    """Lets go of the programs of earlier files before a process holds too many."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPPED_REGIONS:
+        import jax
+
+        jax.clear_caches()
 
 
 def _is_optimized(node: pytest.Item | pytest.Collector) -> bool:
